@@ -1,0 +1,180 @@
+"""Every error this package raises on purpose.
+
+EventStreamsError
+├── ConfigError            the operator's: settings or catalogue are wrong; says every problem
+├── ClientError            the caller's: answered with a status, counted, never logged as a fault
+│   ├── ServiceProblem         {"status", "type", "title", "detail", "method", "uri"} as JSON
+│   │   ├── UnknownStream          400 not_found
+│   │   ├── InvalidTimestamp       400 invalid_timestamp
+│   │   ├── MissingClientAddress   400 bad_request
+│   │   ├── TooManyConnections     429 too_many_requests
+│   │   └── GatewayFull            503 unavailable (also while draining)
+│   └── AssignmentProblem      the other shape: reason phrase "Name: message", no content type
+│       ├── InvalidAssignment      400
+│       ├── TopicNotAvailable      404
+│       └── LogUnreachable         503: the log did not answer in time
+└── LogError               the log's: what a backend raises, whatever library it is built on
+    ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
+    ├── AppendRefused          nothing of this append was kept: disk full, record too large, ...
+    ├── LogCorrupt             the file is not a log, or is damaged; an operator must act
+    ├── UnknownTopic           the topic does not exist (never did, or was deleted)
+    ├── UnknownPartition       the topic exists but has no such partition
+    └── OffsetOutOfRange       before the oldest kept record, or beyond the end
+
+A backend translates its library's errors into LogErrors where they arise; nothing above the log
+imports that library. The web layer turns ClientErrors into answers in one handler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from eventstreams.model.event import Bounds, Partition
+
+
+class EventStreamsError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(EventStreamsError):
+    """Settings or catalogue are wrong.
+
+    `problems` holds one line per problem, each beginning with the path of the setting.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ClientError(EventStreamsError):
+    """A request that can't be answered as asked. `status` is the HTTP status."""
+
+    status: ClassVar[int] = 400
+
+
+class ServiceProblem(ClientError):
+    """Errors the service itself finds, in the first of the two upstream body shapes."""
+
+    type: ClassVar[str] = "bad_request"
+    title: ClassVar[str] = "Bad Request"
+    retry_after_s: int | None = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class UnknownStream(ServiceProblem):
+    type = "not_found"
+    title = "Stream Not Found"
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"Invalid streams: {','.join(names)}")
+        self.names = names
+
+
+class InvalidTimestamp(ServiceProblem):
+    type = "invalid_timestamp"
+    title = "Invalid timestamp"
+
+
+class MissingClientAddress(ServiceProblem):
+    title = "Missing Required X-Client-IP Header"
+
+
+class TooManyConnections(ServiceProblem):
+    status = 429
+    type = "too_many_requests"
+    title = "Too Many Concurrent Connections From Your Client IP"
+
+
+class GatewayFull(ServiceProblem):
+    status = 503
+    type = "unavailable"
+    title = "Service Unavailable"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class AssignmentProblem(ClientError):
+    """Errors of the assignment, in the second body shape: `fields` are the body's own keys."""
+
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    @property
+    def name(self) -> str:
+        """The error's name on the wire, as upstream clients know it."""
+        return f"{type(self).__name__}Error"
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "message": self.message,
+            "origin": "eventstreams",
+            "name": self.name,
+            **self.fields,
+            "statusCode": self.status,
+        }
+
+
+class InvalidAssignment(AssignmentProblem):
+    pass
+
+
+class TopicNotAvailable(AssignmentProblem):
+    status = 404
+
+
+class LogUnreachable(AssignmentProblem):
+    status = 503
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class LogError(EventStreamsError):
+    """What a log backend raises. The message never holds bytes of a record."""
+
+
+class LogUnavailable(LogError):
+    pass
+
+
+class AppendRefused(LogError):
+    pass
+
+
+class LogCorrupt(LogError):
+    pass
+
+
+class UnknownTopic(LogError):
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} does not exist")
+        self.topic = topic
+
+
+class UnknownPartition(LogError):
+    def __init__(self, partition: Partition) -> None:
+        super().__init__(f"topic {partition.topic} has no partition {partition.number}")
+        self.partition = partition
+
+
+class OffsetOutOfRange(LogError):
+    def __init__(self, partition: Partition, offset: int, bounds: Bounds | None = None) -> None:
+        kept = f"; it holds {bounds.oldest} to {bounds.end}" if bounds else ""
+        super().__init__(
+            f"offset {offset} of {partition.topic}/{partition.number} is out of range{kept}"
+        )
+        self.partition = partition
+        self.offset = offset
+        self.bounds = bounds

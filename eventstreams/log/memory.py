@@ -1,0 +1,183 @@
+"""The reference log: lists in memory. Simple enough to be believed; the others must agree with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+
+from eventstreams.errors import OffsetOutOfRange, UnknownPartition, UnknownTopic
+from eventstreams.log.base import Slice
+from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
+
+
+class _Run:
+    """One partition: events by offset, with holes where a test made some."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.oldest = 0
+        self.end = 0
+
+    def slice(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        first = last = bisect_left(self.events, offset, key=lambda event: event.offset)
+        taken = 0
+        while last < len(self.events) and (last == first or taken < max_bytes):
+            taken += len(self.events[last].value or b"")
+            last += 1
+        at_end = last == len(self.events)
+        following = self.end if at_end else self.events[last - 1].offset + 1
+        return Slice(partition, self.events[first:last], following)
+
+
+class MemoryLog:
+    """Keeps everything until the process ends. Topics are made on first append."""
+
+    def __init__(self, *, partitions_per_topic: int = 1) -> None:
+        self._partitions_per_topic = partitions_per_topic
+        self._topics: dict[str, list[_Run]] = {}
+        self._round_robin = 0
+        self._followers: set[MemoryFollower] = set()
+
+    async def start(self) -> None:
+        pass
+
+    async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
+        return {
+            topic: tuple(Partition(topic, number) for number in range(len(self._topics[topic])))
+            for topic in topics
+            if topic in self._topics
+        }
+
+    async def bounds(self, partitions: Collection[Partition]) -> dict[Partition, Bounds]:
+        return {p: Bounds((run := self.run(p)).oldest, run.end) for p in partitions}
+
+    async def offset_at(self, times: Mapping[Partition, int]) -> dict[Partition, int | None]:
+        return {
+            p: next((e.offset for e in self.run(p).events if e.timestamp_ms >= time_ms), None)
+            for p, time_ms in times.items()
+        }
+
+    async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        run = self.run(partition)
+        if not run.oldest <= offset <= run.end:
+            raise OffsetOutOfRange(partition, offset, Bounds(run.oldest, run.end))
+        return run.slice(partition, offset, max_bytes)
+
+    def follow(self, starts: Mapping[Partition, int]) -> MemoryFollower:
+        follower = MemoryFollower(self, starts)
+        self._followers.add(follower)
+        return follower
+
+    async def append(self, records: Sequence[Record]) -> list[Placed]:
+        placed = [self._append(record) for record in records]
+        self.wake_followers()
+        return placed
+
+    async def create_topic(self, topic: str, partitions: int) -> None:
+        runs = self._topics.setdefault(topic, [])
+        runs.extend(_Run() for _ in range(partitions - len(runs)))
+
+    async def aclose(self) -> None:
+        self._followers.clear()
+
+    # What only tests and the backend's own follower use.
+
+    def run(self, partition: Partition) -> _Run:
+        runs = self._topics.get(partition.topic)
+        if runs is None:
+            raise UnknownTopic(partition.topic)
+        if not 0 <= partition.number < len(runs):
+            raise UnknownPartition(partition)
+        return runs[partition.number]
+
+    def forget_before(self, partition: Partition, offset: int) -> None:
+        """Retention: drops events below `offset`; offsets are never reused."""
+        run = self.run(partition)
+        run.oldest = max(run.oldest, min(offset, run.end))
+        run.events = [event for event in run.events if event.offset >= run.oldest]
+
+    def punch_hole(self, partition: Partition, offset: int) -> None:
+        """Compaction: the record is gone, its offset stays."""
+        run = self.run(partition)
+        run.events = [event for event in run.events if event.offset != offset]
+
+    def delete_topic(self, topic: str) -> None:
+        del self._topics[topic]
+        self.wake_followers()
+
+    def wake_followers(self) -> None:
+        for follower in self._followers:
+            follower.news.set()
+
+    def unfollow(self, follower: MemoryFollower) -> None:
+        self._followers.discard(follower)
+
+    def _append(self, record: Record) -> Placed:
+        if record.topic not in self._topics:
+            self._topics[record.topic] = [_Run() for _ in range(self._partitions_per_topic)]
+        count = len(self._topics[record.topic])
+        number = record.partition
+        if number is None:
+            if record.key is None:
+                number = self._round_robin % count
+                self._round_robin += 1
+            else:
+                number = zlib.crc32(record.key) % count
+        partition = Partition(record.topic, number)
+        run = self.run(partition)
+        stamp = record.timestamp_ms if record.timestamp_ms is not None else int(time.time() * 1000)
+        run.events.append(Event(partition, run.end, stamp, record.value, record.key))
+        run.end += 1
+        return Placed(partition, run.end - 1)
+
+
+class MemoryFollower:
+    _BATCH_BYTES = 1 << 20
+
+    def __init__(self, log: MemoryLog, starts: Mapping[Partition, int]) -> None:
+        self._log = log
+        self._nexts = dict(starts)
+        self.news = asyncio.Event()
+
+    async def next(self) -> list[Slice]:
+        while True:
+            self.news.clear()  # before reading: what arrives in between wakes us again
+            slices: list[Slice] = []
+            for partition in list(self._nexts):
+                try:
+                    found = self._read(partition)
+                except (UnknownTopic, UnknownPartition, OffsetOutOfRange):
+                    if slices:  # hand these out first; the error comes again
+                        return slices
+                    del self._nexts[partition]
+                    raise
+                if found is not None:
+                    slices.append(found)
+            if slices:
+                return slices
+            await self.news.wait()
+
+    def assign(self, starts: Mapping[Partition, int]) -> None:
+        self._nexts.update(starts)
+        self.news.set()
+
+    def drop(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self._nexts.pop(partition, None)
+
+    async def aclose(self) -> None:
+        self._log.unfollow(self)
+
+    def _read(self, partition: Partition) -> Slice | None:
+        offset = self._nexts[partition]
+        run = self._log.run(partition)
+        if not run.oldest <= offset <= run.end:
+            raise OffsetOutOfRange(partition, offset, Bounds(run.oldest, run.end))
+        if offset == run.end:
+            return None
+        found = run.slice(partition, offset, self._BATCH_BYTES)
+        self._nexts[partition] = found.next
+        return found
