@@ -4,8 +4,8 @@ What a reader gets wrong most easily: logs have holes (compaction, transaction m
 offset to read is `Slice.next`, never "last event's offset + 1", and `Slice.next` advances whenever
 the offset asked for is within bounds, even when no event was found, else a reader would spin.
 
-Every method may raise LogUnavailable (passing; call again later) unless it says otherwise. A backend
-bounds its own waiting: no call hangs longer than the backend's request timeout.
+Every method may raise LogUnavailable (passing; call again later) unless it says otherwise. A
+backend bounds its own waiting: no call hangs longer than the backend's request timeout.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Follower(Protocol):
 
         Per partition the slices join without a gap: each begins where the last one's `next` was.
         Raises LogUnavailable (keep the follower and call again: it goes on where it was),
-        UnknownTopic or UnknownPartition (that partition is dropped from the follower first, the
-        rest goes on), OffsetOutOfRange (likewise dropped; `assign` it anew). Cancelling loses nothing.
+        UnknownTopic or UnknownPartition (that partition, or all of that topic, is dropped from
+        the follower first, the rest goes on), OffsetOutOfRange (likewise dropped; `assign` it
+        anew). Cancelling a waiting `next` loses nothing.
         """
         ...
 
@@ -50,7 +51,8 @@ class Follower(Protocol):
 
 class Log(Protocol):
     async def start(self) -> None:
-        """Opens what must be open. Raises LogUnavailable, LogCorrupt. Called once, before all else."""
+        """Opens what must be open; called once, before all else. Raises LogUnavailable (may be
+        called again), LogCorrupt."""
         ...
 
     async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:

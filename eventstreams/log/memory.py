@@ -1,4 +1,4 @@
-"""The reference log: lists in memory. Simple enough to be believed; the others must agree with it."""
+"""The reference log: lists in memory, simple enough to be believed. The others must agree."""
 
 from __future__ import annotations
 
