@@ -1,0 +1,237 @@
+"""Settings: one YAML file -> frozen, typed sections. Unknown keys and bad values are refused.
+
+`load` reports every problem at once, each with the path of the setting. A component is given its own
+section and nothing else; nothing reads settings after start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+import msgspec
+import yaml
+
+from eventstreams.errors import ConfigError
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
+Bytes = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the settings file."""
+
+
+class HttpSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8092
+    """0 lets the system choose."""
+    cors: Text | Literal[False] = "*"
+    """The value of Access-Control-Allow-Origin; false sends no CORS headers."""
+    csp: Text | Literal[False] = (
+        "default-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+    homepage: str | None = None
+    """Where `/_info/home` leads."""
+    backlog: Count = 4096
+    """Connections the kernel may hold before they are accepted."""
+
+
+class SqliteSettings(Section):
+    retention_age_s: Seconds | None = 7 * 86400.0
+    """Records older than this (by time of appending) are dropped; null keeps them."""
+    retention_bytes: Bytes | None = 10 * 2**30
+    """Most bytes of record values kept over all partitions; null keeps all."""
+    retention_every_s: Seconds = 60.0
+    partitions_per_topic: Count = 1
+    """Of a topic that is made on its first append."""
+    sync: Literal["full", "normal"] = "full"
+    """full: an acknowledged append survives power loss; normal: only the end of the process."""
+    busy_timeout_s: Seconds = 5.0
+    """How long to wait for another process that writes to the same file."""
+    record_bytes_max: Bytes = 16 * 2**20
+
+
+class KafkaSettings(Section):
+    bootstrap_servers: tuple[Text, ...] = ()
+    """host:port, at least one when the log is Kafka."""
+    client_id: Text = "eventstreams"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password_file: str | None = None
+    """A file that holds only the password; passwords do not stand in settings."""
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_check_hostname: bool = True
+    isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    history_readers: Count = 2
+    """Connections that read history beside the one consumer that follows the ends."""
+    request_timeout_s: Seconds = 10.0
+    """How long one call may wait for the brokers before it is given up as LogUnavailable."""
+    fetch_bytes_max: Bytes = 4 * 2**20
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    """Of what this process appends."""
+
+
+class LogSettings(Section):
+    backend: Literal["sqlite", "memory", "kafka"] = "sqlite"
+    data_dir: Text = "data"
+    """Where the embedded log keeps its file; relative to the working directory."""
+    sqlite: SqliteSettings = SqliteSettings()
+    kafka: KafkaSettings = KafkaSettings()
+
+
+class FanoutSettings(Section):
+    tail_bytes_max: Bytes = 32 * 2**20
+    """Newest events kept in memory, over all partitions."""
+    cache_bytes_max: Bytes = 64 * 2**20
+    """History kept in memory for clients that catch up: records, and bytes ready to send."""
+    block_bytes: Bytes = 512 * 2**10
+    """How much history one read of the log asks for."""
+    batch_bytes_max: Bytes = 64 * 2**10
+    """Most bytes in one write to one client; an event larger than this goes alone."""
+    catch_up_slots: Count = 8
+    """Clients that read history at the same time; others wait their turn."""
+    pace_max_ms: Milliseconds = 100
+    """Longest that a loaded gateway lets events gather before it writes them."""
+    heartbeat_s: Seconds = 15.0
+    stall_timeout_s: Seconds = 60.0
+    """A client whose connection takes no byte for this long is closed."""
+    log_patience_s: Seconds = 30.0
+    """How long streams stay open while the log is out of reach."""
+    refresh_s: Seconds = 10.0
+    """How often topics and partitions are looked up anew."""
+    drain_s: Seconds = 5.0
+    """Time over which streams are ended when the process is told to stop."""
+
+
+class LimitSettings(Section):
+    connections_max: Count = 16000
+    """Beyond it new connections get 503; lowered at start to what the open-file limit allows."""
+    client_ip_connections: Count | None = None
+    """Concurrent streams per X-Client-IP in this process; when set, that header is required."""
+
+
+class MetricsSettings(Section):
+    host: str = "127.0.0.1"
+    port: Port | None = None
+    """Where Prometheus may scrape; null serves no metrics."""
+
+
+class DemoSettings(Section):
+    stream: Text | None = None
+    """The stream that the demo feed appends to; null means there is no demo feed."""
+    rate: Annotated[float, msgspec.Meta(ge=0)] = 20.0
+    """Synthetic events a second."""
+
+
+class Settings(Section):
+    catalogue: Text = "streams.yaml"
+    """The stream catalogue; relative to the settings file."""
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    fanout: FanoutSettings = FanoutSettings()
+    limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    demo: DemoSettings = DemoSettings()
+
+
+def load(path: Path) -> Settings:
+    """Reads a settings file. Raises ConfigError with every problem found."""
+    document = read_yaml(path)
+    if document is None:
+        document = {}
+    problems = list(_problems(document, Settings, ""))
+    if problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    settings = msgspec.convert(document, Settings)
+    problems = list(_contradictions(settings))
+    if problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    return settings
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in a YAML file. Raises ConfigError that names the file and, if known, the line."""
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or error}"]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError([f"{path}{where}: not YAML: {reason}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: not UTF-8: {error.reason}"]) from error
+
+
+def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
+    """Walks sections so that all problems are found; msgspec itself stops at the first."""
+    section = _section_of(kind)
+    if section is None:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            yield f"{path}: {_readable(error)}"
+        return
+    if not isinstance(value, Mapping):
+        yield f"{path or 'the file'}: expected a mapping of settings, got {_name(value)}"
+        return
+    hints = get_type_hints(section, include_extras=True)
+    for key, item in cast("Mapping[Any, Any]", value).items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in hints:
+            yield f"{where}: unknown setting; known here: {', '.join(sorted(hints))}"
+        else:
+            yield from _problems(item, hints[key], where)
+
+
+def _section_of(kind: Any) -> type[Section] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    text = str(error)
+    return text[0].lower() + text[1:].removesuffix(" - at `$`")
+
+
+def _name(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    kafka = settings.log.kafka
+    if settings.log.backend == "kafka" and not kafka.bootstrap_servers:
+        yield "log.kafka.bootstrap_servers: needed when log.backend is kafka"
+    for server in kafka.bootstrap_servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            yield f"log.kafka.bootstrap_servers: {server!r} is not host:port"
+    if kafka.security_protocol.startswith("SASL") and not (
+        kafka.sasl_username and kafka.sasl_password_file
+    ):
+        yield "log.kafka: SASL needs sasl_username and sasl_password_file"
+    if (kafka.ssl_certfile is None) != (kafka.ssl_keyfile is None):
+        yield "log.kafka: ssl_certfile and ssl_keyfile come together"
+    if settings.fanout.batch_bytes_max > settings.fanout.cache_bytes_max:
+        yield "fanout.batch_bytes_max: more than fanout.cache_bytes_max"
+
+
+def describe(kind: type[Section] = Settings, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting's path and default, for documentation and its test."""
+    for field in msgspec.structs.fields(kind):
+        where = f"{path}.{field.name}" if path else field.name
+        section = _section_of(field.type)
+        if section is not None:
+            yield from describe(section, where)
+        else:
+            yield where, field.default
