@@ -1,14 +1,14 @@
 """Settings: one YAML file -> frozen, typed sections. Unknown keys and bad values are refused.
 
-`load` reports every problem at once, each with the path of the setting. A component is given its own
-section and nothing else; nothing reads settings after start.
+`load` reports every problem at once, each with the path of the setting. A component is given its
+own section and nothing else; nothing reads settings after start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 import yaml
@@ -27,7 +27,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A part of the settings file."""
 
 
-class HttpSettings(Section):
+class HttpSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8092
     """0 lets the system choose."""
@@ -43,7 +43,7 @@ class HttpSettings(Section):
     """Connections the kernel may hold before they are accepted."""
 
 
-class SqliteSettings(Section):
+class SqliteSettings(Section, frozen=True):
     retention_age_s: Seconds | None = 7 * 86400.0
     """Records older than this (by time of appending) are dropped; null keeps them."""
     retention_bytes: Bytes | None = 10 * 2**30
@@ -58,7 +58,7 @@ class SqliteSettings(Section):
     record_bytes_max: Bytes = 16 * 2**20
 
 
-class KafkaSettings(Section):
+class KafkaSettings(Section, frozen=True):
     bootstrap_servers: tuple[Text, ...] = ()
     """host:port, at least one when the log is Kafka."""
     client_id: Text = "eventstreams"
@@ -81,7 +81,7 @@ class KafkaSettings(Section):
     """Of what this process appends."""
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True):
     backend: Literal["sqlite", "memory", "kafka"] = "sqlite"
     data_dir: Text = "data"
     """Where the embedded log keeps its file; relative to the working directory."""
@@ -89,7 +89,7 @@ class LogSettings(Section):
     kafka: KafkaSettings = KafkaSettings()
 
 
-class FanoutSettings(Section):
+class FanoutSettings(Section, frozen=True):
     tail_bytes_max: Bytes = 32 * 2**20
     """Newest events kept in memory, over all partitions."""
     cache_bytes_max: Bytes = 64 * 2**20
@@ -113,27 +113,27 @@ class FanoutSettings(Section):
     """Time over which streams are ended when the process is told to stop."""
 
 
-class LimitSettings(Section):
+class LimitSettings(Section, frozen=True):
     connections_max: Count = 16000
     """Beyond it new connections get 503; lowered at start to what the open-file limit allows."""
     client_ip_connections: Count | None = None
     """Concurrent streams per X-Client-IP in this process; when set, that header is required."""
 
 
-class MetricsSettings(Section):
+class MetricsSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port | None = None
     """Where Prometheus may scrape; null serves no metrics."""
 
 
-class DemoSettings(Section):
+class DemoSettings(Section, frozen=True):
     stream: Text | None = None
     """The stream that the demo feed appends to; null means there is no demo feed."""
     rate: Annotated[float, msgspec.Meta(ge=0)] = 20.0
     """Synthetic events a second."""
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     catalogue: Text = "streams.yaml"
     """The stream catalogue; relative to the settings file."""
     http: HttpSettings = HttpSettings()
@@ -160,7 +160,7 @@ def load(path: Path) -> Settings:
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in a YAML file. Raises ConfigError that names the file and, if known, the line."""
+    """The document in a YAML file. Raises ConfigError with the file and, if known, the line."""
     try:
         return yaml.safe_load(path.read_bytes())
     except OSError as error:
@@ -187,7 +187,8 @@ def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
         yield f"{path or 'the file'}: expected a mapping of settings, got {_name(value)}"
         return
     hints = get_type_hints(section, include_extras=True)
-    for key, item in cast("Mapping[Any, Any]", value).items():
+    settings: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
+    for key, item in settings.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in hints:
             yield f"{where}: unknown setting; known here: {', '.join(sorted(hints))}"
