@@ -1,0 +1,109 @@
+"""An event decoded once and encoded once, shared by everyone who gets it.
+
+The bytes of a frame are what goes after `data: ` or on a line of NDJSON: one line of compact JSON
+with the record's place in `meta`. What can't be sent (a tombstone, not JSON, a bare number) has no
+bytes: it is passed over, and counted, without harm to the stream.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import orjson
+
+from eventstreams.model.event import Event
+
+# Line ends for clients that use str.splitlines(); JSON allows them raw, so we escape them.
+_LINE_ENDS = (
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+    (b"\xc2\x85", b"\\u0085"),
+)
+
+
+class Frame:
+    """One event of a partition. `data` is made on first use and kept in place of the raw record."""
+
+    __slots__ = ("_data", "_event", "offset", "partition", "size", "timestamp_ms")
+
+    def __init__(self, event: Event) -> None:
+        self.partition = event.partition
+        self.offset = event.offset
+        self.timestamp_ms = event.timestamp_ms
+        self.size = len(event.value or b"")
+        """Bytes of the record's value, the unit in which memory is bounded."""
+        self._event: Event | None = event
+        self._data: bytes | None = None
+
+    @property
+    def data(self) -> bytes | None:
+        """One line of JSON in UTF-8, or None where the record is not an event."""
+        event = self._event
+        if event is not None:
+            self._data = encode(event)
+            self._event = None  # the raw bytes are not needed twice
+        return self._data
+
+
+def encode(event: Event) -> bytes | None:
+    """The event as one line of compact JSON, its place inserted into `meta`; None if it is none."""
+    value = event.value
+    if not value:
+        return None
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return _encode_with_care(event, value)
+    if not _insert_place(document, event):
+        return None
+    try:
+        data = orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        return _encode_with_care(event, value)
+    return _escape_line_ends(data)
+
+
+def _insert_place(document: Any, event: Event) -> bool:
+    """Sets meta.topic, .partition, .offset and, where the record has one, .key, as upstream does.
+
+    False where the document is no event. An array is one, without a place.
+    """
+    if not isinstance(document, dict):
+        return isinstance(document, list)
+    fields = cast("dict[str, Any]", document)
+    meta = fields.get("meta")
+    if meta is None:
+        meta = fields["meta"] = dict[str, Any]()
+    elif not isinstance(meta, dict):
+        return False
+    topic, number = event.partition
+    meta["topic"] = topic
+    meta["partition"] = number
+    meta["offset"] = event.offset
+    if event.key is not None:
+        meta["key"] = {"type": "Buffer", "data": list(event.key)}
+    return True
+
+
+def _escape_line_ends(data: bytes) -> bytes:
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for raw, escaped in _LINE_ENDS:
+            data = data.replace(raw, escaped)
+    return data
+
+
+def _encode_with_care(event: Event, value: bytes) -> bytes | None:
+    """For JSON that the fast parser refuses: lone surrogates, which stay escaped."""
+    try:
+        document = json.loads(value, parse_constant=_refuse)
+        if not _insert_place(document, event):
+            return None
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return _escape_line_ends(text.encode("utf-8", "backslashreplace"))
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,243 @@
+"""Where a reader stands, and the `id:` a client carries: the two are one thing, seen twice.
+
+An id is a compact JSON array with one object per partition of the subscription:
+`{"topic": T, "partition": P, "offset": N, "timestamp": MS}`. `offset` is the next one to read;
+`timestamp` is that of the record before it, so that another log that holds the same events under
+other offsets can find the place. The shape is upstream's (its ids are read by clients), the pair of
+offset and timestamp is ours: a timestamp alone loses records that share one millisecond.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import orjson
+
+from eventstreams.errors import InvalidAssignment
+from eventstreams.model.event import Partition
+from eventstreams.model.instant import parse_instant
+
+LATEST = -1
+EARLIEST = -2
+_TAIL_BASE = -2000  # librdkafka: -2000 - n means the last n events
+_LATEST_ALIASES = (-1, -1000, -1001)
+_ENTRY = b'%b%d,"timestamp":%d}'
+
+
+class Mark(NamedTuple):
+    """What a client says of one partition. At least one of `offset` and `timestamp_ms` is there.
+
+    `offset` may be LATEST, EARLIEST or -2000 - n (n before the end), as librdkafka has them.
+    """
+
+    partition: Partition
+    offset: int | None
+    timestamp_ms: int | None
+
+
+class Position:
+    """The next offset of every partition of a subscription, in that subscription's order.
+
+    Immutable. `timestamps[i]` is that of the newest record before `offsets[i]`, in ms.
+    """
+
+    __slots__ = ("offsets", "partitions", "timestamps")
+
+    def __init__(
+        self,
+        partitions: tuple[Partition, ...],
+        offsets: tuple[int, ...],
+        timestamps: tuple[int, ...],
+    ) -> None:
+        assert len(partitions) == len(offsets) == len(timestamps)
+        self.partitions = partitions
+        self.offsets = offsets
+        self.timestamps = timestamps
+
+    def at(self, partition: Partition, offset: int, timestamp_ms: int) -> Position:
+        """This position with one partition moved."""
+        i = self.partitions.index(partition)
+        return Position(
+            self.partitions,
+            (*self.offsets[:i], offset, *self.offsets[i + 1 :]),
+            (*self.timestamps[:i], timestamp_ms, *self.timestamps[i + 1 :]),
+        )
+
+    def encode(self) -> bytes:
+        """The `id:` of this position: ASCII, no spaces."""
+        return b"[%b]" % b",".join(
+            _ENTRY % (entry_prefix(p), offset, timestamp)
+            for p, offset, timestamp in zip(
+                self.partitions, self.offsets, self.timestamps, strict=True
+            )
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Position):
+            return NotImplemented
+        return self.partitions == other.partitions and self.offsets == other.offsets
+
+    def __hash__(self) -> int:
+        return hash((self.partitions, self.offsets))
+
+    def __repr__(self) -> str:
+        return f"Position({self.encode().decode()})"
+
+
+@functools.lru_cache(maxsize=4096)
+def entry_prefix(partition: Partition) -> bytes:
+    """An entry of an id up to its offset."""
+    topic = json.dumps(partition.topic)  # ASCII, whatever the name
+    return b'{"topic":%b,"partition":%d,"offset":' % (topic.encode(), partition.number)
+
+
+class Cursor:
+    """A position on the move: makes the id after each event without encoding the rest anew."""
+
+    __slots__ = ("_entries", "_offsets", "_partitions", "_prefixes", "_timestamps")
+
+    def __init__(self, position: Position) -> None:
+        self._partitions = position.partitions
+        self._offsets = list(position.offsets)
+        self._timestamps = list(position.timestamps)
+        self._prefixes = [entry_prefix(p) for p in position.partitions]
+        self._entries = [
+            _ENTRY % entry
+            for entry in zip(self._prefixes, position.offsets, position.timestamps, strict=True)
+        ]
+
+    def pass_event(self, index: int, offset: int, timestamp_ms: int) -> bytes:
+        """Moves partition `index` past the event at `offset`; returns the id to send with it."""
+        self.skip_event(index, offset, timestamp_ms)
+        self._entries[index] = _ENTRY % (
+            self._prefixes[index],
+            offset + 1,
+            timestamp_ms,
+        )
+        return b",".join(self._entries)
+
+    def skip_event(self, index: int, offset: int, timestamp_ms: int) -> None:
+        """Moves past an event that is not sent. Its partition's entry is stale until `refresh`."""
+        self._offsets[index] = offset + 1
+        self._timestamps[index] = timestamp_ms
+
+    def refresh(self, index: int) -> None:
+        self._entries[index] = _ENTRY % (
+            self._prefixes[index],
+            self._offsets[index],
+            self._timestamps[index],
+        )
+
+    def pass_hole(self, index: int, offset: int) -> None:
+        """Moves to `offset` where the log has no events up to it; the timestamp stays."""
+        self._offsets[index] = offset
+        self.refresh(index)
+
+    def position(self) -> Position:
+        return Position(self._partitions, tuple(self._offsets), tuple(self._timestamps))
+
+
+def parse_last_event_id(text: str) -> tuple[Mark | str, ...]:
+    """Reads a Last-Event-ID in any form upstream takes; a bare string is a topic's name.
+
+    Forms: an array of objects with `offset` or `timestamp` or both, an array of topic names, a
+    JSON string "a,b", or a mixture. Raises InvalidAssignment.
+    """
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidAssignment(
+            f"Failed parsing Last-Event-ID as JSON: {error}",
+            originalName="SyntaxError",
+            last_event_id=text,
+        ) from None
+    if isinstance(document, str):
+        document = document.split(",")
+    if not isinstance(document, list) or not document:
+        raise _invalid("Last-Event-ID must be a non-empty JSON array", document)
+    entries = cast("list[Any]", document)
+    marks = tuple(_entry(entry, entries) for entry in entries)
+    _refuse_duplicates(marks, entries)
+    return marks
+
+
+def _refuse_duplicates(marks: Sequence[Mark | str], document: Any) -> None:
+    seen: set[Partition | str] = set()
+    for mark in marks:
+        key = mark if isinstance(mark, str) else mark.partition
+        if key in seen:
+            name = key if isinstance(key, str) else f"{key.topic}/{key.number}"
+            raise _invalid(f"{name} is named twice", document)
+        seen.add(key)
+
+
+def _entry(entry: Any, document: Any) -> Mark | str:
+    if isinstance(entry, str):
+        if not entry:
+            raise _invalid("a topic name is empty", document)
+        return entry
+    if not isinstance(entry, dict):
+        raise _invalid("each entry must be an object or a topic name", document)
+    fields = cast("dict[str, Any]", entry)
+    topic = fields.get("topic")
+    number = _integer(fields.get("partition"))
+    if not isinstance(topic, str) or not topic:
+        raise _invalid("each entry needs a topic name", document)
+    if number is None:
+        raise _invalid(f"the entry of {topic} needs a partition number", document)
+    offset = timestamp_ms = None
+    if fields.get("offset") is not None:
+        offset = _offset(fields["offset"])
+        if offset is None:
+            raise _invalid(f"the offset of {topic}/{number} is not an offset", document)
+    if fields.get("timestamp") is not None:
+        timestamp_ms = _timestamp(fields["timestamp"])
+        if timestamp_ms is None:
+            raise _invalid(f"the timestamp of {topic}/{number} is not a time", document)
+        if offset is None and timestamp_ms in (LATEST, EARLIEST):  # as Kafka's ListOffsets
+            offset, timestamp_ms = timestamp_ms, None
+    if offset is None and timestamp_ms is None:
+        raise _invalid(f"the entry of {topic}/{number} needs an offset or a timestamp", document)
+    return Mark(Partition(topic, number), offset, timestamp_ms)
+
+
+def _integer(value: Any) -> int | None:
+    """JSON has one kind of number: 5.0 and 1e20 are integers, 5.5 and true are not."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    return None
+
+
+def _offset(value: Any) -> int | None:
+    offset = _integer(value)
+    if offset is None or offset >= 0 or offset == EARLIEST or offset <= _TAIL_BASE:
+        return offset
+    return LATEST if offset in _LATEST_ALIASES else None
+
+
+def _timestamp(value: Any) -> int | None:
+    if isinstance(value, str):
+        return parse_instant(value)
+    return _integer(value)
+
+
+def before_end(offset: int) -> int | None:
+    """n where `offset` means "the last n events", else None."""
+    return _TAIL_BASE - offset if offset <= _TAIL_BASE else None
+
+
+def _invalid(message: str, document: Any) -> InvalidAssignment:
+    return InvalidAssignment(message, originalName="Error", assignments=document)
+
+
+def topics_of(marks: Sequence[Mark | str]) -> Iterator[str]:
+    for mark in marks:
+        yield mark if isinstance(mark, str) else mark.partition.topic

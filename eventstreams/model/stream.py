@@ -1,0 +1,195 @@
+"""The stream catalogue: names and aliases -> topics. Only what it names can be read.
+
+The file has the form of Wikimedia's EventStreamConfig: a mapping of stream name to settings (under
+`streams:` or at the top, or a list of settings that each have `stream`), with optional `defaults:`
+merged under each. Streams named by a regular expression (`/.../`) are for producers; they are kept
+out, as upstream does, because a client can't name them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from eventstreams.errors import ConfigError, UnknownStream
+from eventstreams.settings import read_yaml
+
+_NAME = re.compile(r"[A-Za-z0-9._\-]{1,249}", re.ASCII)
+
+
+class StreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What EventStreamConfig says of a stream. Producers' settings are carried, not read, here."""
+
+    stream: str | None = None
+    topics: tuple[str, ...] | None = None
+    topic_prefixes: tuple[str, ...] | None = None
+    topics_allowed: tuple[str, ...] = ()
+    stream_aliases: tuple[str, ...] = ()
+    schema_title: str | None = None
+    description: str | None = None
+    destination_event_service: str | None = None
+    canary_events_enabled: bool | None = None
+    message_key_fields: dict[str, str] | None = None
+    sample: dict[str, Any] | None = None
+    producers: dict[str, Any] | None = None
+    consumers: dict[str, Any] | None = None
+
+
+class Stream(NamedTuple):
+    """A stream as it can be read. `name` is canonical, never an alias."""
+
+    name: str
+    topics: tuple[str, ...]
+    topics_allowed: frozenset[str]
+    """What a Last-Event-ID may name: `topics` and, with two data centres, the other's too."""
+    aliases: tuple[str, ...]
+    schema_title: str | None
+    description: str | None
+
+
+class Selection(NamedTuple):
+    """The streams of one request: what is read by default, and what may be resumed."""
+
+    topics: tuple[str, ...]
+    allowed: frozenset[str]
+
+
+class Catalogue:
+    """All streams, by name and by alias. Immutable."""
+
+    def __init__(self, streams: Mapping[str, Stream]) -> None:
+        self.streams = dict(streams)
+        self._by_name = {name: s for s in streams.values() for name in (s.name, *s.aliases)}
+
+    @property
+    def names(self) -> list[str]:
+        """Every name a client may use, aliases included, sorted."""
+        return sorted(self._by_name)
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Every topic that can be read."""
+        return frozenset(topic for s in self.streams.values() for topic in s.topics_allowed)
+
+    def get(self, name: str) -> Stream:
+        return self._by_name[name]
+
+    def resolve(self, names: list[str]) -> Selection:
+        """Streams or aliases -> topics, each once, in order. Raises UnknownStream."""
+        unknown = [name for name in names if name not in self._by_name]
+        if unknown:
+            raise UnknownStream(unknown)
+        streams = [self._by_name[name] for name in names]
+        return Selection(
+            tuple(dict.fromkeys(topic for s in streams for topic in s.topics)),
+            frozenset(topic for s in streams for topic in s.topics_allowed),
+        )
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """Reads a catalogue file. Raises ConfigError with every problem found."""
+    problems: list[str] = []
+    streams: dict[str, Stream] = {}
+    for name, settings in _entries(read_yaml(path), problems):
+        where = f"streams.{name}"
+        stream = _stream(name, settings, where, problems)
+        if stream is None:
+            continue
+        if stream.name in streams:
+            problems.append(f"{where}: named twice")
+        streams[stream.name] = stream
+    if not streams and not problems:
+        problems.append("streams: names no stream that can be read")
+    problems += _alias_problems(streams)
+    if problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    return Catalogue(streams)
+
+
+def _entries(document: Any, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    defaults: Any = {}
+    if isinstance(document, dict) and "streams" in document:
+        top = cast("dict[str, Any]", document)
+        defaults = top.get("defaults") or {}
+        problems += [
+            f"{key}: unknown; known here: defaults, streams"
+            for key in top
+            if key not in ("defaults", "streams")
+        ]
+        document = top["streams"]
+    if not isinstance(defaults, dict):
+        problems.append("defaults: expected a mapping of stream settings")
+        defaults = {}
+    if isinstance(document, list):
+        for i, entry in enumerate(cast("list[Any]", document)):
+            if isinstance(entry, dict) and "stream" in entry:
+                fields = cast("dict[str, Any]", entry)
+                yield str(fields["stream"]), _merge(defaults, fields)
+            else:
+                problems.append(f"streams[{i}]: expected settings with the key `stream`")
+    elif isinstance(document, dict):
+        for name, entry in cast("dict[Any, Any]", document).items():
+            yield str(name), _merge(defaults, {} if entry is None else entry)
+    else:
+        problems.append("streams: expected a mapping of stream names to settings")
+
+
+def _merge(defaults: Any, entry: Any) -> Any:
+    """Deep for mappings; a list or a value of the entry replaces the default."""
+    if not isinstance(defaults, dict) or not isinstance(entry, dict):
+        return entry
+    merged = dict(cast("dict[str, Any]", defaults))
+    for key, value in cast("dict[str, Any]", entry).items():
+        merged[key] = _merge(merged.get(key), value)
+    return merged
+
+
+def _stream(name: str, settings: Any, where: str, problems: list[str]) -> Stream | None:
+    try:
+        parsed = msgspec.convert(settings, StreamSettings)
+    except msgspec.ValidationError as error:
+        problems.append(f"{where}: {error}")
+        return None
+    if name.startswith("/"):
+        return None
+    before = len(problems)
+    if parsed.stream not in (None, name):
+        problems.append(f"{where}.stream: says {parsed.stream}")
+    for alias in (name, *parsed.stream_aliases):
+        if not _NAME.fullmatch(alias):
+            problems.append(f"{where}: {alias!r} is not a name: letters, digits, '.', '_', '-'")
+    topics = parsed.topics
+    if topics is None:
+        topics = tuple(prefix + name for prefix in parsed.topic_prefixes or ("",))
+    if not topics:
+        problems.append(f"{where}.topics: names no topic")
+    for topic in (*topics, *parsed.topics_allowed):
+        if not _NAME.fullmatch(topic) or topic in (".", ".."):
+            problems.append(f"{where}: {topic!r} is not a topic: letters, digits, '.', '_', '-'")
+    if len(problems) > before:
+        return None
+    return Stream(
+        name,
+        tuple(dict.fromkeys(topics)),
+        frozenset((*topics, *parsed.topics_allowed)),
+        parsed.stream_aliases,
+        parsed.schema_title,
+        parsed.description,
+    )
+
+
+def _alias_problems(streams: Mapping[str, Stream]) -> list[str]:
+    owner = {name: name for name in streams}
+    problems: list[str] = []
+    for stream in streams.values():
+        for alias in stream.aliases:
+            if alias in owner:
+                problems.append(
+                    f"streams.{stream.name}.stream_aliases: {alias} already names {owner[alias]}"
+                )
+            owner[alias] = stream.name
+    return problems
