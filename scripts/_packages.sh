@@ -1,0 +1,46 @@
+# Sourced by scripts that need more than Python: installs system packages where that is allowed,
+# else names the one line that does it. Everything it says goes to stderr.
+
+# need_packages WHY ALTERNATIVES... : installs, of every argument "a|b|c", the first package that the
+# package manager knows.
+need_packages() {
+  local why=$1 wanted names name chosen=() as_root=() line; shift
+  for wanted in "$@"; do chosen+=("${wanted%%|*}"); done
+  line="apt-get install -y ${chosen[*]}"
+  command -v apt-get >/dev/null ||
+    die "$why; install what your system calls: ${chosen[*]}"
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || die "$why; run: sudo $line"
+    as_root=(sudo -n)
+  fi
+  say "$why: installing it with apt-get"
+  "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; going on with what is known"
+  chosen=()
+  for wanted in "$@"; do
+    IFS='|' read -ra names <<<"$wanted"
+    for name in "${names[@]}"; do
+      if apt-cache show "$name" >/dev/null 2>&1; then chosen+=("$name"); continue 2; fi
+    done
+    die "$why; the package manager knows none of: ${names[*]}"
+  done
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${chosen[@]}" >&2 ||
+    die "$why; this failed: apt-get install -y ${chosen[*]}"
+}
+
+# java_at_least MAJOR: whether such a java is on the PATH.
+java_at_least() {
+  local version
+  version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+  [ -n "$version" ] && [ "$version" -ge "$1" ]
+}
+
+need_java() {
+  java_at_least 17 ||
+    need_packages "Java 17 or newer is needed" \
+      "openjdk-17-jre-headless|openjdk-21-jre-headless|openjdk-25-jre-headless"
+}
+
+need_maven() {
+  command -v mvn >/dev/null || need_packages "Maven is needed" maven
+}
