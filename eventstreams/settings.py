@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import msgspec
 import yaml
@@ -187,8 +187,7 @@ def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
         yield f"{path or 'the file'}: expected a mapping of settings, got {_name(value)}"
         return
     hints = get_type_hints(section, include_extras=True)
-    settings: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
-    for key, item in settings.items():
+    for key, item in cast("Mapping[Any, Any]", value).items():
         where = f"{path}.{key}" if path else str(key)
         if key not in hints:
             yield f"{where}: unknown setting; known here: {', '.join(sorted(hints))}"

@@ -110,32 +110,24 @@ class Cursor:
             for entry in zip(self._prefixes, position.offsets, position.timestamps, strict=True)
         ]
 
-    def pass_event(self, index: int, offset: int, timestamp_ms: int) -> bytes:
-        """Moves partition `index` past the event at `offset`; returns the id to send with it."""
-        self.skip_event(index, offset, timestamp_ms)
-        self._entries[index] = _ENTRY % (
-            self._prefixes[index],
-            offset + 1,
-            timestamp_ms,
-        )
-        return b",".join(self._entries)
+    def offset(self, index: int) -> int:
+        return self._offsets[index]
 
-    def skip_event(self, index: int, offset: int, timestamp_ms: int) -> None:
-        """Moves past an event that is not sent. Its partition's entry is stale until `refresh`."""
+    def pass_event(self, index: int, offset: int, timestamp_ms: int) -> bytes:
+        """Moves partition `index` past the event at `offset`.
+
+        Returns the id to send with that event, without the brackets around it.
+        """
         self._offsets[index] = offset + 1
         self._timestamps[index] = timestamp_ms
-
-    def refresh(self, index: int) -> None:
-        self._entries[index] = _ENTRY % (
-            self._prefixes[index],
-            self._offsets[index],
-            self._timestamps[index],
-        )
+        entries = self._entries
+        entries[index] = _ENTRY % (self._prefixes[index], offset + 1, timestamp_ms)
+        return entries[0] if len(entries) == 1 else b",".join(entries)
 
     def pass_hole(self, index: int, offset: int) -> None:
         """Moves to `offset` where the log has no events up to it; the timestamp stays."""
         self._offsets[index] = offset
-        self.refresh(index)
+        self._entries[index] = _ENTRY % (self._prefixes[index], offset, self._timestamps[index])
 
     def position(self) -> Position:
         return Position(self._partitions, tuple(self._offsets), tuple(self._timestamps))

@@ -125,14 +125,16 @@ def _entries(document: Any, problems: list[str]) -> Iterator[tuple[str, Any]]:
         problems.append("defaults: expected a mapping of stream settings")
         defaults = {}
     if isinstance(document, list):
-        for i, entry in enumerate(cast("list[Any]", document)):
+        entries = cast("list[Any]", document)
+        for i, entry in enumerate(entries):
             if isinstance(entry, dict) and "stream" in entry:
                 fields = cast("dict[str, Any]", entry)
                 yield str(fields["stream"]), _merge(defaults, fields)
             else:
                 problems.append(f"streams[{i}]: expected settings with the key `stream`")
     elif isinstance(document, dict):
-        for name, entry in cast("dict[Any, Any]", document).items():
+        settings = cast("dict[Any, Any]", document)
+        for name, entry in settings.items():
             yield str(name), _merge(defaults, {} if entry is None else entry)
     else:
         problems.append("streams: expected a mapping of stream names to settings")

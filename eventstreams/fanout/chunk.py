@@ -1,0 +1,108 @@
+"""Frames in, bytes out: a batch rendered once for all who want the same from the same position.
+
+Pure: what a chunk holds depends on the want, the position it starts from and the runs alone. The
+position moves past every event looked at, sent or not.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from eventstreams.fanout.tail import Run
+from eventstreams.fanout.want import Format, Want
+from eventstreams.model import sse
+from eventstreams.model.frame import Frame
+from eventstreams.model.position import Cursor, Position
+
+_FRAMING_BYTES = len(sse.MESSAGE) + len(sse.ID) + len(sse.END)
+
+
+class Chunk(NamedTuple):
+    """Whole frames, ready to send, and where they lead. `body` is empty if nothing was to send."""
+
+    body: bytes
+    position: Position
+    events: int
+    skipped: int
+    """Records passed over because they hold no event."""
+
+
+def render(
+    want: Want, position: Position, runs: Mapping[int, Run], ends: Sequence[int], bytes_max: int
+) -> Chunk:
+    """Renders from `position` on, about `bytes_max` bytes, at least one event if there is any.
+
+    `runs[i]` begins at `position.offsets[i]`; a partition without a run has nothing to give before
+    `ends[i]`, and no event at or beyond `ends[i]` is taken. Several partitions are merged by record
+    timestamp, no further than where the first run stops short of its end: what follows there may
+    be older than what the others hold.
+    """
+    cursor = Cursor(position)
+    frames = {i: _before(run, ends[i]) for i, run in runs.items()}
+    short = {i for i, run in runs.items() if run.next < ends[i]}
+    as_sse = want.format is Format.SSE
+    parts: list[bytes] = []
+    size = events = skipped = 0
+    for index, frame in _in_order(frames, short):
+        data = frame.data
+        position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
+        if data is None:
+            skipped += 1
+            continue
+        if as_sse:
+            parts += (sse.MESSAGE, data, sse.ID, position_id, sse.END)
+        else:
+            parts += (data, b"\n")
+        events += 1
+        size += len(data) + len(position_id) + _FRAMING_BYTES
+        if size >= bytes_max:
+            break
+    else:
+        for index, run in runs.items():
+            mine = frames[index]
+            if not mine or cursor.offset(index) > mine[-1].offset:
+                cursor.pass_hole(index, min(run.next, ends[index]))
+    return Chunk(b"".join(parts), cursor.position(), events, skipped)
+
+
+def _before(run: Run, end: int) -> Sequence[Frame]:
+    if run.next <= end:
+        return run.frames
+    return run.frames[: bisect_left(run.frames, end, key=_offset)]
+
+
+def _offset(frame: Frame) -> int:
+    return frame.offset
+
+
+def _in_order(
+    frames: Mapping[int, Sequence[Frame]], short: set[int]
+) -> Iterator[tuple[int, Frame]]:
+    """(partition's index, frame) by timestamp, until a short run is used up or all are."""
+    if len(frames) == 1:
+        [(index, only)] = frames.items()
+        for frame in only:
+            yield index, frame
+        return
+    heap: list[tuple[int, int, Frame, Iterator[Frame]]] = []
+    for index, mine in frames.items():
+        rest = iter(mine)
+        head = next(rest, None)
+        if head is not None:
+            heap.append((head.timestamp_ms, index, head, rest))
+        elif index in short:
+            return
+    heapq.heapify(heap)
+    while heap:
+        _, index, head, rest = heap[0]
+        yield index, head
+        following = next(rest, None)
+        if following is not None:
+            heapq.heapreplace(heap, (following.timestamp_ms, index, following, rest))
+        elif index in short:
+            return
+        else:
+            heapq.heappop(heap)

@@ -1,0 +1,92 @@
+"""All subscriptions that want the same and stand at the same position: one rendering, many writes.
+
+The cohort drives each member's ASGI `send` itself. While the socket has room that coroutine runs to
+its end at the first step, so no task is switched. When it suspends instead, the client is slow: it
+leaves the cohort with that send in flight, finishes it on its own task and pulls alone until it can
+join again. So a slow client costs the others one step, and holds no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.fanout.tail import Run, Tail
+from eventstreams.fanout.want import Want
+from eventstreams.model.position import Position
+
+if TYPE_CHECKING:
+    from eventstreams.fanout.subscription import Subscription
+
+_TURN_S = 0.005
+"""Writing lets the rest of the loop have its turn this often."""
+_LOOK_EVERY = 32
+"""Members written between looks at the clock."""
+
+
+class Cohort:
+    """`position` is where the next chunk begins; members joined there or were written up to it."""
+
+    def __init__(self, want: Want, position: Position, tails: list[Tail]) -> None:
+        self.want = want
+        self.position = position
+        self.tails = tails
+        self.members: dict[Subscription, None] = {}
+        self.wrote_at = time.monotonic()
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is anything to look at."""
+        return any(
+            tail.next > offset
+            for tail, offset in zip(self.tails, self.position.offsets, strict=True)
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether the tails still reach back to this position."""
+        return all(
+            tail.floor <= offset <= tail.next
+            for tail, offset in zip(self.tails, self.position.offsets, strict=True)
+        )
+
+    def take(self, bytes_max: int) -> Chunk:
+        """Renders what came since and moves on. Must fit."""
+        runs: dict[int, Run] = {}
+        ends: list[int] = []
+        for i, (tail, offset) in enumerate(zip(self.tails, self.position.offsets, strict=True)):
+            ends.append(tail.next)
+            if offset < tail.next:
+                runs[i] = tail.since(offset)
+        chunk = render(self.want, self.position, runs, ends, bytes_max)
+        self.position = chunk.position
+        return chunk
+
+    async def write(self, body: bytes, position: Position) -> tuple[int, int]:
+        """Writes to every member there is now; returns how many took it and how many were slow.
+
+        Members that leave meanwhile are passed over; who joins meanwhile stands behind this chunk.
+        """
+        self.wrote_at = turn = time.monotonic()
+        message = {"type": "http.response.body", "body": body, "more_body": True}
+        taken = slow = 0
+        for n, member in enumerate(list(self.members), 1):
+            if member.cohort is not self:
+                continue
+            sending = member.send(message)
+            try:
+                waiting_for = sending.send(None)
+            except StopIteration:
+                member.position = position
+                taken += 1
+            except Exception as error:  # a server may raise when the client is gone
+                member.lose(error)
+            else:
+                member.fall_behind(sending, waiting_for, position)
+                slow += 1
+            if n % _LOOK_EVERY == 0 and time.monotonic() - turn > _TURN_S:
+                await asyncio.sleep(0)
+                turn = time.monotonic()
+        return taken, slow

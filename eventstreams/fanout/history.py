@@ -1,0 +1,179 @@
+"""History below the tails, read once for everyone who catches up.
+
+Two caches, each bounded in bytes and emptied oldest use first. Blocks hold frames by partition and
+offset range, so that a thousand clients that come back together cost one read of the log and one
+parse. Chunks hold bytes ready to send by want and position, so that they cost one encoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from typing import NamedTuple
+
+from eventstreams.errors import OffsetOutOfRange
+from eventstreams.fanout.chunk import Chunk
+from eventstreams.fanout.tail import Run
+from eventstreams.fanout.want import Want
+from eventstreams.log.base import Log, Slice
+from eventstreams.metrics import Metrics
+from eventstreams.model.event import Partition
+from eventstreams.model.frame import Frame
+from eventstreams.model.position import Position
+
+_ALIGN = 256
+"""Offsets. A read starts at a multiple, so that readers a few events apart share one block."""
+
+
+class Block(NamedTuple):
+    """Complete from `start` to `next`."""
+
+    start: int
+    frames: list[Frame]
+    next: int
+    bytes: int
+
+
+class History:
+    def __init__(self, *, log: Log, block_bytes: int, bytes_max: int, metrics: Metrics) -> None:
+        self._log = log
+        self._block_bytes = block_bytes
+        self._bytes_max = bytes_max
+        self._metrics = metrics
+        self._bytes = 0
+        self._blocks: OrderedDict[tuple[Partition, int], Block] = OrderedDict()
+        self._starts: dict[Partition, list[int]] = {}
+        self._reading: dict[Partition, asyncio.Lock] = {}
+
+    def cached(self, partition: Partition, offset: int) -> Run | None:
+        """What is held from `offset` on, if anything."""
+        block = self._block(partition, offset)
+        if block is None:
+            return None
+        return Run(block.frames[bisect_left(block.frames, offset, key=_offset) :], block.next)
+
+    async def load(self, partition: Partition, offset: int) -> Run:
+        """Reads on from `offset`, unless somebody else just did. Raises LogError.
+
+        A run that has no frames and whose `next` is `offset` means the end of the log.
+        """
+        lock = self._reading.setdefault(partition, asyncio.Lock())
+        async with lock:
+            held = self.cached(partition, offset)
+            self._metrics.history_reads.labels("shared" if held else "log").inc()
+            if held is not None:
+                return held
+            await self._read(partition, offset)
+        return self.cached(partition, offset) or Run([], offset)
+
+    async def timestamp_before(self, partition: Partition, offset: int) -> int | None:
+        """Time in ms of the record before `offset`; None where there is none near. Raises LogError,
+        OffsetOutOfRange where the log no longer holds the place before `offset`."""
+        if self.cached(partition, offset - 1) is None:
+            await self.load(partition, offset - 1)
+        block = self._block(partition, offset - 1)
+        if block is None:
+            return None
+        before = bisect_left(block.frames, offset, key=_offset)
+        return block.frames[before - 1].timestamp_ms if before else None
+
+    def forget(self, partition: Partition) -> None:
+        """Drops what is held of a partition that is not what it was."""
+        for start in self._starts.pop(partition, []):
+            self._bytes -= self._blocks.pop((partition, start)).bytes
+
+    async def _read(self, partition: Partition, offset: int) -> None:
+        start = max(offset - offset % _ALIGN, self._held_before(partition, offset))
+        found = None
+        if start < offset:
+            try:
+                found = await self._log.read(partition, start, self._block_bytes)
+            except OffsetOutOfRange:
+                found = None  # the aligned start is no longer kept; the offset itself may be
+        if found is not None:
+            self._keep(start, found)
+        if found is None or found.next <= offset:
+            self._keep(offset, await self._log.read(partition, offset, self._block_bytes))
+
+    def _held_before(self, partition: Partition, offset: int) -> int:
+        """Where the block below `offset` ends, so that nothing is read twice."""
+        starts = self._starts.get(partition, [])
+        i = bisect_right(starts, offset)
+        return self._blocks[partition, starts[i - 1]].next if i else 0
+
+    def _block(self, partition: Partition, offset: int) -> Block | None:
+        starts = self._starts.get(partition)
+        if not starts:
+            return None
+        i = bisect_right(starts, offset)
+        if not i:
+            return None
+        block = self._blocks[partition, starts[i - 1]]
+        if offset >= block.next:
+            return None
+        self._blocks.move_to_end((partition, block.start))
+        return block
+
+    def _keep(self, start: int, found: Slice) -> None:
+        partition, events, end = found
+        self._metrics.history_events.inc(len(events))
+        starts = self._starts.setdefault(partition, [])
+        following = bisect_left(starts, start)
+        if following < len(starts) and starts[following] < end:
+            end = starts[following]
+            events = events[: bisect_left(events, end, key=lambda event: event.offset)]
+        if end <= start:
+            return
+        frames = [Frame(event) for event in events]
+        block = Block(start, frames, end, 256 + sum(frame.size + 200 for frame in frames))
+        insort(starts, start)
+        self._blocks[partition, start] = block
+        self._bytes += block.bytes
+        while self._bytes > self._bytes_max and len(self._blocks) > 1:
+            (partition, start), oldest = self._blocks.popitem(last=False)
+            self._starts[partition].remove(start)
+            self._bytes -= oldest.bytes
+
+
+class ChunkCache:
+    def __init__(self, *, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._chunks: OrderedDict[tuple[Want, tuple[int, ...], tuple[int, ...]], Chunk] = (
+            OrderedDict()
+        )
+
+    def get(self, want: Want, position: Position, ends: tuple[int, ...]) -> Chunk | None:
+        """The chunk from `position`, unless it goes beyond `ends`."""
+        key = (want, position.offsets, position.timestamps)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            return None
+        moved = zip(chunk.position.offsets, position.offsets, ends, strict=True)
+        if any(there > end and there != here for there, here, end in moved):
+            return None
+        self._chunks.move_to_end(key)
+        return chunk
+
+    def keep(self, want: Want, position: Position, chunk: Chunk) -> None:
+        key = (want, position.offsets, position.timestamps)
+        if key in self._chunks:
+            self._bytes -= _weight(self._chunks.pop(key))
+        self._chunks[key] = chunk
+        self._bytes += _weight(chunk)
+        while self._bytes > self._bytes_max:
+            _, oldest = self._chunks.popitem(last=False)
+            self._bytes -= _weight(oldest)
+
+    def clear(self) -> None:
+        self._chunks.clear()
+        self._bytes = 0
+
+
+def _weight(chunk: Chunk) -> int:
+    return len(chunk.body) + 500
+
+
+def _offset(frame: Frame) -> int:
+    return frame.offset

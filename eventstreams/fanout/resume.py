@@ -1,0 +1,167 @@
+"""A mark of a client -> where to read on, in this log, now; and what it will miss, if anything.
+
+The offset wins while it belongs to this log. It does not when it is out of range, or when the
+record before it has another timestamp than the mark says (another cluster, a topic made anew): then
+the timestamp finds the place. Nothing jumps in silence: where events may be missing there is a Gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from eventstreams.errors import OffsetOutOfRange
+from eventstreams.fanout.history import History
+from eventstreams.fanout.tail import Tail
+from eventstreams.log.base import Log
+from eventstreams.model.event import Bounds, Partition
+from eventstreams.model.position import EARLIEST, LATEST, Mark, before_end
+
+_RETENTION_SLACK_MS = 60_000
+"""Records are not in order of time. Below the oldest kept offset, a mark is taken for one of
+another log only where this log reaches back further than that before the mark's time."""
+
+
+class Gap(NamedTuple):
+    """What a client asked for and can't have."""
+
+    partition: Partition
+    requested: int
+    available: Bounds
+    resumed: int
+    cause: str
+    """retention, beyond_end or other_log"""
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "topic": self.partition.topic,
+            "partition": self.partition.number,
+            "requested": self.requested,
+            "available": {"oldest": self.available.oldest, "end": self.available.end},
+            "resumed": self.resumed,
+            "cause": self.cause,
+        }
+
+
+def gap_document(gaps: list[Gap]) -> dict[str, Any]:
+    """The data of an `event: gap` frame."""
+    return {
+        "message": "Some events between the requested and the resumed offsets may be missing",
+        "partitions": [gap.document() for gap in gaps],
+    }
+
+
+class Resumed(NamedTuple):
+    offset: int
+    timestamp_ms: int
+    """Of the record before `offset`, or a time that finds the same place."""
+    gap: Gap | None = None
+
+
+class Resumer:
+    """All methods may raise LogError: LogUnavailable, UnknownTopic, UnknownPartition."""
+
+    def __init__(self, *, log: Log, history: History, tails: Mapping[Partition, Tail]) -> None:
+        self._log = log
+        self._history = history
+        self._tails = tails
+
+    async def resume(self, mark: Mark) -> Resumed:
+        """The partition must have a tail."""
+        partition, offset, timestamp_ms = mark
+        if offset is None:
+            assert timestamp_ms is not None
+            return await self.at_time(partition, timestamp_ms)
+        if offset == LATEST:
+            return self.latest(partition)
+        if offset == EARLIEST:
+            return Resumed((await self._bounds(partition)).oldest, timestamp_ms or 0)
+        last = before_end(offset)
+        if last is not None:
+            bounds = await self._bounds(partition)
+            return await self._trusted(partition, max(bounds.oldest, bounds.end - last), 0)
+        return await self._at_offset(partition, offset, timestamp_ms)
+
+    def latest(self, partition: Partition) -> Resumed:
+        tail = self._tails[partition]
+        return Resumed(tail.next, tail.timestamp_ms)
+
+    async def at_time(self, partition: Partition, timestamp_ms: int) -> Resumed:
+        """The first record at or after a time; the end where there is none."""
+        found = (await self._log.offset_at({partition: timestamp_ms}))[partition]
+        if found is None:
+            return self.latest(partition)
+        return Resumed(found, timestamp_ms)
+
+    async def _at_offset(
+        self, partition: Partition, offset: int, timestamp_ms: int | None
+    ) -> Resumed:
+        tail = self._tails[partition]
+        before: int | None = None
+        if tail.floor < offset <= tail.next:
+            before = tail.timestamp_before(offset)
+        elif offset > tail.next and offset > (bounds := await self._bounds(partition)).end:
+            return await self._beyond(partition, offset, timestamp_ms, bounds)
+        elif offset > 0 and offset != tail.floor == tail.next:
+            try:
+                before = await self._history.timestamp_before(partition, offset)
+            except OffsetOutOfRange:
+                bounds = await self._bounds(partition)
+                if offset < bounds.oldest:
+                    return await self._below(partition, offset, timestamp_ms, bounds)
+        else:
+            bounds = await self._bounds(partition)
+            if offset < bounds.oldest:
+                return await self._below(partition, offset, timestamp_ms, bounds)
+        if before is not None and timestamp_ms is not None and before != timestamp_ms:
+            return await self._elsewhere(partition, offset, timestamp_ms)
+        return Resumed(offset, self._first(before, timestamp_ms, partition, offset))
+
+    async def _trusted(self, partition: Partition, offset: int, otherwise_ms: int) -> Resumed:
+        try:
+            before = await self._history.timestamp_before(partition, offset) if offset else None
+        except OffsetOutOfRange:
+            before = None
+        return Resumed(offset, otherwise_ms if before is None else before)
+
+    async def _below(
+        self, partition: Partition, offset: int, timestamp_ms: int | None, bounds: Bounds
+    ) -> Resumed:
+        if timestamp_ms is not None and bounds.oldest < bounds.end:
+            oldest = (await self._history.load(partition, bounds.oldest)).frames
+            if oldest and oldest[0].timestamp_ms + _RETENTION_SLACK_MS < timestamp_ms:
+                return await self.at_time(partition, timestamp_ms)
+        gap = Gap(partition, offset, bounds, bounds.oldest, "retention")
+        return Resumed(bounds.oldest, timestamp_ms or 0, gap)
+
+    async def _beyond(
+        self, partition: Partition, offset: int, timestamp_ms: int | None, bounds: Bounds
+    ) -> Resumed:
+        if timestamp_ms is not None:
+            found = (await self._log.offset_at({partition: timestamp_ms}))[partition]
+            if found is not None:
+                told = found == bounds.oldest
+                gap = Gap(partition, offset, bounds, found, "other_log") if told else None
+                return Resumed(found, timestamp_ms, gap)
+        end, stamp, _ = self.latest(partition)
+        return Resumed(end, stamp, Gap(partition, offset, bounds, end, "beyond_end"))
+
+    async def _elsewhere(self, partition: Partition, offset: int, timestamp_ms: int) -> Resumed:
+        bounds = await self._bounds(partition)
+        found = await self.at_time(partition, timestamp_ms)
+        if found.offset == bounds.oldest < bounds.end:
+            return found._replace(gap=Gap(partition, offset, bounds, found.offset, "other_log"))
+        return found
+
+    def _first(
+        self, before: int | None, timestamp_ms: int | None, partition: Partition, offset: int
+    ) -> int:
+        if before is not None:
+            return before
+        if timestamp_ms is not None:
+            return timestamp_ms
+        tail = self._tails[partition]
+        return tail.timestamp_ms if offset == tail.next else 0
+
+    async def _bounds(self, partition: Partition) -> Bounds:
+        return (await self._log.bounds([partition]))[partition]

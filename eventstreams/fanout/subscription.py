@@ -1,0 +1,314 @@
+"""One client's walk: a position and a loop on the task of its request.
+
+The loop joins the cohort of those who want the same when it stands where they stand; until then it
+pulls alone, from the tails or from history, as fast as its socket takes it. Nobody queues for it.
+What a reader gets wrong most easily: as a member this task only waits, and the cohort writes.
+
+`interrupt` wakes the task from whatever it waits for. It does so by cancelling the task and taking
+the cancellation back (as asyncio.timeout does), so that one wait per client is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, MutableMapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
+from eventstreams.fanout.want import Format, Want
+from eventstreams.model import sse
+from eventstreams.model.position import Position
+
+if TYPE_CHECKING:
+    from eventstreams.fanout.cohort import Cohort
+    from eventstreams.fanout.hub import Hub
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
+
+_RETRY_LOG_S = 0.5
+
+
+class Connection(Protocol):
+    """What only the server knows of the client's connection."""
+
+    def unsent(self) -> int:
+        """Bytes written that the client's host has not acknowledged yet."""
+        ...
+
+    def abort(self) -> None:
+        """Drops the connection and what is unsent, at once."""
+        ...
+
+
+class Reason(Enum):
+    """Why a stream ended."""
+
+    DISCONNECTED = "disconnected"
+    STALLED = "stalled"
+    DRAINED = "drained"
+    LOG_ERROR = "log_error"
+    GAP = "gap"
+
+
+class End(NamedTuple):
+    reason: Reason
+    error: Exception | None = None
+
+
+class Subscription:
+    __slots__ = (
+        "_end",
+        "_growing",
+        "_hub",
+        "_in_flight",
+        "_interrupted",
+        "_misplaced",
+        "_receive",
+        "_task",
+        "cohort",
+        "connection",
+        "position",
+        "send",
+        "want",
+    )
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        want: Want,
+        position: Position,
+        receive: Receive,
+        send: Send,
+        connection: Connection | None,
+    ) -> None:
+        self.want = want
+        self.position = position
+        """Where the next event for this client is; everything before it was written."""
+        self.send = send
+        self.connection = connection
+        self.cohort: Cohort | None = None
+        self._hub = hub
+        self._receive = receive
+        self._task: asyncio.Task[Any] | None = None
+        self._in_flight: tuple[Coroutine[Any, Any, None], Any, Position] | None = None
+        self._end: End | None = None
+        self._growing = False
+        self._misplaced: OffsetOutOfRange | None = None
+        self._interrupted = False
+
+    # What the hub and the cohort call, from their tasks.
+
+    def end(self, reason: Reason, error: Exception | None = None) -> None:
+        """Ends the stream at the next frame boundary. The first reason given stands."""
+        if self._end is None:
+            self._end = End(reason, error)
+            self._interrupt()
+
+    def grow(self) -> None:
+        """A topic that is wanted whole has gained partitions."""
+        self._hub.leave(self)
+        self._growing = True
+        self._interrupt()
+
+    def misplace(self, error: OffsetOutOfRange) -> None:
+        """The log is no longer what it was around this position: find the place anew."""
+        self._hub.leave(self)
+        self._misplaced = error
+        self._interrupt()
+
+    def leave_cohort(self) -> None:
+        """The cohort ends or moves on without this member, which pulls from its own position."""
+        self._hub.leave(self)
+        self._interrupt()
+
+    def fall_behind(
+        self, sending: Coroutine[Any, Any, None], waiting_for: Any, position: Position
+    ) -> None:
+        """The client's socket is full: `sending` goes on when `waiting_for` is done."""
+        self._in_flight = (sending, waiting_for, position)
+        self.leave_cohort()
+
+    def lose(self, error: Exception) -> None:
+        self._hub.leave(self)
+        self.end(Reason.DISCONNECTED, error)
+
+    # The client's own task.
+
+    async def run(self) -> End:
+        """Streams until the client goes, or the stream must end; says why. Raises nothing of ours.
+
+        The response has been started; what is to be said at its end is the caller's.
+        """
+        self._hub.add(self)
+        self._task = asyncio.current_task()
+        try:
+            while self._end is None:
+                try:
+                    await self._step()
+                except asyncio.CancelledError:
+                    if not self._interrupted:
+                        raise
+                    self._interrupted = False
+                    assert self._task is not None
+                    if self._task.uncancel() > 0:
+                        raise
+            return self._end
+        finally:
+            self._hub.remove(self)
+            self._task = None
+            if self._in_flight is not None:
+                self._in_flight[0].close()
+
+    async def _step(self) -> None:
+        if self._in_flight is not None:
+            sending, waiting_for, position = self._in_flight
+            self._in_flight = None
+            if await self._finish(sending, waiting_for):
+                self.position = position
+            return
+        if self._growing:
+            self._growing = False
+            self.want, self.position = self._hub.grown(self.want, self.position)
+        if self._misplaced is not None:
+            error, self._misplaced = self._misplaced, None
+            await self._tell_gap(error)
+        elif self._hub.join(self):
+            await self._listen()
+        else:
+            await self._pull()
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end = self._end or End(Reason.DISCONNECTED)
+
+    async def _pull(self) -> None:
+        ends = self._hub.ends(self.want)
+        if not any(o < end for o, end in zip(self.position.offsets, ends, strict=True)):
+            await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
+            return
+        try:
+            chunk = await self._hub.chunk(self, ends)
+        except LogUnavailable as error:
+            await self._wait_for_log(error)
+            return
+        except OffsetOutOfRange as error:
+            await self._tell_gap(error)
+            return
+        except LogError as error:
+            self._end = self._end or End(Reason.LOG_ERROR, error)
+            return
+        if chunk.body:
+            if not await self.write(chunk.body):
+                return
+            self._hub.count_out(chunk.events, 1)
+        self.position = chunk.position
+        if chunk.position.offsets != ends:
+            await asyncio.sleep(0)
+
+    async def write(self, body: bytes) -> bool:
+        """Sends; False where the stream has ended instead."""
+        sending = self.send({"type": "http.response.body", "body": body, "more_body": True})
+        try:
+            waiting_for = sending.send(None)
+        except StopIteration:
+            return not self._gone()
+        except Exception as error:
+            self._end = self._end or End(Reason.DISCONNECTED, error)
+            return False
+        return await self._finish(sending, waiting_for) and not self._gone()
+
+    async def _finish(self, sending: Coroutine[Any, Any, None], waiting_for: Any) -> bool:
+        """Carries a suspended send to its end, as long as the client takes bytes at all."""
+        stall_timeout_s = self._hub.settings.stall_timeout_s
+        try:
+            while True:
+                unsent = self.connection.unsent() if self.connection else 0
+                if waiting_for is None:  # a bare yield: the server only gave the loop a turn
+                    await asyncio.sleep(0)
+                    done = {waiting_for}
+                else:
+                    done, _ = await asyncio.wait({waiting_for}, timeout=stall_timeout_s)
+                if not done:
+                    if self.connection and self.connection.unsent() < unsent:
+                        continue  # slow, but moving
+                    self._end = self._end or End(Reason.STALLED)
+                    return False
+                try:
+                    waiting_for = sending.send(None)
+                except StopIteration:
+                    return True
+                except Exception as error:
+                    self._end = self._end or End(Reason.DISCONNECTED, error)
+                    return False
+        finally:
+            sending.close()
+
+    async def _wait(self, future: asyncio.Future[None]) -> None:
+        """Waits for the future, with heartbeats; finds out when the client has gone."""
+        if self._gone():
+            return
+        done, _ = await asyncio.wait({future}, timeout=self._hub.settings.heartbeat_s)
+        if not done:
+            await self.write(heartbeat(self.want.format))
+
+    async def _wait_for_log(self, error: LogUnavailable) -> None:
+        """The hub ends all streams when its patience is over; until then, try again."""
+        self._hub.suspect(error)
+        loop = asyncio.get_running_loop()
+        again: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(_RETRY_LOG_S, _resolve, again)
+        try:
+            await self._wait(again)
+        finally:
+            timer.cancel()
+
+    async def _tell_gap(self, error: OffsetOutOfRange) -> None:
+        """Retention overtook this reader: says so and goes on at what is kept."""
+        try:
+            position, gap = await self._hub.after_gap(self.position, error)
+        except LogUnavailable as failed:
+            await self._wait_for_log(failed)
+            return
+        except LogError as failed:
+            self._end = self._end or End(Reason.LOG_ERROR, failed)
+            return
+        if gap is None:
+            self.position = position
+        elif self.want.format is not Format.SSE:
+            self._end = self._end or End(Reason.GAP)  # NDJSON has no way to say it
+        elif await self.write(sse.control("gap", gap, position.encode())):
+            self.position = position
+
+    def _gone(self) -> bool:
+        """Looks, without waiting, whether the client has disconnected."""
+        receiving = self._receive()
+        try:
+            receiving.send(None)
+        except StopIteration as received:
+            if received.value["type"] == "http.disconnect":
+                self._end = self._end or End(Reason.DISCONNECTED)
+                return True
+            return False
+        receiving.close()
+        return False
+
+    def _interrupt(self) -> None:
+        if self._task is not None and not self._interrupted:
+            assert self._task is not asyncio.current_task()
+            self._interrupted = True
+            self._task.cancel()
+
+
+def heartbeat(format_: Format) -> bytes:
+    """Says that the stream lives, and finds out whether the client does."""
+    return sse.HEARTBEAT if format_ is Format.SSE else b"\n"
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

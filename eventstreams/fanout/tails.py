@@ -1,0 +1,153 @@
+"""The tails of all partitions that can be read: which there are, and where each begins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+
+from eventstreams.errors import UnknownTopic
+from eventstreams.fanout.tail import Run, Tail
+from eventstreams.fanout.want import Want
+from eventstreams.log.base import Log
+from eventstreams.model.event import Bounds, Partition
+from eventstreams.model.frame import Frame
+from eventstreams.model.position import Position
+
+_LOOK_BACK = 16
+"""Offsets before an end within which its last record is looked for; transaction markers and holes
+may lie in between."""
+_LOOK_BACK_BYTES = 64 * 1024
+
+
+class Tails:
+    def __init__(self, *, log: Log, bytes_max: int) -> None:
+        self.by_partition: dict[Partition, Tail] = {}
+        self._topics: dict[str, tuple[Partition, ...]] = {}
+        self._log = log
+        self._bytes_max = bytes_max
+
+    def partitions(self, topic: str) -> tuple[Partition, ...]:
+        """Ascending; none where the topic does not exist."""
+        return self._topics.get(topic, ())
+
+    def of(self, partitions: Sequence[Partition]) -> list[Tail] | None:
+        """Their tails, unless one is gone."""
+        tails = [self.by_partition.get(partition) for partition in partitions]
+        return None if None in tails else [tail for tail in tails if tail is not None]
+
+    def now(self, partitions: tuple[Partition, ...]) -> Position:
+        tails = [self.by_partition[partition] for partition in partitions]
+        return Position(
+            partitions,
+            tuple(tail.next for tail in tails),
+            tuple(tail.timestamp_ms for tail in tails),
+        )
+
+    def end(self, partition: Partition) -> int:
+        """Where its tail ends; 0 where it has none."""
+        tail = self.by_partition.get(partition)
+        return tail.next if tail is not None else 0
+
+    def since(self, partition: Partition, offset: int) -> Run | None:
+        """What its tail holds from `offset` on, if it reaches back that far."""
+        tail = self.by_partition.get(partition)
+        if tail is None or not tail.floor <= offset <= tail.next:
+            return None
+        return tail.since(offset)
+
+    def append(self, partition: Partition, frames: Sequence[Frame], following: int) -> None:
+        tail = self.by_partition.get(partition)
+        if tail is not None:
+            tail.append(frames, following)
+
+    def trim(self) -> int:
+        """Keeps the sum within bounds at the cost of the largest; returns it, in bytes."""
+        total = sum(tail.bytes for tail in self.by_partition.values())
+        while total > self._bytes_max:
+            largest = max(self.by_partition.values(), key=lambda tail: tail.bytes)
+            before = largest.bytes
+            largest.trim(before - (total - self._bytes_max))
+            total -= before - largest.bytes
+        return total
+
+    def grown(self, want: Want, position: Position) -> tuple[Want, Position]:
+        """With the partitions that its growing topics have gained, each at its first record."""
+        partitions = list(want.partitions)
+        offsets = dict(zip(want.partitions, position.offsets, strict=True))
+        stamps = dict(zip(want.partitions, position.timestamps, strict=True))
+        for topic in dict.fromkeys(p.topic for p in want.partitions if p.topic in want.growing):
+            after = max(i for i, p in enumerate(partitions) if p.topic == topic) + 1
+            gained = [p for p in self.partitions(topic) if p not in offsets]
+            partitions[after:after] = gained
+            for partition in gained:
+                offsets[partition], stamps[partition] = 0, 0
+        ordered = tuple(partitions)
+        return want._replace(partitions=ordered), Position(
+            ordered, tuple(offsets[p] for p in ordered), tuple(stamps[p] for p in ordered)
+        )
+
+    async def refresh(
+        self, topics: Collection[str]
+    ) -> tuple[list[Partition], list[Partition], list[str]]:
+        """Looks which partitions there are; returns those of new topics, those that known topics
+        have gained, and the topics that are gone (and still have tails). Raises LogUnavailable.
+        """
+        found = await self._log.partitions(topics)
+        new = [p for mine in found.values() for p in mine if p not in self.by_partition]
+        bounds = await self._log.bounds(new) if new else {}
+        came = [p for p in new if p.topic not in self._topics]
+        grew = [p for p in new if p.topic in self._topics]
+        made = await asyncio.gather(*(self._at_end(p, bounds[p]) for p in came))
+        for tail in made:
+            self.by_partition[tail.partition] = tail
+        for p in grew:
+            self.by_partition[p] = Tail(p, bounds[p].oldest, 0, known=False)
+        went = [topic for topic in self._topics if topic not in found]
+        gone = [topic for topic in went if not await self._exists(topic)]
+        self._topics.update(found)
+        return came, grew, gone
+
+    def drop(self, topic: str) -> set[Partition]:
+        """Forgets a topic; returns what its partitions were."""
+        lost = set(self._topics.pop(topic, ()))
+        for partition in lost:
+            self.by_partition.pop(partition, None)
+        return lost
+
+    async def restart(self, partition: Partition) -> int:
+        """Empties a tail whose next offset the log does not have (any more); returns the new one.
+
+        Behind the oldest kept record it begins there; beyond the end, which means a log made anew
+        or cut short, at the first record that is not older than the newest one seen.
+        """
+        tail = self.by_partition[partition]
+        bounds = (await self._log.bounds([partition]))[partition]
+        if tail.next < bounds.oldest:
+            offset = bounds.oldest
+        else:
+            at = (await self._log.offset_at({partition: tail.timestamp_ms}))[partition]
+            offset = bounds.end if at is None else at
+        self.by_partition[partition] = Tail(partition, offset, tail.timestamp_ms, known=False)
+        return offset
+
+    async def _at_end(self, partition: Partition, bounds: Bounds) -> Tail:
+        begin = max(bounds.oldest, bounds.end - _LOOK_BACK)
+        timestamp_ms: int | None = None
+        while begin < bounds.end:
+            found = await self._log.read(partition, begin, _LOOK_BACK_BYTES)
+            before = [event for event in found.events if event.offset < bounds.end]
+            timestamp_ms = before[-1].timestamp_ms if before else timestamp_ms
+            if found.next <= begin:
+                break
+            begin = found.next
+        if timestamp_ms is None:
+            return Tail(partition, bounds.end, int(time.time() * 1000), known=False)
+        return Tail(partition, bounds.end, timestamp_ms, known=True)
+
+    async def _exists(self, topic: str) -> bool:
+        try:
+            await self._log.bounds(self._topics[topic][:1])
+        except UnknownTopic:
+            return False
+        return True

@@ -1,0 +1,48 @@
+"""Every metric there is, in one class. Labels are bounded: never an address, a key or free text."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+
+class Metrics:
+    """One registry per instance, so that tests and several gateways in a process don't meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        p = "eventstreams_"
+        self.events_in = Counter(f"{p}events_in", "Records read at the ends of topics", registry=r)
+        self.events_out = Counter(f"{p}events_out", "Events written to clients", registry=r)
+        self.records_skipped = Counter(
+            f"{p}records_skipped", "Records passed over because they hold no event", registry=r
+        )
+        self.clients = Gauge(f"{p}clients", "Open streams", registry=r)
+        self.cohorts = Gauge(f"{p}cohorts", "Groups of clients that share bytes", registry=r)
+        self.streams_ended = Counter(
+            f"{p}streams_ended", "Streams that ended", ["reason"], registry=r
+        )
+        self.refused = Counter(f"{p}refused", "Requests refused", ["code"], registry=r)
+        self.slow = Counter(
+            f"{p}slow", "Times a client could not keep up with its cohort", registry=r
+        )
+        self.gaps = Counter(f"{p}gaps", "Gaps told to clients", ["cause"], registry=r)
+        self.history_reads = Counter(
+            f"{p}history_reads", "Blocks of history, by where they came from", ["from"], registry=r
+        )
+        self.history_events = Counter(
+            f"{p}history_events", "Records read from the log for catching up", registry=r
+        )
+        self.catching_up = Gauge(f"{p}catching_up", "Streams that read history", registry=r)
+        self.tail_bytes = Gauge(f"{p}tail_bytes", "Bytes of newest events held", registry=r)
+        self.log_reachable = Gauge(f"{p}log_reachable", "1 while the log answers", registry=r)
+        self.write_seconds = Histogram(
+            f"{p}write_seconds",
+            "Time of one round of writing to all cohorts",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1),
+            registry=r,
+        )
+
+    def serve(self, host: str, port: int) -> None:
+        """Answers scrapes on a port of their own, in a thread that ends with the process."""
+        start_http_server(port, addr=host, registry=self.registry)
