@@ -72,7 +72,8 @@ class MemoryLog:
         return follower
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
-        placed = [self._append(record) for record in records]
+        runs = [self._choose(record) for record in records]  # all of them, or nothing is appended
+        placed = [self._append(*pair) for pair in zip(runs, records, strict=True)]
         self.wake_followers()
         return placed
 
@@ -115,7 +116,7 @@ class MemoryLog:
     def unfollow(self, follower: MemoryFollower) -> None:
         self._followers.discard(follower)
 
-    def _append(self, record: Record) -> Placed:
+    def _choose(self, record: Record) -> Partition:
         if record.topic not in self._topics:
             self._topics[record.topic] = [_Run() for _ in range(self._partitions_per_topic)]
         count = len(self._topics[record.topic])
@@ -127,6 +128,10 @@ class MemoryLog:
             else:
                 number = zlib.crc32(record.key) % count
         partition = Partition(record.topic, number)
+        self.run(partition)
+        return partition
+
+    def _append(self, partition: Partition, record: Record) -> Placed:
         run = self.run(partition)
         stamp = record.timestamp_ms if record.timestamp_ms is not None else int(time.time() * 1000)
         run.events.append(Event(partition, run.end, stamp, record.value, record.key))
@@ -149,10 +154,14 @@ class MemoryFollower:
             for partition in list(self._nexts):
                 try:
                     found = self._read(partition)
-                except (UnknownTopic, UnknownPartition, OffsetOutOfRange):
+                except (UnknownTopic, UnknownPartition, OffsetOutOfRange) as error:
                     if slices:  # hand these out first; the error comes again
                         return slices
-                    del self._nexts[partition]
+                    whole_topic = isinstance(error, UnknownTopic)
+                    self.drop(
+                        [p for p in self._nexts if whole_topic and p.topic == partition.topic]
+                    )
+                    self.drop([partition])
                     raise
                 if found is not None:
                     slices.append(found)

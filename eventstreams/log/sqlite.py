@@ -1,0 +1,231 @@
+"""The embedded log: one SQLite file, one thread that writes, a few that read.
+
+Nothing here touches the file: requests go to the threads by queues, answers come back as callbacks
+of the event loop. Other processes may append to the same file; followers hear of that too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from eventstreams.errors import AppendRefused, LogError, LogUnavailable, UnknownTopic
+from eventstreams.log.base import Slice
+from eventstreams.log.sqlite_file import LogFile
+from eventstreams.log.sqlite_ledger import Ledger
+from eventstreams.log.sqlite_reader import Crew, Reader
+from eventstreams.log.sqlite_writer import Request, Writer
+from eventstreams.model.event import Bounds, Partition, Placed, Record
+from eventstreams.settings import SqliteSettings
+
+T = TypeVar("T")
+
+_HISTORY_READERS = 2
+_WAITING_BYTES_MAX = 64 * 2**20  # appends not yet durable; further ones wait for room
+_RECORD_OVERHEAD_BYTES = 200
+_TIMES_MS = range(-(2**63), 2**63)  # what SQLite's integers hold
+
+
+class SqliteLog:
+    """Implements Log over `<directory>/log.sqlite3`. Topics are made on first append.
+
+    Before `start` and after `aclose` every call raises LogUnavailable.
+    """
+
+    def __init__(self, *, directory: Path, settings: SqliteSettings) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._life = threading.Lock()
+        self._resources = ExitStack()
+        self._is_open = False
+        self._history: Crew
+        self._live: Crew
+        self._writer: Writer
+        self._loop: asyncio.AbstractEventLoop
+        self._followers: set[SqliteFollower] = set()
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Event()
+        self._waiting_bytes = 0
+
+    async def start(self) -> None:
+        assert not self._is_open
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._acquire)
+        self._is_open = True
+
+    async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
+        return await self._read(lambda reader: reader.partitions(topics))
+
+    async def bounds(self, partitions: Collection[Partition]) -> dict[Partition, Bounds]:
+        return await self._read(lambda reader: reader.bounds(partitions))
+
+    async def offset_at(self, times: Mapping[Partition, int]) -> dict[Partition, int | None]:
+        return await self._read(lambda reader: reader.offset_at(times))
+
+    async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        return await self._read(lambda reader: reader.read(partition, offset, max_bytes))
+
+    def follow(self, starts: Mapping[Partition, int]) -> SqliteFollower:
+        follower = SqliteFollower(self, starts)
+        self._followers.add(follower)
+        return follower
+
+    async def append(self, records: Sequence[Record]) -> list[Placed]:
+        records = tuple(records)
+        size = sum(self._size(number, record) for number, record in enumerate(records))
+        if not records:
+            return []
+        return await self._write(lambda ledger: ledger.append(records), size)
+
+    async def create_topic(self, topic: str, partitions: int) -> None:
+        await self._write(lambda ledger: ledger.grow(topic, partitions))
+
+    async def forget_before(self, partition: Partition, offset: int) -> None:
+        """Drops what lies below `offset`, as retention does. Raises UnknownTopic,
+        UnknownPartition, AppendRefused."""
+        while await self._write(lambda ledger: ledger.drop(partition, offset)):
+            pass
+
+    async def retain(self, now_ms: int) -> None:
+        """Applies retention as it would be at this time; by itself it does so every
+        `retention_every_s`. Raises AppendRefused."""
+        while await self._write(lambda ledger: ledger.retain(now_ms)):
+            pass
+
+    async def aclose(self) -> None:
+        self._is_open = False
+        self._room.set()
+        self._wake_followers()
+        await asyncio.to_thread(self._release)
+
+    # For the follower.
+
+    async def news(self, nexts: Mapping[Partition, int]) -> dict[Partition, Slice | LogError]:
+        self._check_open()
+        return await self._live.run(lambda reader: reader.news(nexts))
+
+    def unfollow(self, follower: SqliteFollower) -> None:
+        self._followers.discard(follower)
+
+    # In a thread.
+
+    def _acquire(self) -> None:
+        with self._life, ExitStack() as stack:
+            file = LogFile(self._directory, self._settings)
+            file.open()
+            stack.callback(file.close)
+            connections = [file.reader() for _ in range(_HISTORY_READERS + 1)]
+            for connection in connections:
+                stack.callback(connection.close)
+            self._live = Crew("log-live", connections[:1], file.path)
+            self._history = Crew("log-history", connections[1:], file.path)
+            self._writer = Writer(
+                file=file, settings=self._settings, answered=self._answered, changed=self._changed
+            )
+            for thread in (self._live, self._history, self._writer):
+                thread.start()
+                stack.callback(thread.stop)
+            self._resources = stack.pop_all()
+
+    def _release(self) -> None:
+        with self._life:
+            self._resources.close()
+
+    def _answered(self, requests: list[Request]) -> None:
+        with suppress(RuntimeError):  # the loop is gone, and whoever waited
+            self._loop.call_soon_threadsafe(self._deliver, requests)
+
+    def _changed(self) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake_followers)
+
+    # On the loop.
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise LogUnavailable("the log is not open")
+
+    def _size(self, number: int, record: Record) -> int:
+        size = len(record.value or b"") + len(record.key or b"")
+        if size > self._settings.record_bytes_max:
+            limit = self._settings.record_bytes_max
+            raise AppendRefused(f"record {number} has {size} bytes; at most {limit} are taken")
+        if record.timestamp_ms is not None and record.timestamp_ms not in _TIMES_MS:
+            raise AppendRefused(f"record {number} has a timestamp out of range")
+        return size + _RECORD_OVERHEAD_BYTES
+
+    async def _read(self, work: Callable[[Reader], T]) -> T:
+        self._check_open()
+        return await self._history.run(work)
+
+    async def _write(self, work: Callable[[Ledger], T], size: int = 0) -> T:
+        async with self._turn:  # first come, first served, also when there is no room
+            while self._is_open and self._waiting_bytes >= _WAITING_BYTES_MAX:
+                self._room.clear()
+                await self._room.wait()
+            self._check_open()
+            answer: asyncio.Future[T] = self._loop.create_future()
+            self._waiting_bytes += size
+            self._writer.put(Request(work, size, answer))
+        return await answer
+
+    def _deliver(self, requests: list[Request]) -> None:
+        for request in requests:
+            self._waiting_bytes -= request.size
+            future = request.future
+            if future.done():  # cancelled: whoever waited is gone, the records are in the log
+                continue
+            if request.error is not None:
+                future.set_exception(request.error)
+            else:
+                future.set_result(request.answer)
+        self._room.set()
+        self._wake_followers()
+
+    def _wake_followers(self) -> None:
+        for follower in self._followers:
+            follower.changed.set()
+
+
+class SqliteFollower:
+    """Keeps its offsets on the loop and moves them only for what `next` hands out."""
+
+    def __init__(self, log: SqliteLog, starts: Mapping[Partition, int]) -> None:
+        self._log = log
+        self._nexts = dict(starts)
+        self.changed = asyncio.Event()
+
+    async def next(self) -> list[Slice]:
+        while True:
+            self.changed.clear()  # before reading: what arrives in between wakes us again
+            asked = dict(self._nexts)
+            found = await self._log.news(asked)
+            still = {p: what for p, what in found.items() if self._nexts.get(p) == asked[p]}
+            slices = [what for what in still.values() if not isinstance(what, LogError)]
+            for slice_ in slices:
+                del self._nexts[slice_.partition]  # to the end: the next answer begins elsewhere
+                self._nexts[slice_.partition] = slice_.next
+            if slices:
+                return slices
+            for partition, error in still.items():
+                assert isinstance(error, LogError)
+                whole_topic = isinstance(error, UnknownTopic)
+                self.drop([p for p in asked if whole_topic and p.topic == partition.topic])
+                self.drop([partition])
+                raise error
+            await self.changed.wait()
+
+    def assign(self, starts: Mapping[Partition, int]) -> None:
+        self._nexts.update(starts)
+        self.changed.set()
+
+    def drop(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self._nexts.pop(partition, None)
+
+    async def aclose(self) -> None:
+        self._log.unfollow(self)
