@@ -1,0 +1,188 @@
+"""The log in Apache Kafka: one consumer that follows, a few connections that read history.
+
+Partitions are read by hand, without a consumer group: the gateway's clients carry the offsets.
+The end of a partition is its last stable offset, so a reader never stands behind a record that a
+transaction may yet take back. docs/decisions/0003-kafka-reads.md says which parts of aiokafka this
+stands on, and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange
+from eventstreams.log import kafka_errors as errors
+from eventstreams.log.base import Slice
+from eventstreams.log.kafka_appender import Appender
+from eventstreams.log.kafka_brokers import METADATA_LANE, Brokers, bounded
+from eventstreams.log.kafka_fetch import (
+    EARLIEST,
+    LATEST,
+    Fetched,
+    fetch_request,
+    fetched,
+    offsets_found,
+    offsets_request,
+)
+from eventstreams.log.kafka_follower import KafkaFollower
+from eventstreams.log.kafka_records import unpack
+from eventstreams.log.kafka_topics import make_topic
+from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
+from eventstreams.settings import KafkaSettings
+
+_RETRY_PAUSE_S = 0.1
+
+
+class KafkaLog:
+    """`request_timeout_s` bounds every call: beyond it LogUnavailable is raised."""
+
+    def __init__(self, *, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._isolation = settings.isolation_level
+        self._brokers = Brokers(settings=settings)
+        self._appender = Appender(brokers=self._brokers, settings=settings)
+        self._free_lanes: asyncio.LifoQueue[str] = asyncio.LifoQueue()
+        for number in range(settings.history_readers):
+            self._free_lanes.put_nowait(f"history-{number}")
+        self._followers: list[KafkaFollower] = []
+
+    async def start(self) -> None:
+        """Also raises ConfigError when the password or a TLS file cannot be used."""
+        async with self._bounded("start"):
+            await self._brokers.open()
+
+    async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
+        """Asks a broker each time, once for all topics; never makes a topic."""
+        if not topics:
+            return {}
+        async with self._bounded("name the partitions"):
+            counts = await self._brokers.refresh(topics)
+        return {
+            topic: tuple(Partition(topic, number) for number in range(counts[topic]))
+            for topic in topics
+            if topic in counts
+        }
+
+    async def bounds(self, partitions: Collection[Partition]) -> dict[Partition, Bounds]:
+        async with self._bounded("tell the bounds"):
+            oldest = await self._offsets(dict.fromkeys(partitions, EARLIEST))
+            end = await self._offsets(dict.fromkeys(partitions, LATEST))
+        # Retention may pass an end that was asked for later; never the other way round.
+        return {p: Bounds(oldest[p], max(oldest[p], end[p])) for p in partitions}
+
+    async def offset_at(self, times: Mapping[Partition, int]) -> dict[Partition, int | None]:
+        """A record of an aborted transaction counts: reading from there finds what comes after."""
+        # Negative times have another meaning to Kafka, and no record has one.
+        asked = {partition: max(0, time_ms) for partition, time_ms in times.items()}
+        async with self._bounded("find a time"):
+            found = await self._offsets(asked)
+        return {
+            partition: None if found[partition] < 0 else found[partition] for partition in times
+        }
+
+    async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        async with self._bounded("read"):
+            lane = await self._free_lanes.get()
+            try:
+                return await self._read(lane, partition, offset, max_bytes)
+            finally:
+                self._free_lanes.put_nowait(lane)
+
+    def follow(self, starts: Mapping[Partition, int]) -> KafkaFollower:
+        follower = KafkaFollower(
+            starts, brokers=self._brokers, settings=self._settings, bounds=self.bounds
+        )
+        self._followers.append(follower)
+        return follower
+
+    async def append(self, records: Sequence[Record]) -> list[Placed]:
+        """Idempotent, acknowledged by all in-sync replicas.
+
+        After LogUnavailable the records may or may not have been kept: the broker did not say.
+        """
+        return await self._appender.append(records)
+
+    async def create_topic(self, topic: str, partitions: int) -> None:
+        async with self._bounded("make a topic"):
+            await make_topic(self._brokers, topic, partitions, self._settings.request_timeout_s)
+
+    async def aclose(self) -> None:
+        for follower in self._followers:
+            await follower.aclose()
+        await self._appender.aclose()
+        await self._brokers.aclose()
+
+    async def _read(self, lane: str, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        events: Sequence[Event] = ()
+        following = offset
+        while True:  # past a run of aborted transactions there may still be events
+            found = await self._fetch(lane, partition, following, max_bytes)
+            started = following
+            try:
+                _, events, following = unpack(partition, started, found.data, found.aborted)
+            except errors.FOREIGN as error:
+                raise errors.translated(error, f"reading {partition.topic}", partition) from error
+            if events or following == started or following >= found.end:
+                return Slice(partition, events, following)
+
+    async def _fetch(self, lane: str, partition: Partition, offset: int, max_bytes: int) -> Fetched:
+        request = fetch_request(
+            {partition: offset},
+            isolation=self._isolation,
+            wait_ms=0,
+            bytes_max=max_bytes,
+            partition_bytes_max=max_bytes,
+        )
+        while True:
+            for node in await self._brokers.route([partition]):
+                try:
+                    answer = await self._brokers.ask(lane, node, request)
+                except LogUnavailable:
+                    break
+                found = next(fetched(answer, self._isolation))
+                if found.code == errors.NONE:
+                    return found
+                if found.code == errors.OFFSET_OUT_OF_RANGE:
+                    bounds = await self.bounds([partition])
+                    raise OffsetOutOfRange(partition, offset, bounds[partition])
+                if found.code not in errors.PASSING:
+                    raise errors.refusal(found.code, f"reading {partition.topic}", partition)
+            self._brokers.forget([partition])
+            await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _offsets(self, times: Mapping[Partition, int]) -> dict[Partition, int]:
+        """What the leaders know, asked until all have answered."""
+        found: dict[Partition, int] = {}
+        while True:
+            missing = [partition for partition in times if partition not in found]
+            if not missing:
+                return found
+            by_node = await self._brokers.route(missing)
+            asked = [
+                self._offsets_of(node, {p: times[p] for p in partitions})
+                for node, partitions in by_node.items()
+            ]
+            for answer in await asyncio.gather(*asked):
+                found |= answer
+            if len(found) < len(times):
+                self._brokers.forget(p for p in missing if p not in found)
+                await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _offsets_of(self, node: int, times: Mapping[Partition, int]) -> dict[Partition, int]:
+        request = offsets_request(times, isolation=self._isolation)
+        try:
+            answer = await self._brokers.ask(METADATA_LANE, node, request)
+        except LogUnavailable:
+            return {}
+        found: dict[Partition, int] = {}
+        for partition, code, offset in offsets_found(answer):
+            if code == errors.NONE:
+                found[partition] = offset
+            elif code not in errors.PASSING:
+                raise errors.refusal(code, f"asking for offsets of {partition.topic}", partition)
+        return found
+
+    def _bounded(self, doing: str) -> AbstractAsyncContextManager[None]:
+        return bounded(self._settings.request_timeout_s, doing)

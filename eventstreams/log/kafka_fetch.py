@@ -1,0 +1,84 @@
+"""The fetch and list-offsets requests: built, and their answers read. No I/O.
+
+The answers come in versions; only those since Kafka 0.11 (fetch 4, list offsets 2) occur, because
+no older broker knows transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+
+from eventstreams.model.event import Partition
+
+EARLIEST = -2
+LATEST = -1
+"""In place of a time: with isolation read_committed, the last stable offset."""
+
+_ISOLATION = {"read_uncommitted": 0, "read_committed": 1}
+_PREFERRED_REPLICA_SINCE = 11
+
+
+class Fetched(NamedTuple):
+    """What one partition's part of an answer holds; `end` as `Log.bounds` has it.
+
+    `aborted` is None when aborted records are to be read as well.
+    """
+
+    partition: Partition
+    code: int
+    end: int
+    aborted: list[tuple[int, int]] | None
+    data: bytes
+
+
+def fetch_request(
+    offsets: Mapping[Partition, int],
+    *,
+    isolation: str,
+    wait_ms: int,
+    bytes_max: int,
+    partition_bytes_max: int,
+) -> Any:
+    """Asks for several partitions; the broker fills the answer in their order.
+
+    The first batch of the first partition that has any is sent whole, however large.
+    """
+    topics: dict[str, list[tuple[int, int, int]]] = {}
+    for partition, offset in offsets.items():
+        topics.setdefault(partition.topic, []).append(
+            (partition.number, offset, partition_bytes_max)
+        )
+    return FetchRequest(wait_ms, 1, bytes_max, _ISOLATION[isolation], list(topics.items()))
+
+
+def fetched(answer: Any, isolation: str) -> Iterator[Fetched]:
+    for topic, partitions in answer.topics:
+        for number, code, high_watermark, stable_end, *rest in partitions:
+            aborted = rest[-3] if answer.API_VERSION >= _PREFERRED_REPLICA_SINCE else rest[-2]
+            committed = isolation == "read_committed"
+            yield Fetched(
+                Partition(topic, number),
+                code,
+                stable_end if committed else high_watermark,
+                aborted if committed else None,
+                rest[-1] or b"",
+            )
+
+
+def offsets_request(times: Mapping[Partition, int], *, isolation: str) -> Any:
+    """Asks for the first offset at or after a time in ms, or EARLIEST or LATEST."""
+    topics: dict[str, list[tuple[int, int]]] = {}
+    for partition, time_ms in times.items():
+        topics.setdefault(partition.topic, []).append((partition.number, time_ms))
+    return OffsetRequest(-1, _ISOLATION[isolation], list(topics.items()))
+
+
+def offsets_found(answer: Any) -> Iterator[tuple[Partition, int, int]]:
+    """Per partition: the error's number and the offset, -1 where there is none."""
+    for topic, partitions in answer.topics:
+        for number, code, _, offset, *_ in partitions:
+            yield Partition(topic, number), code, offset

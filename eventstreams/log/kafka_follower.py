@@ -1,0 +1,277 @@
+"""Follows many partitions as they grow: one long poll per broker that leads any of them.
+
+Positions move only when a slice is handed out, so a fetch that is late, lost or cut off costs its
+repetition and nothing else. What is easily got wrong is telling quiet from dead: a quiet partition
+is one whose leader *answers* that there is nothing, and only a leader that has not answered for
+`PATIENCE_S`, while someone waited for it, is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from eventstreams.errors import (
+    LogError,
+    LogUnavailable,
+    OffsetOutOfRange,
+    UnknownPartition,
+    UnknownTopic,
+)
+from eventstreams.log import kafka_errors as errors
+from eventstreams.log.base import Slice
+from eventstreams.log.kafka_brokers import Brokers
+from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched
+from eventstreams.log.kafka_records import unpack
+from eventstreams.model.event import Bounds, Partition
+from eventstreams.settings import KafkaSettings
+
+PATIENCE_S = 3.0
+"""How long a leader may be silent before `next` says so; elections take less."""
+
+_LANE = "follow"
+# The longest a broker holds a fetch back while nothing is new, and so the longest that a partition
+# just assigned waits behind it.
+_POLL_MS = 250
+_PARTITION_BYTES_MAX = 1 << 20  # so that one busy partition leaves room in an answer for others
+_RETRY_PAUSE_S = 0.1
+# A broker may hear of a topic a moment after another has named it.
+_ABSENT_TIMES = 10
+
+GetBounds = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, Bounds]]]
+
+
+class _Followed:
+    """One partition. `heard_s` is when its leader last answered, on the follower's clock."""
+
+    def __init__(self, offset: int, heard_s: float) -> None:
+        self.offset = offset
+        self.heard_s = heard_s
+        self.absent = 0
+        self.problem = ""
+
+
+class _Clock:
+    """Runs only while someone waits: a follower nobody asks is not out of contact."""
+
+    def __init__(self) -> None:
+        self._run_s = 0.0
+        self._since: float | None = None
+
+    def now(self) -> float:
+        return self._run_s + (time.monotonic() - self._since if self._since is not None else 0.0)
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._run_s = self.now()
+        self._since = None
+
+
+class KafkaFollower:
+    """Made by `KafkaLog.follow`. `next` is for one caller at a time."""
+
+    def __init__(
+        self,
+        starts: Mapping[Partition, int],
+        *,
+        brokers: Brokers,
+        settings: KafkaSettings,
+        bounds: GetBounds,
+    ) -> None:
+        self._brokers = brokers
+        self._settings = settings
+        self._bounds = bounds
+        self._patience_s = min(PATIENCE_S, settings.request_timeout_s)
+        self._clock = _Clock()
+        self._followed: dict[Partition, _Followed] = {}
+        self._arrived: list[tuple[Mapping[Partition, int], Any]] = []
+        self._out_of_range: dict[Partition, int] = {}
+        self._first = 0
+        # A poll outlives the `next` that began it: by broker, and one that looks for leaders.
+        self._polls: dict[int, asyncio.Task[None]] = {}
+        self._search: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self.assign(starts)
+
+    async def next(self) -> list[Slice]:
+        with self._clock:
+            while True:
+                self._news.clear()  # before looking: what arrives in between wakes us again
+                # Troubles come first: busy partitions must not drown those of the others.
+                self._raise_absence()
+                await self._raise_out_of_range()
+                self._raise_silence()
+                slices = list(self._take_arrived())
+                self._poll()
+                if slices:
+                    return slices
+                if not self._out_of_range:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._patience_left_s()):
+                            await self._news.wait()
+
+    def assign(self, starts: Mapping[Partition, int]) -> None:
+        for partition, offset in starts.items():
+            self._followed[partition] = _Followed(offset, self._clock.now())
+            self._out_of_range.pop(partition, None)
+        self._news.set()
+
+    def drop(self, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self._followed.pop(partition, None)
+            self._out_of_range.pop(partition, None)
+
+    async def aclose(self) -> None:
+        self._followed.clear()
+        tasks = [*self._polls.values(), *([self._search] if self._search else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Asking
+
+    def _poll(self) -> None:
+        """One fetch under way per leader, and a search if any partition has none."""
+        wanted: dict[int, dict[Partition, int]] = {}
+        leaderless = False
+        for partition, followed in self._in_turn():
+            node = self._brokers.leader(partition)
+            if node is None:
+                leaderless = True
+            elif node not in self._polls and partition not in self._out_of_range:
+                wanted.setdefault(node, {})[partition] = followed.offset
+        for node, offsets in wanted.items():
+            self._polls[node] = asyncio.create_task(self._fetch(node, offsets))
+        if leaderless and self._search is None:
+            self._search = asyncio.create_task(self._find_leaders())
+
+    def _in_turn(self) -> Iterator[tuple[Partition, _Followed]]:
+        """Another first each time: only the first is sent a batch larger than the limits."""
+        partitions = list(self._followed.items())
+        if partitions:
+            self._first = (self._first + 1) % len(partitions)
+        yield from partitions[self._first :]
+        yield from partitions[: self._first]
+
+    async def _fetch(self, node: int, offsets: Mapping[Partition, int]) -> None:
+        request = fetch_request(
+            offsets,
+            isolation=self._settings.isolation_level,
+            wait_ms=_POLL_MS,
+            bytes_max=self._settings.fetch_bytes_max,
+            partition_bytes_max=min(_PARTITION_BYTES_MAX, self._settings.fetch_bytes_max),
+        )
+        try:
+            answer = await self._brokers.ask(_LANE, node, request, self._patience_s)
+            self._arrived.append((offsets, answer))
+        except LogUnavailable as error:
+            self._mistrust(offsets, str(error))
+        finally:
+            del self._polls[node]
+            self._news.set()
+
+    async def _find_leaders(self) -> None:
+        try:
+            lost = [p for p in self._followed if self._brokers.leader(p) is None]
+            if any(self._followed[p].problem for p in lost):
+                await asyncio.sleep(_RETRY_PAUSE_S)
+            try:
+                counts = await self._brokers.refresh({p.topic for p in lost})
+            except LogUnavailable as error:
+                self._mistrust(lost, str(error))
+            else:
+                for partition in lost:
+                    if followed := self._followed.get(partition):
+                        there = 0 <= partition.number < counts.get(partition.topic, 0)
+                        followed.absent = 0 if there else followed.absent + 1
+                        if self._brokers.leader(partition) is None:
+                            followed.problem = "no leader" if there else "not there"
+        finally:
+            self._search = None
+            self._news.set()
+
+    def _mistrust(self, partitions: Collection[Partition], problem: str) -> None:
+        self._brokers.forget(partitions)
+        for partition in partitions:
+            if followed := self._followed.get(partition):
+                followed.problem = problem
+
+    # Taking what came
+
+    def _take_arrived(self) -> Iterator[Slice]:
+        arrived, self._arrived = self._arrived, []
+        for asked, answer in arrived:
+            for found in fetched(answer, self._settings.isolation_level):
+                followed = self._followed.get(found.partition)
+                # Another offset: it was assigned anew while this was under way.
+                if followed is None or followed.offset != asked[found.partition]:
+                    continue
+                if one := self._take(found, followed):
+                    yield one
+
+    def _take(self, found: Fetched, followed: _Followed) -> Slice | None:
+        partition, code, _, aborted, data = found
+        if code == errors.OFFSET_OUT_OF_RANGE:
+            self._out_of_range[partition] = followed.offset
+            return None
+        if code != errors.NONE:
+            self._mistrust([partition], errors.name_of(code))
+            return None
+        try:
+            one = unpack(partition, followed.offset, data, aborted)
+        except errors.FOREIGN as error:
+            self._mistrust([partition], str(error))
+            return None
+        followed.heard_s = self._clock.now()
+        followed.problem = ""
+        if one.next == followed.offset:
+            return None
+        followed.offset = one.next
+        return one
+
+    # Saying what is wrong
+
+    def _raise_absence(self) -> None:
+        for partition, followed in list(self._followed.items()):
+            if followed.absent < _ABSENT_TIMES:
+                continue
+            if self._brokers.knows(partition.topic):
+                self.drop([partition])
+                raise UnknownPartition(partition)
+            self.drop([p for p in self._followed if p.topic == partition.topic])
+            raise UnknownTopic(partition.topic)
+
+    async def _raise_out_of_range(self) -> None:
+        for partition, offset in list(self._out_of_range.items()):
+            try:
+                bounds = (await self._bounds([partition])).get(partition)
+            except LogError:
+                bounds = None
+            if self._out_of_range.get(partition) == offset:  # not assigned anew meanwhile
+                self.drop([partition])
+                raise OffsetOutOfRange(partition, offset, bounds)
+
+    def _patience_left_s(self) -> float | None:
+        if not self._followed:
+            return None
+        silent_since = min(followed.heard_s for followed in self._followed.values())
+        return max(0.0, silent_since + self._patience_s - self._clock.now())
+
+    def _raise_silence(self) -> None:
+        """Raised once per patience, not at every call, so that the others get their turns."""
+        now = self._clock.now()
+        silent = [p for p, f in self._followed.items() if now - f.heard_s >= self._patience_s]
+        if not silent:
+            return
+        problem = self._followed[silent[0]].problem
+        for partition in silent:
+            self._followed[partition].heard_s = now
+        raise LogUnavailable(
+            f"no answer from the leader of {silent[0].topic}/{silent[0].number} "
+            f"and {len(silent) - 1} more for {self._patience_s:g} s: {problem}"
+        )

@@ -1,0 +1,108 @@
+"""Record batches: bytes of a fetch into events, and records into the bytes of a produce. No I/O.
+
+Why not aiokafka's consumer, which does the same: see docs/decisions/0003-kafka-reads.md. What is
+easily missed here: `next` comes from the batch, not from its last record, since compaction and
+transactions leave batches with fewer records than offsets, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from eventstreams.log.base import Slice
+from eventstreams.model.event import Event, Partition, Record
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+
+# What a batch needs beside keys and values, at most: the record's own lengths and deltas.
+RECORD_OVERHEAD_BYTES = 32
+
+
+def unpack(
+    partition: Partition,
+    offset: int,
+    data: bytes,
+    aborted: Iterable[tuple[int, int]] | None = None,
+) -> Slice:
+    """The events at and after `offset` in a fetched run of batches.
+
+    `aborted` holds (producer id, first offset) of the transactions in this run that were given up;
+    None reads them too. An unfinished batch at the end is left for the next fetch. Raises
+    CorruptRecordException, an error of aiokafka's.
+    """
+    events: list[Event] = []
+    following = offset
+    given_up = _GivenUp(aborted)
+    batches: Any = MemoryRecords(data)
+    while batches.has_next():
+        batch = batches.next_batch()
+        if not batch.validate_crc():
+            raise CorruptRecordException(f"damaged batch at or after offset {following}")
+        if not given_up.holds(batch) and not batch.is_control_batch:
+            if not _is_old(batch) and batch.base_offset >= offset:  # nearly always
+                events += [Event(partition, r.offset, r.timestamp, r.value, r.key) for r in batch]
+            else:
+                events += [
+                    Event(partition, r.offset, _milliseconds(r.timestamp), r.value, r.key)
+                    for r in batch
+                    if r.offset >= offset
+                ]
+        following = max(following, batch.next_offset)
+    return Slice(partition, events, following)
+
+
+class _GivenUp:
+    """Which batches belong to aborted transactions, as org.apache.kafka's CompletedFetch finds it.
+
+    A producer's batches are dropped from the first offset of its aborted transaction on until the
+    marker that ends it.
+    """
+
+    def __init__(self, aborted: Iterable[tuple[int, int]] | None) -> None:
+        self._coming = sorted(aborted or (), key=lambda one: -one[1])
+        self._producers: set[int] = set()
+
+    def holds(self, batch: Any) -> bool:
+        if _is_old(batch) or not (self._coming or self._producers):
+            return False
+        while self._coming and self._coming[-1][1] <= batch.base_offset:
+            self._producers.add(self._coming.pop()[0])
+        if batch.is_control_batch:
+            if ControlRecord.parse(next(batch).key) == ABORT_MARKER:
+                self._producers.discard(batch.producer_id)
+            return False
+        return bool(batch.is_transactional) and batch.producer_id in self._producers
+
+
+def _is_old(batch: Any) -> bool:
+    """Whether it is of the formats before Kafka 0.11, which know no producers."""
+    return batch.producer_id is None
+
+
+def _milliseconds(timestamp: int | None) -> int:
+    return -1 if timestamp is None else timestamp  # the oldest message format has none
+
+
+def size_of(record: Record) -> int:
+    """Bytes a record takes in a batch, at most and before compression."""
+    return RECORD_OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
+
+
+def pack(
+    records: Sequence[Record], *, codec: str, producer: tuple[int, int], sequence: int
+) -> bytes:
+    """One batch, however large. `producer` is (id, epoch); records without a time get now."""
+    size = sum(map(size_of, records)) + 1024
+    builder: Any = DefaultRecordBatchBuilder(
+        2, CODECS[codec], 0, producer[0], producer[1], sequence, size
+    )
+    for index, record in enumerate(records):
+        kept = builder.append(index, record.timestamp_ms, record.key, record.value, [])
+        assert kept is not None, "the batch was made large enough"
+    return bytes(builder.build())
