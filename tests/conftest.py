@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests import kafka_node
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -17,3 +19,15 @@ def anyio_backend() -> str:
 def _no_blocking() -> Iterator[None]:
     with blockbuster_ctx("eventstreams"):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stop_kafka() -> Iterator[None]:
+    yield
+    kafka_node.stop_shared()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    """host:port of a real broker; see tests/kafka_node.py."""
+    return kafka_node.shared()

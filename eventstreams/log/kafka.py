@@ -19,10 +19,12 @@ from eventstreams.log.kafka_appender import Appender
 from eventstreams.log.kafka_brokers import METADATA_LANE, Brokers, bounded
 from eventstreams.log.kafka_fetch import (
     EARLIEST,
+    INT64_MAX,
     LATEST,
     Fetched,
     fetch_request,
     fetched,
+    is_offset,
     offsets_found,
     offsets_request,
 )
@@ -75,7 +77,7 @@ class KafkaLog:
     async def offset_at(self, times: Mapping[Partition, int]) -> dict[Partition, int | None]:
         """A record of an aborted transaction counts: reading from there finds what comes after."""
         # Negative times have another meaning to Kafka, and no record has one.
-        asked = {partition: max(0, time_ms) for partition, time_ms in times.items()}
+        asked = {p: min(max(0, time_ms), INT64_MAX) for p, time_ms in times.items()}
         async with self._bounded("find a time"):
             found = await self._offsets(asked)
         return {
@@ -83,7 +85,12 @@ class KafkaLog:
         }
 
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        """Whole batches as they were appended, so it may be more than `max_bytes`."""
         async with self._bounded("read"):
+            if not is_offset(offset):
+                raise OffsetOutOfRange(
+                    partition, offset, (await self.bounds([partition]))[partition]
+                )
             lane = await self._free_lanes.get()
             try:
                 return await self._read(lane, partition, offset, max_bytes)
@@ -145,12 +152,15 @@ class KafkaLog:
                 if found.code == errors.NONE:
                     return found
                 if found.code == errors.OFFSET_OUT_OF_RANGE:
-                    bounds = await self.bounds([partition])
-                    raise OffsetOutOfRange(partition, offset, bounds[partition])
+                    raise await self._out_of_range(partition, offset)
                 if found.code not in errors.PASSING:
                     raise errors.refusal(found.code, f"reading {partition.topic}", partition)
             self._brokers.forget([partition])
             await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _out_of_range(self, partition: Partition, offset: int) -> OffsetOutOfRange:
+        bounds = await self.bounds([partition])
+        return OffsetOutOfRange(partition, offset, bounds[partition])
 
     async def _offsets(self, times: Mapping[Partition, int]) -> dict[Partition, int]:
         """What the leaders know, asked until all have answered."""

@@ -33,9 +33,8 @@ _BATCH_BYTES_MAX = 512 * 1024
 _ALL_IN_SYNC = -1
 _INT32_MAX = 2**31 - 1
 
-_choose: Any = (
-    DefaultPartitioner()
-)  # by the hash all Kafka clients use, so a key's home is the same
+# The hash that Kafka's own clients use, so that a key's home is the same whoever writes.
+_choose: Any = DefaultPartitioner()
 
 
 class Appender:
@@ -44,11 +43,29 @@ class Appender:
         self._settings = settings
         self._writers: dict[Partition, _Writer] = {}
         self._round_robin = 0
+        self._under_way: set[object] = set()
+        self._ended = asyncio.Event()
         self._closed = False
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
         if self._closed:
             raise LogUnavailable("the log is closed")
+        self._under_way.add(this := object())
+        try:
+            return await self._append(records)
+        finally:
+            self._under_way.discard(this)
+            self._ended.set()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        while self._under_way:
+            self._ended.clear()
+            await self._ended.wait()
+        for writer in list(self._writers.values()):
+            await writer.finish()
+
+    async def _append(self, records: Sequence[Record]) -> list[Placed]:
         deadline = time.monotonic() + self._settings.request_timeout_s
         async with bounded(self._settings.request_timeout_s, "append"):
             homes = await self._homes(records)
@@ -66,11 +83,6 @@ class Appender:
                 raise outcome
             offsets[home] = iter(outcome)
         return [Placed(home, next(offsets[home])) for home in homes]
-
-    async def aclose(self) -> None:
-        self._closed = True
-        for writer in list(self._writers.values()):
-            await writer.finish()
 
     def _writer(self, home: Partition) -> _Writer:
         if home not in self._writers:

@@ -18,8 +18,15 @@ EARLIEST = -2
 LATEST = -1
 """In place of a time: with isolation read_committed, the last stable offset."""
 
+INT64_MAX = 2**63 - 1
+
 _ISOLATION = {"read_uncommitted": 0, "read_committed": 1}
 _PREFERRED_REPLICA_SINCE = 11
+
+
+def is_offset(number: int) -> bool:
+    """Whether a request can say it; what it cannot say is out of range anyway."""
+    return 0 <= number <= INT64_MAX
 
 
 class Fetched(NamedTuple):

@@ -24,7 +24,7 @@ from eventstreams.errors import (
 from eventstreams.log import kafka_errors as errors
 from eventstreams.log.base import Slice
 from eventstreams.log.kafka_brokers import Brokers
-from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched
+from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched, is_offset
 from eventstreams.log.kafka_records import unpack
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.settings import KafkaSettings
@@ -119,6 +119,8 @@ class KafkaFollower:
         for partition, offset in starts.items():
             self._followed[partition] = _Followed(offset, self._clock.now())
             self._out_of_range.pop(partition, None)
+            if not is_offset(offset):
+                self._out_of_range[partition] = offset
         self._news.set()
 
     def drop(self, partitions: Collection[Partition]) -> None:

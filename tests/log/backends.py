@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from eventstreams.log.base import Log
+from eventstreams.log.kafka import KafkaLog
 from eventstreams.log.memory import MemoryLog
 from eventstreams.log.sqlite import SqliteLog
 from eventstreams.model.event import Partition
-from eventstreams.settings import SqliteSettings
+from eventstreams.settings import KafkaSettings, SqliteSettings
+from tests import kafka_node
 
 _names = count()
 
@@ -112,7 +116,42 @@ class Sqlite(Backend):
         await log.forget_before(partition, offset)
 
 
-BACKENDS: list[type[Backend]] = [Memory, Sqlite]
+class Kafka(Backend):
+    name = "kafka"
+    marks = (pytest.mark.kafka,)
+    durable = True
+    keeps_keys_together_by_crc32 = False  # by Kafka's own hash
+    makes_topics = False
+    exact_bytes = False  # a batch is read whole
+    examples = 8
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self.admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+
+    @classmethod
+    @asynccontextmanager
+    async def place(cls) -> AsyncIterator[Backend]:
+        backend = cls(kafka_node.shared())
+        await backend.admin.start()
+        try:
+            yield backend
+        finally:
+            await backend.admin.close()
+
+    def topic_name(self) -> str:
+        return kafka_node.new_topic()
+
+    async def open(self) -> Log:
+        log = KafkaLog(settings=KafkaSettings(bootstrap_servers=(self.bootstrap,)))
+        await log.start()
+        return log
+
+    async def forget_before(self, log: Log, partition: Partition, offset: int) -> None:
+        await self.admin.delete_records({TopicPartition(*partition): RecordsToDelete(offset)})
+
+
+BACKENDS: list[type[Backend]] = [Memory, Sqlite, Kafka]
 
 over_all_backends = pytest.mark.parametrize(
     "kind", [pytest.param(kind, id=kind.name, marks=kind.marks) for kind in BACKENDS]

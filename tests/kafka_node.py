@@ -1,0 +1,128 @@
+"""Real Kafka brokers for tests, started by scripts/kafka.
+
+`shared` is one node for the whole run, or the broker that EVENTSTREAMS_TEST_KAFKA=host:port names
+(it must take and keep records of any timestamp, as scripts/kafka sets it up). Topics are never
+cleaned up, so a test uses names no other uses. `own_node` is one to stop, kill and start again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "kafka"
+START_TIMEOUT_S = 300.0  # the first one fetches Kafka
+
+
+class KafkaMissing(Exception):
+    """A broker could not be started; the message says why."""
+
+
+@dataclass
+class KafkaNode:
+    """A broker that lives in `directory`; `properties` are lines of its server.properties."""
+
+    directory: Path
+    properties: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> str:
+        """Its host:port, the same each time. Raises KafkaMissing."""
+        extra = [("--set", f"{key}={value}") for key, value in self.properties.items()]
+        return self._run("start", *(part for pair in extra for part in pair))
+
+    def stop(self) -> None:
+        self._run("stop")
+
+    def kill(self) -> None:
+        """As a crash does."""
+        self._run("stop", "--kill")
+
+    def port_of(self, listener: str) -> int:
+        """The port of one of the listeners in its properties."""
+        lines = (self.directory / "server.properties").read_text().splitlines()
+        listeners = [line for line in lines if line.startswith("listeners=")][-1]
+        (address,) = [each for each in listeners.split(",") if f"{listener}://" in each]
+        return int(address.rpartition(":")[2])
+
+    def _run(self, *arguments: str) -> str:
+        command = [str(SCRIPT), *arguments, "--dir", str(self.directory)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False
+        )
+        if done.returncode:
+            raise KafkaMissing(f"scripts/kafka {arguments[0]} failed:\n{done.stderr}")
+        return done.stdout.strip()
+
+
+@contextmanager
+def own_node(properties: dict[str, str] | None = None) -> Iterator[KafkaNode]:
+    """A node of one's own, not yet started; stopped and removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="eventstreams-kafka-"))
+    node = KafkaNode(directory, properties or {})
+    try:
+        yield node
+    finally:
+        if (directory / "server.properties").exists():
+            node.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def require(node: KafkaNode) -> str:
+    """Starts it and returns its host:port; without one the test is skipped, or failed in CI."""
+    try:
+        return node.start()
+    except (KafkaMissing, OSError, subprocess.TimeoutExpired) as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no Kafka broker, and in CI none may be missing: {error}", pytrace=False)
+        pytest.skip(f"no Kafka broker: {error}")
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.address: str | None = None
+        self.directory: Path | None = None
+        self.missing: str | None = None
+
+
+_shared = _Shared()
+
+
+def shared() -> str:
+    """host:port of the broker of this test run, started at its first use."""
+    if _shared.missing is not None and not os.environ.get("CI"):
+        pytest.skip(_shared.missing)
+    if _shared.address is None:
+        given = os.environ.get("EVENTSTREAMS_TEST_KAFKA")
+        if given:
+            _shared.address = given
+        else:
+            _shared.directory = Path(tempfile.mkdtemp(prefix="eventstreams-kafka-"))
+            try:
+                _shared.address = require(KafkaNode(_shared.directory))
+            except pytest.skip.Exception as skipped:
+                _shared.missing = str(skipped)  # every further try would take as long
+                raise
+    return _shared.address
+
+
+def stop_shared() -> None:
+    """At the end of the run."""
+    if _shared.directory is not None:
+        if (_shared.directory / "server.properties").exists():
+            KafkaNode(_shared.directory).kill()
+        shutil.rmtree(_shared.directory, ignore_errors=True)
+    _shared.address = _shared.directory = None
+
+
+def new_topic(prefix: str = "topic") -> str:
+    """A name no other test uses, also not of an earlier run over the same broker."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
