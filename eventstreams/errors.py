@@ -12,6 +12,7 @@ EventStreamsError
 │   └── AssignmentProblem      the other shape: reason phrase "Name: message", no content type
 │       ├── InvalidAssignment      400
 │       ├── TopicNotAvailable      404
+│       ├── ConfigurationFault     500: none of the topics of the request exist
 │       └── LogUnreachable         503: the log did not answer in time
 └── LogError               the log's: what a backend raises, whatever library it is built on
     ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
@@ -118,7 +119,7 @@ class AssignmentProblem(ClientError):
     def body(self) -> dict[str, Any]:
         return {
             "message": self.message,
-            "origin": "eventstreams",
+            "origin": "KafkaSSE",  # what clients of upstream know
             "name": self.name,
             **self.fields,
             "statusCode": self.status,
@@ -131,6 +132,14 @@ class InvalidAssignment(AssignmentProblem):
 
 class TopicNotAvailable(AssignmentProblem):
     status = 404
+
+
+class ConfigurationFault(AssignmentProblem):
+    status = 500
+
+    @property
+    def name(self) -> str:
+        return "ConfigurationError"
 
 
 class LogUnreachable(AssignmentProblem):

@@ -26,7 +26,7 @@ from eventstreams.fanout.chunk import Chunk, render
 from eventstreams.fanout.cohort import Cohort
 from eventstreams.fanout.history import ChunkCache, History
 from eventstreams.fanout.pacer import Pacer
-from eventstreams.fanout.resume import Resumer, gap_document
+from eventstreams.fanout.resume import Resumed, Resumer, gap_document
 from eventstreams.fanout.subscription import Reason, Subscription, heartbeat
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.tails import Tails
@@ -36,6 +36,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Mark, Position
 from eventstreams.settings import FanoutSettings
+from eventstreams.tasks import background
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.5
@@ -47,8 +48,15 @@ _HEARTBEAT_MARGIN = 0.9
 
 class Hub:
     def __init__(
-        self, *, log: Log, topics: Collection[str], settings: FanoutSettings, metrics: Metrics
+        self,
+        *,
+        log: Log,
+        topics: Collection[str],
+        settings: FanoutSettings,
+        metrics: Metrics,
+        started: bool,
     ) -> None:
+        """`started` is False where the log is still to be started, and may be out of reach."""
         self.settings = settings
         self.topics = frozenset(topics)
         self.tails = Tails(log=log, bytes_max=settings.tail_bytes_max)
@@ -66,6 +74,7 @@ class Hub:
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done, and replaced, when cohorts have moved on."""
         self._log = log
+        self._started = started
         self._metrics = metrics
         self._chunks = ChunkCache(bytes_max=settings.cache_bytes_max // 2)
         self._slots = asyncio.Semaphore(settings.catch_up_slots)
@@ -82,23 +91,20 @@ class Hub:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Runs the hub's tasks. An error in one of them is a fault of ours and ends the block."""
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(work(), name=f"hub {work.__name__}")
-                for work in (self._feed, self._write, self._look)
-            ]
-            try:
-                yield
-            finally:
-                for task in running:
-                    task.cancel()
+        async with background(self._feed(), self._write(), self._look()):
+            yield
         if self._follower is not None:
             await self._follower.aclose()
 
     @property
     def ready(self) -> bool:
-        """Whether the tails are fed."""
-        return self._follower is not None and self.trouble is None and not self.draining
+        """Whether clients are well served here."""
+        return self.fed and self.trouble is None and not self.draining
+
+    @property
+    def fed(self) -> bool:
+        """Whether the log is being followed."""
+        return self._follower is not None
 
     async def wait_until_well(self) -> None:
         """Returns when the log is in reach and the tails are there."""
@@ -164,6 +170,13 @@ class Hub:
                 return await self._chunk(subscription.want, subscription.position, ends)
         finally:
             self._metrics.catching_up.dec()
+
+    async def resume(self, mark: Mark) -> Resumed:
+        """Where to read on from a client's mark, in its turn. Raises LogError."""
+        if self.resumer.is_near(mark):
+            return await self.resumer.resume(mark)
+        async with self._slots:
+            return await self.resumer.resume(mark)
 
     def grown(self, want: Want, position: Position) -> tuple[Want, Position]:
         """The same with the partitions that its topics have gained, from their first records."""
@@ -237,6 +250,9 @@ class Hub:
         while True:
             self._look_again.clear()
             try:
+                if not self._started:
+                    await self._log.start()
+                    self._started = True
                 await self.refresh()
             except LogUnavailable as error:
                 self.suspect(error)

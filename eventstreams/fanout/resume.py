@@ -66,6 +66,13 @@ class Resumer:
         self._history = history
         self._tails = tails
 
+    def is_near(self, mark: Mark) -> bool:
+        """Whether the tail alone knows the answer."""
+        tail = self._tails[mark.partition]
+        return mark.offset == LATEST or (
+            mark.offset is not None and tail.floor < mark.offset <= tail.next
+        )
+
     async def resume(self, mark: Mark) -> Resumed:
         """The partition must have a tail."""
         partition, offset, timestamp_ms = mark

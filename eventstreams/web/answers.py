@@ -1,0 +1,107 @@
+"""Answers that are not streams: headers common to all, problems as JSON, pages.
+
+Both upstream error shapes are made here. Pure ASGI: nothing here buffers or wraps a stream.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from starlette.types import Scope, Send
+
+from eventstreams.errors import AssignmentProblem, ClientError, ServiceProblem
+from eventstreams.settings import HttpSettings
+
+Headers = list[tuple[bytes, bytes]]
+
+ALLOW_HEADERS = (
+    b"accept, x-requested-with, content-type, last-event-id, cache-control, authorization"
+)
+_REASON_MAX = 200
+
+
+def common_headers(settings: HttpSettings) -> Headers:
+    """CORS, and the defences of the pages. They stand on every answer, errors too."""
+    headers: Headers = []
+    if settings.cors is not False:
+        headers += [
+            (b"access-control-allow-origin", settings.cors.encode("latin-1")),
+            (b"access-control-allow-headers", ALLOW_HEADERS),
+            (b"access-control-expose-headers", b"etag, retry-after, x-eventstreams-gap"),
+        ]
+    headers += [
+        (b"x-xss-protection", b"1; mode=block"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"SAMEORIGIN"),
+    ]
+    if settings.csp is not False:
+        csp = settings.csp.encode("latin-1")
+        headers += [
+            (b"content-security-policy", csp),
+            (b"x-content-security-policy", csp),
+            (b"x-webkit-csp", csp),
+        ]
+    return headers
+
+
+async def answer(
+    send: Send, status: int, headers: Headers, body: bytes, content_type: bytes | None
+) -> None:
+    if content_type is not None:
+        headers = [*headers, (b"content-type", content_type)]
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError) -> None:
+    """Answers a request that can't be answered as asked, in the error's own shape."""
+    retry_after_s: int | None = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers = [*headers, (b"retry-after", b"%d" % retry_after_s)]
+    if isinstance(error, AssignmentProblem):
+        set_reason(scope, f"{error.name}: {error.message}")
+        body = orjson.dumps(error.body()) + b"\n"
+        await answer(send, error.status, headers, body, None)
+    else:
+        assert isinstance(error, ServiceProblem)
+        body = orjson.dumps(
+            {
+                "status": error.status,
+                "type": error.type,
+                "title": error.title,
+                "detail": error.detail,
+                "method": scope["method"],
+                "uri": uri(scope),
+            }
+        )
+        await answer(send, error.status, headers, body, b"application/json; charset=utf-8")
+
+
+def set_reason(scope: Scope, reason: str) -> None:
+    """Asks the server for this reason phrase; one that can't send it sends the standard one."""
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    connection = extensions.get("eventstreams.connection")
+    if connection is not None:
+        text = "".join(c if " " <= c <= "~" else "?" for c in reason)[:_REASON_MAX]
+        connection.set_reason(text.encode("ascii"))
+
+
+async def not_found(scope: Scope, send: Send, headers: Headers) -> None:
+    """The page that upstream's web framework answers with."""
+    title = html.escape(f"Cannot {scope['method']} {quote(scope['path'])}")
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n'
+        f"</head>\n<body>\n<pre>{title}</pre>\n</body>\n</html>\n"
+    )
+    await answer(send, 404, headers, page.encode(), b"text/html; charset=utf-8")
+
+
+def uri(scope: Scope) -> str:
+    """The request's path and query as they were sent."""
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    query: bytes = scope.get("query_string") or b""
+    return (path + b"?" + query if query else path).decode("latin-1")

@@ -1,0 +1,143 @@
+"""The ASGI application: stream routes straight to their endpoint, everything else by Starlette."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eventstreams.model.stream import Catalogue
+from eventstreams.settings import HttpSettings
+from eventstreams.web import describe
+from eventstreams.web.answers import Headers, answer, not_found
+from eventstreams.web.health import Health
+from eventstreams.web.request import PREFIX
+
+
+class App:
+    def __init__(
+        self,
+        *,
+        streams: ASGIApp,
+        catalogue: Catalogue,
+        health: Health,
+        settings: HttpSettings,
+        static: Path,
+        headers: Headers,
+    ) -> None:
+        self._streams = streams
+        self._headers = headers
+        self._rest = Starlette(
+            routes=_routes(catalogue, health, settings, static),
+            exception_handlers={404: self._not_found, 405: self._not_found},
+        )
+        self._rest.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"{scope['type']} is not served")
+        if scope["path"].startswith(PREFIX):
+            await self._streams(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            allow = (b"access-control-allow-methods", b"GET, HEAD, OPTIONS")
+            await answer(send, 200, [*self._headers, allow], b"", None)
+        else:
+            await self._rest(scope, receive, self._with_headers(send))
+
+    def _with_headers(self, send: Send) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self._headers]
+            await send(message)
+
+        return sending
+
+    async def _not_found(self, request: Request, _: Exception) -> Response:
+        return _Page(request.scope)
+
+
+class _Page(Response):
+    """The 404 page, in the place where Starlette wants a response."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._scope = scope
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await not_found(self._scope, send, [])
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def _routes(
+    catalogue: Catalogue, health: Health, settings: HttpSettings, static: Path
+) -> list[Route | Mount]:
+    info = describe.info(settings.homepage)
+    openapi = describe.openapi(catalogue)
+    streams = describe.streams(catalogue)
+
+    async def root(request: Request) -> Response:
+        if "spec" in request.query_params:
+            return _json(openapi)
+        if "doc" in request.query_params:
+            return FileResponse(static / "doc.html")
+        return RedirectResponse("/v2/ui", 303)
+
+    async def get_streams(_: Request) -> Response:
+        return _json(streams)
+
+    async def get_info(_: Request) -> Response:
+        return _json(info)
+
+    async def get_info_field(request: Request) -> Response:
+        field = request.path_params["field"]
+        if field not in ("name", "version"):
+            raise HTTPException(404)
+        return _json({field: info[field]})
+
+    async def home(_: Request) -> Response:
+        if settings.homepage is None:
+            return PlainTextResponse("No home page is configured\n", 404)
+        return RedirectResponse(settings.homepage, 301)
+
+    async def robots(_: Request) -> Response:
+        return PlainTextResponse(describe.ROBOTS)
+
+    async def healthz(_: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        state = health.state()
+        return _json(state, 200 if state["ready"] else 503)
+
+    async def rc(_: Request) -> Response:
+        return RedirectResponse("/?doc", 301)
+
+    async def ui(_: Request) -> Response:
+        return RedirectResponse("/v2/ui/", 301)
+
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    return [
+        Route("/", root),
+        Route("/v2/streams", get_streams),
+        Route("/_info", get_info),
+        Route("/_info/", get_info),
+        Route("/_info/home", home, methods=methods),
+        Route("/_info/{field}", get_info_field),
+        Route("/robots.txt", robots),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/rc", rc),
+        Route("/v2/ui", ui),
+        Mount("/v2/ui", StaticFiles(directory=static, html=True)),
+    ]

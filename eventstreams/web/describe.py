@@ -1,0 +1,182 @@
+"""What the service says of itself: catalogue, OpenAPI document, name and version, robots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import eventstreams
+from eventstreams.model.stream import Catalogue, Stream
+
+ROBOTS = "User-agent: *\nDisallow: /\n"
+DESCRIPTION = "Topics of a log, out as Server-Sent Events"
+
+
+def info(homepage: str | None) -> dict[str, Any]:
+    return {
+        "name": "eventstreams",
+        "version": eventstreams.__version__,
+        "description": DESCRIPTION,
+        "home": homepage,
+    }
+
+
+def streams(catalogue: Catalogue) -> dict[str, Any]:
+    """The catalogue in the form of EventStreamConfig's API."""
+    return {
+        "streams": {
+            name: {
+                "stream": name,
+                "topics": list(stream.topics),
+                "topics_allowed": sorted(stream.topics_allowed),
+                "stream_aliases": list(stream.aliases),
+                "schema_title": stream.schema_title,
+                "description": stream.description,
+            }
+            for name, stream in sorted(catalogue.streams.items())
+        }
+    }
+
+
+def openapi(catalogue: Catalogue) -> dict[str, Any]:
+    """OpenAPI 3. The first parameter of the first path lists every name: clients read it there."""
+    names: dict[str, Any] = {
+        "name": "streams",
+        "in": "path",
+        "description": "Streams or aliases, separated by commas",
+        "required": True,
+        "style": "simple",
+        "explode": False,
+        "schema": {"type": "array", "items": {"type": "string", "enum": catalogue.names}},
+    }
+    paths: dict[str, Any] = {
+        "/v2/stream/{streams}": {"get": _operation([names], "Events of one or more streams", None)}
+    }
+    for name in catalogue.names:
+        stream = catalogue.get(name)
+        paths[f"/v2/stream/{name}"] = {
+            "get": _operation([], f"{name} events", _description(name, stream))
+        }
+    paths["/v2/streams"] = {
+        "get": {
+            "tags": ["Streams"],
+            "summary": "The stream catalogue",
+            "x-monitor": False,
+            "responses": {
+                "200": {
+                    "description": "Streams by name",
+                    "content": {"application/json": {"schema": {"type": "object"}}},
+                }
+            },
+        }
+    }
+    return {
+        "openapi": "3.0.0",
+        "info": {
+            "title": "eventstreams",
+            "version": eventstreams.__version__,
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "http://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "paths": paths,
+    }
+
+
+def _description(name: str, stream: Stream) -> str:
+    parts = [stream.description or f"Events of {stream.name}."]
+    if name != stream.name:
+        parts.append(f"(NOTE: This stream is an alias of {stream.name})")
+    if stream.schema_title:
+        parts.append(f"Schema title: {stream.schema_title}")
+    return "\n\n".join(parts)
+
+
+def _operation(
+    path_parameters: list[dict[str, Any]], summary: str, description: str | None
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": ["Streams"],
+        "summary": summary,
+        "x-monitor": False,
+        "parameters": [*path_parameters, *_PARAMETERS],
+        "responses": _RESPONSES,
+    }
+    if description is not None:
+        operation["description"] = description
+    return operation
+
+
+_ID_DESCRIPTION = (
+    "The id of the last event received: a JSON array of {topic, partition, offset, timestamp}. "
+    "It decides what is read, and from where; since is ignored then."
+)
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": _ID_DESCRIPTION,
+        "schema": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["topic", "partition"],
+                "properties": {
+                    "topic": {"type": "string"},
+                    "partition": {"type": "integer"},
+                    "offset": {"type": "integer", "format": "int64"},
+                    "timestamp": {"type": "integer", "format": "int64"},
+                },
+            },
+        },
+    },
+    {
+        "name": "since",
+        "in": "query",
+        "description": "Start at this time: milliseconds since 1970 in UTC, or ISO 8601",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "Last-Event-ID",
+        "in": "query",
+        "description": "As the header, for clients that can't set one; the header wins",
+        "schema": {"type": "string"},
+    },
+]
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": schema}
+
+
+_PROBLEM = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "integer"},
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "detail": {"type": "string"},
+        "method": {"type": "string"},
+        "uri": {"type": "string"},
+    },
+}
+_RESPONSES: dict[str, Any] = {
+    "200": {
+        "description": "A stream that does not end by itself",
+        "content": {
+            "text/event-stream": _content({"type": "string"}),
+            "application/json": _content({"type": "object"}),
+        },
+    },
+    "400": {
+        "description": "Unknown stream, bad since, or bad Last-Event-ID",
+        "content": {"application/json": _content(_PROBLEM)},
+    },
+    "404": {"description": "A topic or partition is not available"},
+    "429": {
+        "description": "Too many streams of this client",
+        "content": {"application/json": _content(_PROBLEM)},
+    },
+    "503": {
+        "description": "The gateway is full or being stopped, or the log is out of reach",
+        "content": {"application/json": _content(_PROBLEM)},
+    },
+}

@@ -1,0 +1,22 @@
+"""Whether to send clients here; /healthz only says that the loop turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventstreams.fanout.hub import Hub
+
+
+class Health:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def state(self) -> dict[str, Any]:
+        """`ready`, and each condition on its own."""
+        hub = self._hub
+        return {
+            "ready": hub.ready,
+            "log": "ok" if hub.trouble is None else str(hub.trouble),
+            "fed": hub.fed,
+            "draining": hub.draining,
+        }

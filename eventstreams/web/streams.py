@@ -1,0 +1,180 @@
+"""GET /v2/stream/{a,b,c}: the checks in upstream's order, then the stream.
+
+The stack of a waiting client is kept shallow (no framework in between): thousands of them wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from eventstreams.errors import ClientError, GatewayFull
+from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.resume import gap_document
+from eventstreams.fanout.start import Start, Starter
+from eventstreams.fanout.subscription import Connection, End, Reason, Subscription
+from eventstreams.fanout.want import Format
+from eventstreams.metrics import Metrics
+from eventstreams.model import sse
+from eventstreams.model.stream import Catalogue
+from eventstreams.web import request
+from eventstreams.web.answers import Headers, answer, not_found, refuse
+from eventstreams.web.limits import Limits
+
+_RETRY_MS = (1000, 8000)
+"""After a drain clients come back spread over this time."""
+_GOODBYE_S = 1.0
+"""How long the last bytes of a response may take before the connection is dropped."""
+_METHODS = b"GET,HEAD"
+
+
+class Streams:
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        starter: Starter,
+        hub: Hub,
+        limits: Limits,
+        metrics: Metrics,
+        headers: Headers,
+    ) -> None:
+        self._catalogue = catalogue
+        self._starter = starter
+        self._hub = hub
+        self._limits = limits
+        self._metrics = metrics
+        self._headers = headers
+        self._stream_headers = {
+            format_: [
+                *headers,
+                (b"content-type", f"{format_.value}; charset=utf-8".encode()),
+                (b"cache-control", b"no-cache"),
+                (b"connection", b"keep-alive"),
+                (b"x-accel-buffering", b"no"),
+            ]
+            for format_ in Format
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = request.stream_names(scope)
+        if names is None or scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            await not_found(scope, send, self._headers)
+        elif scope["method"] == "OPTIONS":
+            await self._options(send)
+        else:
+            await self._stream(names, scope, receive, send)
+
+    async def _stream(self, names: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._limits.lease(request.header(scope, b"x-client-ip")):
+                start = await self._start(names, scope)
+                await self._open(start, scope, send)
+                if scope["method"] == "GET":
+                    await self._run(start, scope, receive, send)
+        except ClientError as error:
+            self._metrics.refused.labels(type(error).__name__).inc()
+            await refuse(scope, send, self._headers, error)
+
+    async def _start(self, names: list[str], scope: Scope) -> Start:
+        """Everything that can be wrong is found here. Raises ClientError."""
+        if self._hub.draining:
+            raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311
+        selection = self._catalogue.resolve(names)
+        query = request.parse_query(scope)
+        since_ms = request.parse_since(query.since)
+        return await self._starter.start(
+            selection,
+            request.wanted_format(scope),
+            marks=request.marks(scope, query),
+            since_ms=since_ms,
+        )
+
+    async def _open(self, start: Start, scope: Scope, send: Send) -> None:
+        format_ = start.want.format
+        headers = self._stream_headers[format_]
+        first = sse.OK if format_ is Format.SSE else b"\n"
+        if start.gaps:
+            for gap in start.gaps:
+                self._metrics.gaps.labels(gap.cause).inc()
+            document = gap_document(start.gaps)
+            if format_ is Format.SSE:
+                first += sse.control("gap", document, start.position.encode())
+            else:
+                headers = [*headers, (b"x-eventstreams-gap", orjson.dumps(document))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(
+            {
+                "type": "http.response.body",
+                "body": b"" if scope["method"] == "HEAD" else first,
+                "more_body": scope["method"] == "GET",
+            }
+        )
+
+    async def _run(self, start: Start, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = _connection(scope)
+        subscription = Subscription(
+            hub=self._hub,
+            want=start.want,
+            position=start.position,
+            receive=receive,  # type: ignore[arg-type]
+            send=send,  # type: ignore[arg-type]
+            connection=connection,
+        )
+        del start
+        end = await subscription.run()
+        self._metrics.streams_ended.labels(end.reason.value).inc()
+        last = _last_words(subscription, end)
+        if last is None:
+            await _drop(connection, end, receive)
+            return
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await send({"type": "http.response.body", "body": last, "more_body": False})
+        except TimeoutError:
+            await _drop(connection, end, receive)
+
+    async def _options(self, send: Send) -> None:
+        headers = [
+            *self._headers,
+            (b"allow", _METHODS),
+            (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+            (b"access-control-max-age", b"86400"),
+        ]
+        await answer(send, 200, headers, _METHODS, b"text/plain; charset=utf-8")
+
+
+def _last_words(subscription: Subscription, end: End) -> bytes | None:
+    """What ends the response properly; None where it can only be dropped."""
+    is_sse = subscription.want.format is Format.SSE
+    if end.reason is Reason.DRAINED:
+        return sse.retry(random.randint(*_RETRY_MS)) if is_sse else b""  # noqa: S311
+    if end.reason is Reason.LOG_ERROR:
+        document: dict[str, Any] = {
+            "message": str(end.error),
+            "origin": "KafkaSSE",  # what clients of upstream know
+            "name": type(end.error).__name__,
+        }
+        if is_sse:
+            return sse.control("error", document, subscription.position.encode())
+        return orjson.dumps(document) + b"\n"
+    return None
+
+
+async def _drop(connection: Connection | None, end: End, receive: Receive) -> None:
+    if end.reason is Reason.DISCONNECTED and end.error is None:
+        return
+    if connection is None:
+        raise ConnectionAbortedError(f"stream ended: {end.reason.value}")
+    connection.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _connection(scope: Scope) -> Connection | None:
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    return extensions.get("eventstreams.connection")
