@@ -1,0 +1,51 @@
+"""`eventstreams check`: is a configuration right, and what would it serve?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from eventstreams.cli.config import config_option, read_config
+from eventstreams.model.stream import Catalogue
+from eventstreams.settings import LogSettings, Settings
+
+
+@click.command("check")
+@config_option
+def command(config: Path | None) -> None:
+    """Check settings and stream catalogue; say every problem at once (exit code 2).
+
+    Only the files are read: no log is opened, no broker asked.
+
+    \b
+    Examples:
+      eventstreams check
+      eventstreams check --config /etc/eventstreams/eventstreams.yaml
+    """
+    settings, catalogue = read_config(config)
+    for line in _summary(settings, catalogue):
+        click.echo(line)
+
+
+def _summary(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+    yield "The configuration is valid."
+    yield f"listens on  {settings.http.host}:{settings.http.port}"
+    yield f"log         {_log(settings.log)}"
+    if settings.demo.stream and settings.demo.rate:
+        yield f"demo feed   {settings.demo.rate:g} events/s to {settings.demo.stream}"
+    yield f"streams     {len(catalogue.streams)}"
+    for stream in catalogue.streams.values():
+        aliases = f" ({', '.join(stream.aliases)})" if stream.aliases else ""
+        yield f"  {stream.name}{aliases}: {', '.join(stream.topics)}"
+
+
+def _log(log: LogSettings) -> str:
+    match log.backend:
+        case "sqlite":
+            return f"sqlite, in {log.data_dir}"
+        case "kafka":
+            return f"kafka, {', '.join(log.kafka.bootstrap_servers)}"
+        case "memory":
+            return "memory, gone when the process ends"

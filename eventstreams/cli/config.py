@@ -1,0 +1,70 @@
+"""The settings and the catalogue of a command: from --config, or those that are shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+import eventstreams
+from eventstreams.errors import ConfigError
+from eventstreams.model.stream import Catalogue, load_catalogue
+from eventstreams.settings import Settings, load, read_yaml
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings in YAML.  [default: the shipped config/eventstreams.yaml]",
+)
+
+
+def shipped_config() -> Path:
+    """The settings that come with the package: inside it, or beside it in a checkout."""
+    package = Path(eventstreams.__file__).parent
+    inside = package / "config" / "eventstreams.yaml"
+    return inside if inside.is_file() else package.parent / "config" / "eventstreams.yaml"
+
+
+def read_config(path: Path | None) -> tuple[Settings, Catalogue]:
+    """Settings and catalogue. Raises ConfigError with every problem of both files."""
+    path = path or shipped_config()
+    problems: list[str] = []
+    settings: Settings | None = None
+    catalogue: Catalogue | None = None
+    try:
+        settings = load(path)
+    except ConfigError as error:
+        problems += error.problems
+    named = settings.catalogue if settings else _catalogue_of(path)
+    try:
+        catalogue = load_catalogue(path.parent / named) if named else None
+    except ConfigError as error:
+        problems += error.problems
+    if settings and catalogue:
+        problems += demo_problems(settings, catalogue, path)
+    if problems:
+        raise ConfigError(problems)
+    assert settings is not None
+    assert catalogue is not None
+    return settings, catalogue
+
+
+def demo_problems(settings: Settings, catalogue: Catalogue, path: Path) -> list[str]:
+    name = settings.demo.stream
+    if name is None or name in catalogue.names:
+        return []
+    return [f"{path}: demo.stream: {name} is not in the catalogue {settings.catalogue}"]
+
+
+def _catalogue_of(path: Path) -> str | None:
+    """What a settings file with problems still says of its catalogue; None where unreadable."""
+    try:
+        document: Any = read_yaml(path)
+    except ConfigError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    named = cast("dict[str, Any]", document).get("catalogue", Settings().catalogue)
+    return named if isinstance(named, str) and named else None
