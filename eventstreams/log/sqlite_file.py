@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable
 from eventstreams.settings import SqliteSettings
@@ -128,8 +129,6 @@ class LogFile:
                 stack.callback(self.connection.close)
                 with self._exclusive():
                     self._prepare()
-                with self.transaction():
-                    pass
             except sqlite3.Error as error:
                 raise translated(error, self.path, appending=False) or error from error
             self._open = stack.pop_all()
@@ -202,6 +201,7 @@ class LogFile:
             self.connection.executescript(_SCHEMA)
         else:
             self._check()
+            self._touch()
 
     def _check(self) -> None:
         """As much as can be looked at before the gateway must be ready, however large the file."""
@@ -211,6 +211,12 @@ class LogFile:
                 if verdict != "ok":
                     raise LogCorrupt(f"{self.path} is damaged: {verdict}")
             missing = self._scalar(_ENDS_MISSING)
+            size = self._scalar(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            )
+            whole = self._wal.stat().st_size or self.path.stat().st_size >= size
+            if not whole:  # SQLite takes half a page for a whole one, full of nothing
+                raise LogCorrupt(f"{self.path} is damaged: its end is missing")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise
@@ -218,7 +224,13 @@ class LogFile:
         if missing:
             raise LogCorrupt(f"{self.path} is damaged: records of {missing} partitions are missing")
 
-    def _scalar(self, sql: str) -> object:
+    def _touch(self) -> None:
+        """Fails if the file can't be written: a mere BEGIN IMMEDIATE would not."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        self.connection.execute("ROLLBACK")
+
+    def _scalar(self, sql: str) -> Any:
         return self.connection.execute(sql).fetchone()[0]
 
     def _bound_wal(self) -> None:

@@ -1,0 +1,435 @@
+"""What only the embedded log promises: one file that survives, is shared, bounded and guarded."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstreams.errors import (
+    AppendRefused,
+    LogUnavailable,
+    OffsetOutOfRange,
+    UnknownPartition,
+)
+from eventstreams.log import sqlite, sqlite_file
+from eventstreams.log.sqlite import SqliteLog
+from eventstreams.log.sqlite_file import LogFile
+from eventstreams.log.sqlite_reader import Reader
+from eventstreams.model.event import Bounds, Event, Partition, Record
+from eventstreams.settings import SqliteSettings
+
+pytestmark = pytest.mark.anyio
+
+T0 = Partition("t", 0)
+T1 = Partition("t", 1)
+PLENTY = 1 << 20
+
+
+@asynccontextmanager
+async def opened(directory: Path, **settings: Any) -> AsyncIterator[SqliteLog]:
+    log = SqliteLog(directory=directory, settings=SqliteSettings(**settings))
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.aclose()
+
+
+@asynccontextmanager
+async def write_lock(directory: Path) -> AsyncIterator[None]:
+    """Holds what a writing process holds while it writes."""
+    file = LogFile(directory, SqliteSettings())
+    await asyncio.to_thread(file.open)
+    transaction = file.transaction()
+    await asyncio.to_thread(transaction.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(transaction.__exit__, None, None, None)
+        await asyncio.to_thread(file.close)
+
+
+async def read_all(log: SqliteLog, partition: Partition) -> list[Event]:
+    offset, end = (await log.bounds([partition]))[partition]
+    events: list[Event] = []
+    while offset < end:
+        found = await log.read(partition, offset, PLENTY)
+        events.extend(found.events)
+        offset = found.next
+    return events
+
+
+def count_transactions(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    transactions: list[None] = []
+    transaction = LogFile.transaction
+
+    def counted(file: LogFile) -> Any:
+        transactions.append(None)
+        return transaction(file)
+
+    monkeypatch.setattr(LogFile, "transaction", counted)
+    return transactions
+
+
+# Group commit
+
+
+async def test_all_appends_that_wait_go_into_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.create_topic("t", 1)
+        transactions = count_transactions(monkeypatch)
+        async with asyncio.TaskGroup() as group, write_lock(tmp_path):
+            transactions.clear()
+            tasks = [group.create_task(log.append([Record("t", b"x")])) for _ in range(50)]
+            while log._waiting_bytes < 50 * 200:
+                await asyncio.sleep(0)
+        assert sorted(task.result()[0].offset for task in tasks) == list(range(50))
+        assert len(transactions) <= 2, "the first may have gone before the others came"
+
+
+async def test_when_a_transaction_fails_all_its_appends_are_refused_and_nothing_is_kept(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"before")])
+        await limit_pages(log, 20)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(outcome(log, [Record("t", b"x" * 50_000), Record("new", b"y")]))
+                for _ in range(10)
+            ]
+        refused = [task.result() for task in tasks if isinstance(task.result(), Exception)]
+        assert refused
+        assert all(isinstance(error, AppendRefused) for error in refused)
+        assert len({id(error) for error in refused}) == len(refused)
+        kept = 10 - len(refused)
+        await limit_pages(log, 2**30)
+        assert (await log.bounds([T0])) == {T0: Bounds(0, 1 + kept)}
+        (placed,) = await log.append([Record("t", b"after")])
+        assert placed.offset == 1 + kept
+        assert [len(e.value or b"") for e in await read_all(log, T0)] == [6, *[50_000] * kept, 5]
+
+
+async def test_one_bad_append_does_not_spoil_its_neighbours(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await log.create_topic("t", 1)
+        batches = [
+            [Record("t", b"a")],
+            [Record("t", b"lost"), Record("t", b"lost", partition=7)],
+            [Record("\ud800", b"lost")],
+            [Record("t", b"b")],
+        ]
+        async with asyncio.TaskGroup() as group, write_lock(tmp_path):
+            tasks = [group.create_task(outcome(log, batch)) for batch in batches]
+            while log._waiting_bytes < 5 * 200:
+                await asyncio.sleep(0)
+        kinds = [type(task.result()) for task in tasks]
+        assert kinds == [list, UnknownPartition, AppendRefused, list]
+        assert [event.value for event in await read_all(log, T0)] == [b"a", b"b"]
+
+
+async def outcome(log: SqliteLog, records: list[Record]) -> object:
+    try:
+        return await log.append(records)
+    except Exception as error:
+        return error
+
+
+async def limit_pages(log: SqliteLog, pages: int) -> None:
+    """As on a disk that is full: SQLite gets SQLITE_FULL."""
+    connection = log._writer._file.connection
+    await asyncio.to_thread(connection.execute, f"PRAGMA max_page_count = {pages}")
+
+
+# Limits
+
+
+async def test_a_record_too_large_is_refused_by_its_index_and_nothing_is_kept(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, record_bytes_max=10) as log:
+        await log.append([Record("t", b"12345", b"12345")])
+        with pytest.raises(AppendRefused, match="record 1 has 11 bytes; at most 10"):
+            await log.append([Record("t", b"ok"), Record("t", b"123456", b"12345")])
+        with pytest.raises(AppendRefused, match="record 0 has a timestamp out of range"):
+            await log.append([Record("t", b"ok", timestamp_ms=2**63)])
+        assert await log.bounds([T0]) == {T0: Bounds(0, 1)}
+
+
+async def test_appends_wait_for_room_in_turn_and_a_cancelled_one_gives_its_turn_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_WAITING_BYTES_MAX", 2_000)
+    async with opened(tmp_path) as log:
+        await log.create_topic("t", 1)
+        async with asyncio.TaskGroup() as group, write_lock(tmp_path):
+            tasks = [
+                group.create_task(log.append([Record("t", b"%03d" % n + b"x" * 797)]))
+                for n in range(10)
+            ]
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert 2_000 <= log._waiting_bytes <= 3_000
+            tasks[5].cancel()
+        values = [int((event.value or b"")[:3]) for event in await read_all(log, T0)]
+        assert values == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+        assert log._waiting_bytes == 0
+
+
+@pytest.mark.parametrize(("sync", "level"), [("full", 2), ("normal", 1)])
+async def test_the_setting_decides_whether_commits_reach_the_disk(
+    tmp_path: Path, sync: str, level: int
+) -> None:
+    async with opened(tmp_path, sync=sync) as log:
+        connection = log._writer._file.connection
+        (found,) = await asyncio.to_thread(
+            lambda: connection.execute("PRAGMA synchronous").fetchone()
+        )
+        assert found == level
+
+
+# Retention
+
+
+async def test_offsets_are_never_reused_after_a_partition_was_emptied(tmp_path: Path) -> None:
+    async with opened(tmp_path, retention_age_s=10) as log:
+        await log.append([Record("t", b"x")] * 300)
+        await log.retain(now_ms=2**50)
+        assert await log.bounds([T0]) == {T0: Bounds(300, 300)}
+        assert await log.offset_at({T0: 0}) == {T0: None}
+    async with opened(tmp_path) as log:
+        assert await log.bounds([T0]) == {T0: Bounds(300, 300)}
+        (placed,) = await log.append([Record("t", b"y", timestamp_ms=7)])
+        assert placed.offset == 300
+        assert await log.offset_at({T0: 0}) == {T0: 300}
+        assert await log.offset_at({T0: 8}) == {T0: None}
+
+
+async def test_retention_by_age_drops_what_was_appended_before_not_what_happened_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr("eventstreams.log.sqlite_ledger.time.time", lambda: clock[0])
+    async with opened(tmp_path, retention_age_s=100, partitions_per_topic=2) as log:
+        for clock[0] in (1_000.0, 1_050.0, 1_100.0):
+            for partition in (0, 1):
+                await log.append([Record("t", b"x", timestamp_ms=5, partition=partition)] * 10)
+        await log.retain(now_ms=1_100_000)
+        assert set((await log.bounds([T0, T1])).values()) == {Bounds(0, 30)}
+        await log.retain(now_ms=1_100_001)
+        assert set((await log.bounds([T0, T1])).values()) == {Bounds(10, 30)}
+        await log.retain(now_ms=1_200_000)
+        assert set((await log.bounds([T0, T1])).values()) == {Bounds(20, 30)}
+
+
+async def test_retention_by_bytes_drops_the_oldest_over_all_partitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr("eventstreams.log.sqlite_ledger.time.time", lambda: clock[0])
+    settings = {"retention_age_s": None, "retention_bytes": 10_000, "partitions_per_topic": 2}
+    async with opened(tmp_path, **settings) as log:
+        for clock[0], partition in ((1.0, 0), (2.0, 1), (3.0, 0)):
+            await log.append([Record("t", b"x" * 100, partition=partition)] * 50)
+        await log.retain(now_ms=0)
+        assert await log.bounds([T0, T1]) == {T0: Bounds(50, 100), T1: Bounds(0, 50)}
+        await log.append([Record("t", b"x" * 150, partition=0)])
+        await log.append([Record("t", None, b"tombstone", partition=0)])
+        await log.retain(now_ms=0)
+        assert await log.bounds([T0, T1]) == {T0: Bounds(50, 102), T1: Bounds(2, 50)}
+    async with opened(tmp_path, **{**settings, "retention_bytes": 1_000}) as log:
+        await log.retain(now_ms=0)
+        assert await log.bounds([T0, T1]) == {T0: Bounds(92, 102), T1: Bounds(50, 50)}
+
+
+async def test_retention_runs_by_itself_beside_appends(tmp_path: Path) -> None:
+    settings = {"retention_bytes": 1_000, "retention_every_s": 0.001}
+    async with opened(tmp_path, **settings) as log, asyncio.timeout(30):
+        for number in range(500):
+            await log.append([Record("t", b"%9d." % number)])
+        while (await log.bounds([T0]))[T0].oldest < 400:
+            pass
+        events = await read_all(log, T0)
+        assert [event.value for event in events] == [b"%9d." % event.offset for event in events]
+
+
+async def test_large_drops_go_in_several_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstreams.log.sqlite_ledger._DROP_ROWS_MAX", 100)
+    monkeypatch.setattr("eventstreams.log.sqlite_ledger._DROP_BYTES_MAX", 1_000)
+    async with opened(tmp_path, retention_age_s=1) as log:
+        await log.append([Record("t", b"")] * 500)
+        await log.append([Record("t", b"x" * 500)] * 10)
+        transactions = count_transactions(monkeypatch)
+        await log.retain(now_ms=2**50)
+        assert await log.bounds([T0]) == {T0: Bounds(510, 510)}
+        assert len(transactions) >= 5 + 5
+
+
+async def test_space_of_dropped_records_is_used_again(tmp_path: Path) -> None:
+    async with opened(tmp_path, sync="normal") as log:
+        for _ in range(10):
+            await log.append([Record("t", b"x" * 1_000)] * 2_000)
+            await log.forget_before(T0, (await log.bounds([T0]))[T0].end)
+    assert (tmp_path / "log.sqlite3").stat().st_size < 4 * 2_000_000
+
+
+async def test_the_write_ahead_log_stays_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "_CHECKPOINT_PAGES", 2**30)  # SQLite's own would hide ours
+    monkeypatch.setattr(sqlite_file, "_WAL_BYTES_MAX", 500_000)
+    async with opened(tmp_path, sync="normal") as log:
+        for _ in range(20):
+            await log.append([Record("t", b"x" * 1_000)] * 200)
+            assert (tmp_path / "log.sqlite3-wal").stat().st_size < 1_500_000
+
+
+async def test_a_reader_that_retention_overtakes_between_two_statements_is_told(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"x")] * 20)
+        for offset, overtaken in ((0, True), (10, False)):
+            file = tmp_path / "log.sqlite3"
+            with closing(sqlite3.connect(file, check_same_thread=False)) as connection:
+                reader = Reader(Interrupted(connection, log, 10), tmp_path)  # type: ignore[arg-type]
+                read = asyncio.to_thread(reader.read, T0, offset, PLENTY)
+                if overtaken:
+                    with pytest.raises(OffsetOutOfRange):
+                        await read
+                else:
+                    assert len((await read).events) == 10
+
+
+class Interrupted:
+    """A connection on which records are dropped between the first statement and the others."""
+
+    def __init__(self, connection: sqlite3.Connection, log: SqliteLog, offset: int) -> None:
+        self._connection = connection
+        self._drop = lambda: asyncio.run_coroutine_threadsafe(
+            log.forget_before(T0, offset), log._loop
+        ).result(30)
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if "group_concat" in sql:
+            self._drop()
+        return self._connection.execute(sql, *arguments)
+
+
+async def test_reading_takes_as_many_statements_for_many_records_as_for_one(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"x")] * 1_000)
+    file = tmp_path / "log.sqlite3"
+    with closing(sqlite3.connect(file, check_same_thread=False)) as connection:
+        reader = Reader(connection, tmp_path)
+        steps: list[str] = []
+        await asyncio.to_thread(reader.read, T0, 0, 1)
+        connection.set_trace_callback(steps.append)
+        assert len((await asyncio.to_thread(reader.read, T0, 0, 1)).events) == 1
+        few = len(steps)
+        assert len((await asyncio.to_thread(reader.read, T0, 0, PLENTY)).events) == 1_000
+        assert len(steps) == 2 * few
+
+
+# Sharing (two logs over one file lock each other out as two processes do)
+
+
+async def test_a_follower_sees_what_another_log_appends_and_only_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log, opened(tmp_path) as other, asyncio.timeout(30):
+        await log.create_topic("t", 1)
+        follower = log.follow({T0: 0})
+        for number in range(10):
+            await other.append([Record("t", b"%d" % number)])
+            ((partition, events, following),) = await follower.next()
+            assert (partition, following) == (T0, number + 1)
+            assert [event.value for event in events] == [b"%d" % number]
+        await follower.aclose()
+
+
+async def test_logs_that_share_a_file_agree_on_topics_and_offsets(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log, opened(tmp_path) as other:
+        for number in range(10):
+            for appender in (log, other, other):
+                await appender.append([Record(f"t{number}", b"x"), Record("t", b"x")])
+            await other.create_topic("t", number + 1)
+        await log.append([Record("t", b"", partition=9)])
+        partitions = (await log.partitions(["t"]))["t"]
+        bounds = await other.bounds(partitions)
+        assert sum(bound.end for bound in bounds.values()) == 31
+        assert await log.bounds([Partition("t7", 0)]) == {Partition("t7", 0): Bounds(0, 3)}
+        assert await log.bounds(partitions) == bounds
+
+
+# Life
+
+
+async def test_a_log_that_is_not_open_is_unavailable(tmp_path: Path) -> None:
+    log = SqliteLog(directory=tmp_path, settings=SqliteSettings())
+    for _ in range(2):
+        follower = log.follow({T0: 0})
+        for call in (
+            log.append([Record("t", b"x")]),
+            log.create_topic("t", 1),
+            log.read(T0, 0, 1),
+            log.bounds([T0]),
+            log.partitions(["t"]),
+            follower.next(),
+        ):
+            with pytest.raises(LogUnavailable, match="not open"):
+                await call
+        await log.start()
+        await log.aclose()
+
+
+async def test_closing_wakes_a_follower_that_waits(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await log.create_topic("t", 1)
+        follower = log.follow({T0: 0})
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(waits(follower))
+            await asyncio.sleep(0)
+            await log.aclose()
+        assert isinstance(task.result(), LogUnavailable)
+
+
+async def waits(follower: sqlite.SqliteFollower) -> Exception | None:
+    try:
+        await follower.next()
+    except LogUnavailable as error:
+        return error
+    return None
+
+
+async def test_closing_leaves_no_thread_and_one_file(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"x")])
+        assert len(log_threads()) == 4
+    assert log_threads() == []
+    assert {path.name for path in tmp_path.iterdir()} == {"log.sqlite3", "log.sqlite3-lock"}
+
+
+def log_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("log-")]
+
+
+async def test_a_start_that_was_cancelled_can_be_closed(tmp_path: Path) -> None:
+    log = SqliteLog(directory=tmp_path, settings=SqliteSettings())
+    start = asyncio.ensure_future(log.start())
+    await asyncio.sleep(0)
+    start.cancel()
+    await asyncio.gather(start, return_exceptions=True)
+    await log.aclose()
+    assert log_threads() == []

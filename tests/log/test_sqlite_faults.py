@@ -1,0 +1,474 @@
+"""The embedded log when things go wrong: killed, shared, locked, damaged, full, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable
+from eventstreams.log.sqlite import SqliteLog
+from eventstreams.log.sqlite_file import APPLICATION_ID, LogFile, translated
+from eventstreams.model.event import Bounds, Partition, Record
+from eventstreams.settings import SqliteSettings
+from tests.log import sqlite_child
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+T0 = Partition("t", 0)
+SHARED = [Partition(sqlite_child.TOPIC, number) for number in range(sqlite_child.PARTITIONS)]
+PLENTY = 1 << 20
+
+
+@asynccontextmanager
+async def opened(directory: Path, **settings: Any) -> AsyncIterator[SqliteLog]:
+    log = SqliteLog(directory=directory, settings=SqliteSettings(**settings))
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.aclose()
+
+
+@asynccontextmanager
+async def child(directory: Path, *options: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", sqlite_child.__name__, str(directory), *map(str, options)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def values_by_place(log: SqliteLog) -> dict[tuple[int, int], str]:
+    values: dict[tuple[int, int], str] = {}
+    for partition, bounds in (await log.bounds(SHARED)).items():
+        offset = bounds.oldest
+        while offset < bounds.end:
+            found = await log.read(partition, offset, PLENTY)
+            assert found.events[0].offset == offset
+            for event in found.events:
+                values[partition.number, event.offset] = (event.value or b"").decode()
+            offset = found.next
+    return values
+
+
+def acknowledged(lines: bytes) -> dict[tuple[int, int], str]:
+    whole = lines[: lines.rfind(b"\n") + 1].decode()
+    split = [line.split() for line in whole.splitlines()]
+    return {(int(number), int(offset)): value for number, offset, value in split}
+
+
+# kill -9
+
+
+@pytest.mark.parametrize("retention_bytes", [None, 4_000])
+async def test_kill_9_at_any_moment_loses_nothing_acknowledged_and_reuses_no_offset(
+    tmp_path: Path, retention_bytes: int | None
+) -> None:
+    options = ("--retention-bytes", retention_bytes) if retention_bytes else ()
+    moments = random.Random(7)  # the moment within a transaction is the machine's own chance
+    all_acknowledged: dict[tuple[int, int], str] = {}
+    for run in range(6):
+        async with child(tmp_path, "--name", run, *options) as process:
+            assert process.stdout
+            lines = b""
+            for _ in range(moments.choice([1, 5, 30, 200, 900])):
+                lines += await process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+            lines += await process.stdout.read()
+            await process.wait()
+        new = acknowledged(lines)
+        assert new
+        assert not new.keys() & all_acknowledged.keys(), "an offset was given out twice"
+        all_acknowledged |= new
+        async with opened(tmp_path, retention_bytes=None) as log:
+            kept = await values_by_place(log)
+            bounds = await log.bounds(SHARED)
+            for (number, offset), value in all_acknowledged.items():
+                assert offset < bounds[SHARED[number]].end
+                if offset >= bounds[SHARED[number]].oldest:
+                    assert kept[number, offset] == value
+            if retention_bytes is None:
+                assert len(kept) == sum(end for _, end in bounds.values())
+
+
+# Other processes
+
+
+async def test_processes_that_append_at_once_share_offsets_and_followers_see_all(
+    tmp_path: Path,
+) -> None:
+    count = 60
+    async with opened(tmp_path, partitions_per_topic=sqlite_child.PARTITIONS) as log:
+        await log.create_topic(sqlite_child.TOPIC, sqlite_child.PARTITIONS)
+        follower = log.follow(dict.fromkeys(SHARED, 0))
+        followed: dict[tuple[int, int], str] = {}
+        own: dict[tuple[int, int], str] = {}
+        async with (
+            child(tmp_path, "--name", "a", "--count", count) as first,
+            child(tmp_path, "--name", "b", "--count", count) as second,
+        ):
+            for n in range(count):
+                ((partition, offset),) = await log.append(
+                    [Record(sqlite_child.TOPIC, b"own-%d" % n)]
+                )
+                own[partition.number, offset] = f"own-{n}"
+            while len(followed) < 7 * count:
+                for partition, events, _ in await follower.next():
+                    for event in events:
+                        place = partition.number, event.offset
+                        assert place not in followed
+                        followed[place] = (event.value or b"").decode()
+            outputs = [(await process.communicate())[0] for process in (first, second)]
+        await follower.aclose()
+        everything = acknowledged(outputs[0]) | acknowledged(outputs[1]) | own
+        assert len(everything) == 7 * count, "no offset was given out twice"
+        assert followed == everything
+        assert await values_by_place(log) == everything
+
+
+# Locked
+
+
+async def test_a_locked_file_is_unavailable_to_start_and_append_and_readable(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, busy_timeout_s=0.05) as log:
+        await log.append([Record("t", b"before")])
+        for lock in (sqlite_lock, lock_file):
+            release = await asyncio.to_thread(lock, tmp_path)
+            with pytest.raises(LogUnavailable, match=r"log\.sqlite3 is locked by another process"):
+                await log.append([Record("t", b"lost")])
+            late = SqliteLog(directory=tmp_path, settings=SqliteSettings(busy_timeout_s=0.05))
+            with pytest.raises(LogUnavailable, match=r"log\.sqlite3 is locked by another process"):
+                await late.start()
+            assert (await log.read(T0, 0, 1)).events[0].value == b"before"
+            await asyncio.to_thread(release)
+            await late.start()
+            await late.aclose()
+        (placed,) = await log.append([Record("t", b"after")])
+        assert placed.offset == 1
+
+
+def sqlite_lock(directory: Path) -> Callable[[], None]:
+    connection = sqlite3.connect(
+        directory / "log.sqlite3", isolation_level=None, check_same_thread=False
+    )
+    connection.execute("BEGIN IMMEDIATE")
+    return connection.close
+
+
+def lock_file(directory: Path) -> Callable[[], None]:
+    file = LogFile(directory, SqliteSettings())
+    file.open()
+    transaction = file.transaction()
+    transaction.__enter__()
+
+    def release() -> None:
+        transaction.__exit__(None, None, None)
+        file.close()
+
+    return release
+
+
+# Damaged
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"this is not a database, whatever its name says " * 1000)
+
+
+def short_garbage(path: Path) -> None:
+    path.write_bytes(b"{}\n")
+
+
+def cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_to_its_header(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def cut_off_a_little(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1000)
+
+
+def database_of_another_program(path: Path) -> None:
+    path.unlink()
+    edit(path, "CREATE TABLE notes (text)")
+
+
+def newer_layout(path: Path) -> None:
+    edit(path, "PRAGMA user_version = 2")
+
+
+def a_table_is_missing(path: Path) -> None:
+    edit(path, "DROP TABLE blocks")
+
+
+def newest_records_are_missing(path: Path) -> None:
+    edit(path, "DELETE FROM events WHERE id > (SELECT max(id) - 5 FROM events)")
+
+
+def oldest_records_are_missing(path: Path) -> None:
+    edit(path, "DELETE FROM events WHERE id < (SELECT min(id) + 5 FROM events)")
+
+
+def index_of_partitions_is_overwritten(path: Path) -> None:
+    overwrite_table(path, "partitions")
+
+
+def blocks_are_overwritten(path: Path) -> None:
+    overwrite_table(path, "blocks")
+
+
+def events_are_overwritten(path: Path) -> None:
+    overwrite_table(path, "events")
+
+
+def edit(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(sql)
+
+
+def overwrite_table(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(random.Random(1).randbytes(size))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        garbage,
+        short_garbage,
+        cut_in_half,
+        cut_to_its_header,
+        cut_off_a_little,
+        database_of_another_program,
+        newer_layout,
+        a_table_is_missing,
+        newest_records_are_missing,
+        oldest_records_are_missing,
+        index_of_partitions_is_overwritten,
+        blocks_are_overwritten,
+        events_are_overwritten,
+    ],
+)
+async def test_a_file_that_is_no_log_of_ours_is_refused_at_start_and_left_alone(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "log.sqlite3"
+    async with opened(tmp_path) as log:
+        for _ in range(20):
+            await log.append([Record("t", b"x" * 1_000)] * 20)
+    damage(path)
+    before = path.read_bytes()
+    log = SqliteLog(directory=tmp_path, settings=SqliteSettings())
+    for _ in range(2):
+        with pytest.raises(LogCorrupt, match=r"log\.sqlite3 (is|has)"):
+            await log.start()
+    await log.aclose()
+    assert path.read_bytes() == before
+
+
+async def test_damage_found_while_reading_is_said_and_never_skipped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"x" * 1_000)] * 300)
+    edit(tmp_path / "log.sqlite3", "DELETE FROM events WHERE (id & 255) = 100")
+    async with opened(tmp_path) as log:
+        follower = log.follow({T0: 0})
+        for call in (log.read(T0, 0, PLENTY), follower.next()):
+            with pytest.raises(LogCorrupt, match="missing"):
+                await call
+        await follower.aclose()
+
+
+async def test_a_new_file_is_marked_as_ours(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        pass
+    header = (tmp_path / "log.sqlite3").read_bytes()[:100]
+    assert int.from_bytes(header[68:72], "big") == APPLICATION_ID
+
+
+async def test_a_start_interrupted_while_it_made_the_file_is_made_good(tmp_path: Path) -> None:
+    edit(tmp_path / "log.sqlite3", "PRAGMA journal_mode = WAL")
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"x")])
+
+
+# Full and read-only
+
+
+async def append_until_refused(log: SqliteLog) -> tuple[int, AppendRefused]:
+    """How many were acknowledged; each value begins with its number."""
+    for number in range(100_000):
+        try:
+            await log.append([Record("t", b"%06d" % number + b"x" * 1_000)])
+        except AppendRefused as error:
+            assert number > 10
+            return number, error
+    raise AssertionError("nothing was refused")
+
+
+async def test_a_full_disk_refuses_appends_and_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        connection = log._writer._file.connection
+        await asyncio.to_thread(connection.execute, "PRAGMA max_page_count = 30")
+        kept, error = await append_until_refused(log)
+        assert "log.sqlite3 can't grow: the disk is full" in str(error)
+        assert await log.bounds([T0]) == {T0: Bounds(0, kept)}
+        with pytest.raises(AppendRefused):
+            await log.append([Record("t", b"x" * 100_000)])
+        await asyncio.to_thread(connection.execute, "PRAGMA max_page_count = 1000000")
+        (placed,) = await log.append([Record("t", b"y")])
+        assert placed.offset == kept
+
+
+async def test_a_file_that_may_not_grow_refuses_appends_and_keeps_what_was_acknowledged(
+    tmp_path: Path,
+) -> None:
+    async with child(tmp_path, "--file-bytes-max", 300_000) as process:
+        output, _ = await process.communicate()
+    lines = output.splitlines(keepends=True)
+    accepted = acknowledged(b"".join(line for line in lines if not line.startswith(b"refused")))
+    assert process.returncode == 1
+    assert any(line.startswith(b"refused AppendRefused: ") for line in lines)
+    assert accepted
+    async with opened(tmp_path) as log:
+        kept = await values_by_place(log)
+        assert accepted.items() <= kept.items()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", directory]
+        if not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
+            pytest.skip("mounting a small disk needs root")
+        try:
+            yield Path(directory)
+        finally:
+            subprocess.run(["umount", directory], check=True)
+
+
+async def test_on_a_disk_that_fills_up_nothing_acknowledged_is_lost(small_disk: Path) -> None:
+    async with opened(small_disk) as log:
+        accepted, _ = await append_until_refused(log)
+        with pytest.raises(AppendRefused):
+            await log.append([Record("t", b"x" * 1_000_000)])
+    async with opened(small_disk) as log:
+        offset = 0
+        while offset < accepted:
+            for event in (await log.read(T0, offset, PLENTY)).events:
+                assert int((event.value or b"")[:6]) == offset
+                offset += 1
+        assert await log.bounds([T0]) == {T0: Bounds(0, accepted)}
+
+
+async def test_a_disk_that_is_full_at_start_is_said_at_start(small_disk: Path) -> None:
+    with suppress(OSError), (small_disk / "other").open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    log = SqliteLog(directory=small_disk, settings=SqliteSettings())
+    with pytest.raises(LogUnavailable, match=r"full|space"):
+        await log.start()
+    (small_disk / "other").unlink()
+    await log.start()
+    await log.append([Record("t", b"x")])
+    await log.aclose()
+
+
+async def test_a_directory_that_cannot_be_written_is_said_at_start() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        user = ("--user", 65534) if os.getuid() == 0 else ()
+        directory.chmod(0o555)
+        async with child(directory, *user) as process:
+            output, _ = await process.communicate()
+        directory.chmod(0o755)
+    assert output.startswith(b"refused LogUnavailable: ")
+    assert b"can't be written: Permission denied" in output
+
+
+async def test_a_file_that_cannot_be_written_is_said_at_start() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        async with opened(directory):
+            pass
+        directory.chmod(0o777)
+        (directory / "log.sqlite3").chmod(0o444)
+        (directory / "log.sqlite3-lock").chmod(0o666)
+        user = ("--user", 65534) if os.getuid() == 0 else ()
+        async with child(directory, *user) as process:
+            output, _ = await process.communicate()
+    assert output.startswith(b"refused LogUnavailable: ")
+    assert b"can't be written: read-only" in output
+
+
+async def test_a_directory_that_cannot_be_made_is_said_at_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        log = SqliteLog(directory=directory, settings=SqliteSettings())
+        with pytest.raises(LogUnavailable, match="can't be written"):
+            await log.start()
+    (tmp_path / "log.sqlite3").mkdir()
+    log = SqliteLog(directory=tmp_path, settings=SqliteSettings())
+    with pytest.raises(LogUnavailable, match="can't be opened"):
+        await log.start()
+
+
+# Errors
+
+OURS = {"ERROR", "INTERNAL", "ABORT", "INTERRUPT", "NOTFOUND", "EMPTY", "SCHEMA", "MISUSE", "RANGE"}
+NO_ERRORS = {"OK", "ROW", "DONE", "NOTICE", "WARNING", "DENY", "IGNORE"}
+
+
+def test_every_error_of_sqlite_has_a_meaning_or_is_a_fault_of_ours() -> None:
+    codes = {
+        name.removeprefix("SQLITE_"): code
+        for name, code in vars(sqlite3).items()
+        if name.startswith("SQLITE_") and name.removeprefix("SQLITE_") in PRIMARY
+    }
+    assert len(codes) > 25
+    for name, code in codes.items():
+        error = sqlite3.OperationalError("why")
+        error.sqlite_errorcode = code | 7 << 8  # extended codes mean what their primary ones do
+        for appending in (False, True):
+            meaning = translated(error, Path("p"), appending=appending)
+            assert (meaning is None) == (name in OURS), name
+            assert meaning is None or isinstance(meaning, LogError)
+    assert translated(sqlite3.ProgrammingError("closed"), Path("p"), appending=True) is None
+
+
+PRIMARY = {
+    *OURS,
+    *("PERM", "BUSY", "LOCKED", "NOMEM", "READONLY", "IOERR", "CORRUPT", "FULL", "CANTOPEN"),
+    *("PROTOCOL", "TOOBIG", "CONSTRAINT", "MISMATCH", "NOLFS", "AUTH", "FORMAT", "NOTADB"),
+}
