@@ -33,10 +33,13 @@ class KafkaNode:
 
     directory: Path
     properties: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
+    """Names and passwords, for listeners with SASL/SCRAM-SHA-256."""
 
     def start(self) -> str:
         """Its host:port, the same each time. Raises KafkaMissing."""
         extra = [("--set", f"{key}={value}") for key, value in self.properties.items()]
+        extra += [("--scram", f"{name}:{password}") for name, password in self.users.items()]
         return self._run("start", *(part for pair in extra for part in pair))
 
     def stop(self) -> None:
@@ -64,10 +67,12 @@ class KafkaNode:
 
 
 @contextmanager
-def own_node(properties: dict[str, str] | None = None) -> Iterator[KafkaNode]:
+def own_node(
+    properties: dict[str, str] | None = None, users: dict[str, str] | None = None
+) -> Iterator[KafkaNode]:
     """A node of one's own, not yet started; stopped and removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix="eventstreams-kafka-"))
-    node = KafkaNode(directory, properties or {})
+    node = KafkaNode(directory, properties or {}, users or {})
     try:
         yield node
     finally:

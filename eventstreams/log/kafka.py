@@ -88,9 +88,7 @@ class KafkaLog:
         """Whole batches as they were appended, so it may be more than `max_bytes`."""
         async with self._bounded("read"):
             if not is_offset(offset):
-                raise OffsetOutOfRange(
-                    partition, offset, (await self.bounds([partition]))[partition]
-                )
+                raise await self._out_of_range(partition, offset)
             lane = await self._free_lanes.get()
             try:
                 return await self._read(lane, partition, offset, max_bytes)

@@ -64,7 +64,7 @@ class Brokers:
         # It tells at every connection that it authenticated; what fails is raised here anyway.
         if (chatter := logging.getLogger("aiokafka")).level == logging.NOTSET:
             chatter.setLevel(logging.ERROR)
-        self._how = await asyncio.to_thread(_connection_options, self._settings)
+        self._how = await asyncio.to_thread(connection_options, self._settings)
         await self.refresh(())
 
     async def refresh(self, topics: Collection[str]) -> dict[str, int]:
@@ -220,7 +220,7 @@ def _address(server: str) -> Address:
     return host.strip("[]"), int(port)
 
 
-def _connection_options(settings: KafkaSettings) -> dict[str, Any]:
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """What every connection is opened with. Reads files, so not on the event loop."""
     options: dict[str, Any] = {
         "client_id": settings.client_id,

@@ -1,0 +1,107 @@
+"""What the tests of the Kafka log share: other clients of the broker, and readers that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from eventstreams.errors import LogUnavailable
+from eventstreams.log.base import Follower, Log
+from eventstreams.log.kafka import KafkaLog
+from eventstreams.model.event import Event, Partition
+from eventstreams.settings import KafkaSettings
+from tests.kafka_node import new_topic
+
+PATIENCE_S = 60.0
+PLENTY = 1 << 20
+
+
+@asynccontextmanager
+async def opened(bootstrap: str, **settings: Any) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(settings=KafkaSettings(bootstrap_servers=(bootstrap,), **settings))
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.aclose()
+
+
+@asynccontextmanager
+async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def producer(bootstrap: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+    client = AIOKafkaProducer(bootstrap_servers=bootstrap, **options)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def topic_with(bootstrap: str, partitions: int = 1, **config: str) -> str:
+    """A new topic; `config` names settings with `_` for `.`."""
+    topic = new_topic()
+    configs = {key.replace("_", "."): value for key, value in config.items()}
+    async with admin(bootstrap) as client:
+        answer = await client.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
+        assert answer.topic_errors[0][1] == 0, answer
+
+        async def there() -> bool:
+            return (await client.describe_topics([topic]))[0]["error_code"] == 0
+
+        await eventually(there)
+    return topic
+
+
+async def read_all(log: Log, partition: Partition, offset: int = 0) -> list[Event]:
+    """From `offset` to the end there is now, by `next` only."""
+    events: list[Event] = []
+    end = (await log.bounds([partition]))[partition].end
+    while offset < end:
+        found = await log.read(partition, offset, PLENTY)
+        assert found.next > offset, "a reader would spin"
+        events += found.events
+        offset = found.next
+    assert offset == end
+    return events
+
+
+async def follow_until(follower: Follower, count: int) -> list[Event]:
+    """So many events, however long the broker is away meanwhile."""
+    events: list[Event] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(events) < count:
+            try:
+                for slice_ in await follower.next():
+                    events += slice_.events
+            except LogUnavailable:
+                continue
+    return events
+
+
+async def eventually(met: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    """Waits for something that happens inside the broker, in its own time."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await met():
+            await asyncio.sleep(0.05)
+
+
+def offsets(events: list[Event]) -> list[int]:
+    return [event.offset for event in events]
+
+
+def values(events: list[Event]) -> list[bytes | None]:
+    return [event.value for event in events]
