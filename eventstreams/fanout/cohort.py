@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from eventstreams.fanout.chunk import Chunk, render
-from eventstreams.fanout.tail import Run, Tail
+from eventstreams.fanout.tail import Tail
 from eventstreams.fanout.want import Want
 from eventstreams.model.position import Position
 
@@ -37,12 +37,9 @@ class Cohort:
         self.wrote_at = time.monotonic()
 
     @property
-    def behind(self) -> bool:
-        """Whether there is anything to look at."""
-        return any(
-            tail.next > offset
-            for tail, offset in zip(self.tails, self.position.offsets, strict=True)
-        )
+    def ends(self) -> tuple[int, ...]:
+        """How far the tails reach now."""
+        return tuple(tail.next for tail in self.tails)
 
     @property
     def fits(self) -> bool:
@@ -52,14 +49,13 @@ class Cohort:
             for tail, offset in zip(self.tails, self.position.offsets, strict=True)
         )
 
-    def take(self, bytes_max: int) -> Chunk:
-        """Renders what came since and moves on. Must fit."""
-        runs: dict[int, Run] = {}
-        ends: list[int] = []
-        for i, (tail, offset) in enumerate(zip(self.tails, self.position.offsets, strict=True)):
-            ends.append(tail.next)
-            if offset < tail.next:
-                runs[i] = tail.since(offset)
+    def take(self, ends: tuple[int, ...], bytes_max: int) -> Chunk:
+        """Renders what came up to `ends` and moves on. Must fit."""
+        runs = {
+            i: tail.since(offset)
+            for i, (tail, offset) in enumerate(zip(self.tails, self.position.offsets, strict=True))
+            if offset < ends[i]
+        }
         chunk = render(self.want, self.position, runs, ends, bytes_max)
         self.position = chunk.position
         return chunk

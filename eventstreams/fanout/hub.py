@@ -337,23 +337,20 @@ class Hub:
                 async with asyncio.timeout(self._until_heartbeat()):
                     await self._news.wait()
             self._news.clear()
-            began = time.monotonic()
+            began, cpu = time.monotonic(), time.thread_time()
             for cohort in list(self._cohorts.values()):
                 await self._write_cohort(cohort)
             moved, self.moved = self.moved, asyncio.get_running_loop().create_future()
             moved.set_result(None)
-            ended = time.monotonic()
-            self._metrics.write_seconds.observe(ended - began)
-            rest = self._pacer.rest(began, ended)
+            self._metrics.write_seconds.observe(time.monotonic() - began)
+            rest = self._pacer.rest(began, time.thread_time() - cpu)
             if rest:
                 await asyncio.sleep(rest)
 
     async def _write_cohort(self, cohort: Cohort) -> None:
-        while cohort.members and cohort.behind:
-            if not cohort.fits:
-                self._dissolve(cohort)
-                return
-            chunk = cohort.take(self.settings.batch_bytes_max)
+        ends = cohort.ends  # what comes while this is written waits for its own round
+        while cohort.members and cohort.fits and cohort.position.offsets != ends:
+            chunk = cohort.take(ends, self.settings.batch_bytes_max)
             self._metrics.records_skipped.inc(chunk.skipped)
             if chunk.body:
                 taken, slow = await cohort.write(chunk.body, chunk.position)

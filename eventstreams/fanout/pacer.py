@@ -26,17 +26,20 @@ class Pacer:
         """News came in: something that would have been written at once."""
         self._arrivals += 1
 
-    def rest(self, began: float, ended: float) -> float:
-        """How long to let events gather after a round of writes. All times in s, one clock."""
+    def rest(self, began_s: float, spent_s: float) -> float:
+        """How long to let events gather after a round of writes, in s.
+
+        `began_s` is when the round began, by a clock; `spent_s` the processor time it took, which
+        unlike the time on the clock says what writing costs when others use the machine too.
+        """
         if self._round_began is not None and self._arrivals:
-            interval = (began - self._round_began) / self._arrivals
+            interval = (began_s - self._round_began) / self._arrivals
             self._interval_s += _WEIGHT * (interval - self._interval_s)
             self._arrivals = 0
-        self._round_began = began
-        spent = ended - began
-        self._cost_s += _WEIGHT * (spent - self._cost_s)
+        self._round_began = began_s
+        self._cost_s += _WEIGHT * (spent_s - self._cost_s)
         load = self._cost_s / max(self._interval_s, 1e-6)
         if load <= _EASY:
             return 0.0
         pace = self._pace_max_s * min(1.0, (load - _EASY) / (_FULL - _EASY))
-        return min(max(pace, spent), self._pace_max_s)
+        return min(max(pace - spent_s, spent_s), self._pace_max_s)
