@@ -19,15 +19,17 @@ import termios
 from collections.abc import Generator
 from typing import Any, cast
 
+import msgspec
 import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from eventstreams import gateway
-from eventstreams.errors import LogError
+from eventstreams.errors import ConfigError, LogError
 from eventstreams.fanout.hub import Hub
 from eventstreams.model.stream import Catalogue
 from eventstreams.settings import FanoutSettings, LimitSettings, Settings
+from eventstreams.workers import Workers, listener
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +124,16 @@ class Server(uvicorn.Server):
             self._hurry.set()
         self.should_exit = True
 
+    def end_with(self, parent: int) -> None:
+        """Drains when this file ends, because the process that held its other side is gone."""
+        loop = asyncio.get_running_loop()
+
+        def parent_gone() -> None:
+            loop.remove_reader(parent)
+            self.should_exit = True
+
+        loop.add_reader(parent, parent_gone)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
@@ -200,38 +212,93 @@ def protocol_class(connections_max: int, fanout: FanoutSettings) -> type[Protoco
 
 
 def serve(settings: Settings, catalogue: Catalogue, workers: int = 1) -> int:
-    """Runs a gateway until it is told to stop; returns the exit status of the process."""
-    assert workers == 1
+    """Runs a gateway until it is told to stop; returns the exit status of the process.
+
+    Raises ConfigError where the log can't be shared by so many workers.
+    """
+    if workers > 1 and settings.log.backend != "kafka":
+        raise ConfigError(
+            [
+                f"--workers {workers}: the {settings.log.backend} log is embedded in one process; "
+                "more than one worker needs log.backend: kafka"
+            ]
+        )
     protocol = protocol_class(raise_file_limit(settings.limits), settings.fanout)
+    http = settings.http
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, catalogue, protocol))
-    except LogError as error:
-        _log.error("the log can't be opened", extra={"error": str(error)})
+        if workers == 1:
+            sock = listener(http.host, http.port, http.backlog)
+            return _run(settings, catalogue, protocol, sock, None)
+
+        def work(number: int, sock: socket.socket, parent: int) -> int:
+            return _run(_of_worker(settings, number), catalogue, protocol, sock, parent)
+
+        return Workers(
+            count=workers, host=http.host, port=http.port, backlog=http.backlog, work=work
+        ).run()
+    except OSError as error:
+        _log.error("can't listen on %s:%d: %s", http.host, http.port, error.strerror or error)
         return 1
 
 
-async def _serve(settings: Settings, catalogue: Catalogue, protocol: type[Protocol]) -> int:
+def _of_worker(settings: Settings, number: int) -> Settings:
+    """Each worker answers scrapes on a port of its own."""
+    metrics = settings.metrics
+    if metrics.port:
+        metrics = msgspec.structs.replace(metrics, port=metrics.port + number)
+    return msgspec.structs.replace(settings, metrics=metrics)
+
+
+def _run(
+    settings: Settings,
+    catalogue: Catalogue,
+    protocol: type[Protocol],
+    sock: socket.socket,
+    parent: int | None,
+) -> int:
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, catalogue, protocol, sock, parent))
+    except LogError as error:
+        _log.error("can't open the log: %s", error)
+        return 1
+
+
+async def _serve(
+    settings: Settings,
+    catalogue: Catalogue,
+    protocol: type[Protocol],
+    sock: socket.socket,
+    parent: int | None,
+) -> int:
     async with gateway.running(settings, catalogue) as running:
-        config = uvicorn.Config(
-            running.app,
-            host=settings.http.host,
-            port=settings.http.port,
-            backlog=settings.http.backlog,
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
         if settings.metrics.port is not None:
             running.metrics.serve(settings.metrics.host, settings.metrics.port)
+        config = uvicorn_config(settings, running.app, protocol)
         server = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
-        await server.serve()
+        if parent is not None:
+            server.end_with(parent)
+        await server.serve([sock])
         return 0 if server.started else 1
+
+
+def uvicorn_config(
+    settings: Settings, app: ASGIApplication, protocol: type[Protocol]
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.http.host,
+        port=settings.http.port,
+        backlog=settings.http.backlog,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def _kernel_unsent(sock: socket.socket | None) -> int:
