@@ -15,6 +15,8 @@ from eventstreams.errors import ConfigError, EventStreamsError
 
 _MODULES = {
     "serve": "serve",
+    "produce": "produce",
+    "import": "import_",
     "check": "check",
 }
 

@@ -1,0 +1,168 @@
+"""One run of `produce` or `import`, from the open input to the summary and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Generator, Iterable
+from typing import IO, NamedTuple
+
+import click
+
+from eventstreams import gateway
+from eventstreams.cli.appending import Appender, BadLine
+from eventstreams.cli.chunks import Chunks
+from eventstreams.cli.destination import Destination
+from eventstreams.cli.lines import Line, LineReader
+from eventstreams.cli.progress import Progress
+from eventstreams.errors import LogError
+from eventstreams.log.base import Log
+
+
+class Input(NamedTuple):
+    name: str
+    """As it stands before a line's number in messages: `events.ndjson:17`, `argument 2`."""
+    source: IO[bytes] | list[str]
+    size: int | None = None
+
+
+class Plan(NamedTuple):
+    destination: Destination
+    skip_bad: bool
+    dry_run: bool = False
+    first_line: int = 1
+    can_go_on: bool = False
+    """Whether the command takes --from-line."""
+
+
+def run_append(what: Input, plan: Plan) -> int:
+    """Appends the input; returns the exit code. Raises LogError where the log can't be opened."""
+    return asyncio.run(_Run(what, plan).run())
+
+
+class _Run:
+    def __init__(self, what: Input, plan: Plan) -> None:
+        self._what = what
+        self._plan = plan
+        self._progress = Progress(size=what.size)
+        self._interrupted = False
+
+    async def run(self) -> int:
+        async with self._opened() as log:
+            appender = Appender(
+                log=log,
+                destination=self._plan.destination,
+                first_line=self._plan.first_line,
+                report_bad=self._say_bad if self._plan.skip_bad else None,
+            )
+            failure = await self._append(appender)
+        self._progress.clear()
+        self._sum_up(appender)
+        if failure:
+            click.echo(f"Error: {failure}", err=True)
+            self._say_how_to_go_on(appender)
+        return 1 if failure else 0
+
+    async def _append(self, appender: Appender) -> str | None:
+        """What went wrong, if anything."""
+        done_bytes = 0
+        try:
+            async with contextlib.aclosing(self._lines()) as batches:
+                async for lines, read_bytes in batches:
+                    await appender.add(lines)
+                    done_bytes += read_bytes
+                    self._progress.show(appender.tally.appended, done_bytes)
+        except BadLine as error:
+            return f"{self._place(error.number)}: {error.reason}"
+        except LogError as error:
+            return f"{self._place(appender.tally.last_line + 1)}: not appended: {error}"
+        except OSError as error:
+            return f"{self._what.name}: reading failed: {error.strerror or error}"
+        return "interrupted" if self._interrupted else None
+
+    async def _lines(self) -> AsyncGenerator[tuple[Iterable[Line], int]]:
+        if isinstance(self._what.source, list):
+            texts = enumerate(self._what.source, start=1)
+            yield [Line(number, _bytes_of(text)) for number, text in texts], 0
+            return
+        chunks = Chunks(self._what.source)
+        reader = LineReader(bytes_max=self._plan.destination.log.sqlite.record_bytes_max)
+        with self._stopping_on_signals(chunks):
+            async for chunk in chunks:
+                yield reader.feed(chunk), len(chunk)
+            if not chunks.stopped:
+                yield reader.end(), 0
+
+    @contextlib.contextmanager
+    def _stopping_on_signals(self, chunks: Chunks) -> Generator[None]:
+        """The first signal ends the input, so that the append under way is finished and counted;
+        the second ends the process."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+
+        def restore() -> None:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+        def stop() -> None:
+            self._interrupted = True
+            chunks.stop()
+            restore()
+
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+        try:
+            yield
+        finally:
+            restore()
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[Log | None]:
+        if self._plan.dry_run:
+            yield None
+            return
+        log = gateway.open_log(self._plan.destination.log)
+        try:
+            await log.start()
+            yield log
+        finally:
+            await log.aclose()
+
+    def _place(self, number: int) -> str:
+        separator = " " if isinstance(self._what.source, list) else ":"
+        return f"{self._what.name}{separator}{number}"
+
+    def _say_bad(self, number: int, reason: str) -> None:
+        self._progress.say(f"{self._place(number)}: {reason}")
+
+    def _sum_up(self, appender: Appender) -> None:
+        tally, seconds = appender.tally, self._progress.seconds
+        where = self._plan.destination
+        events = f"{tally.appended:,} event{'' if tally.appended == 1 else 's'}"
+        rate = f"{seconds:.2f} s, {tally.appended / max(seconds, 1e-9):,.0f} events/s"
+        if self._plan.dry_run:
+            click.echo(f"checked {events}, appended none ({rate})")
+        else:
+            click.echo(f"appended {events} to {where} ({rate})")
+        for (topic, number), count in sorted(tally.partitions.items()):
+            click.echo(f"  {topic}/{number}: {count:,}")
+        if tally.bad:
+            click.echo(f"skipped {tally.bad:,} bad line{'' if tally.bad == 1 else 's'}")
+
+    def _say_how_to_go_on(self, appender: Appender) -> None:
+        tally = appender.tally
+        if isinstance(self._what.source, list) or self._plan.dry_run:
+            return
+        following = max(tally.last_line + 1, self._plan.first_line)
+        text = f"Everything before line {following} is appended"
+        if self._plan.destination.log.backend == "kafka":
+            text += " (after a failure of the brokers some lines from there on may be, too)"
+        if self._plan.can_go_on:
+            text += f"; to go on: --from-line {following}"
+        click.echo(text, err=True)
+
+
+def _bytes_of(text: str) -> bytes:
+    """What the shell passed, also where it was not UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
