@@ -29,6 +29,7 @@ from eventstreams.errors import ConfigError, LogError
 from eventstreams.fanout.hub import Hub
 from eventstreams.model.stream import Catalogue
 from eventstreams.settings import FanoutSettings, LimitSettings, Settings
+from eventstreams.web.app import App
 from eventstreams.workers import Workers, listener
 
 _log = logging.getLogger(__name__)
@@ -282,9 +283,8 @@ async def _serve(
         return 0 if server.started else 1
 
 
-def uvicorn_config(
-    settings: Settings, app: ASGIApplication, protocol: type[Protocol]
-) -> uvicorn.Config:
+def uvicorn_config(settings: Settings, app: App, protocol: type[Protocol]) -> uvicorn.Config:
+    """How uvicorn is told to serve the app."""
     return uvicorn.Config(
         app,
         host=settings.http.host,
