@@ -1,0 +1,240 @@
+"""An id is a position, seen by a client: whatever is encoded is read back, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from eventstreams.errors import InvalidAssignment
+from eventstreams.model.event import Partition
+from eventstreams.model.position import (
+    EARLIEST,
+    LATEST,
+    Cursor,
+    Mark,
+    Position,
+    before_end,
+    parse_last_event_id,
+    topics_of,
+)
+from tests.strategies import documents, positions, timestamps_ms
+
+P = Partition("a", 0)
+
+
+def parse(document: Any) -> tuple[Mark | str, ...]:
+    return parse_last_event_id(json.dumps(document))
+
+
+def entry(**fields: Any) -> Mark | str:
+    [mark] = parse([{"topic": "a", "partition": 0, **fields}])
+    return mark
+
+
+@given(positions())
+def test_what_is_encoded_is_read_back(position: Position) -> None:
+    expected = zip(position.partitions, position.offsets, position.timestamps, strict=True)
+    assert parse_last_event_id(position.encode().decode()) == tuple(Mark(*e) for e in expected)
+
+
+@given(positions())
+def test_an_id_is_one_compact_line_of_ascii_in_the_upstream_shape(position: Position) -> None:
+    encoded = position.encode()
+    document = [
+        {"topic": p.topic, "partition": p.number, "offset": offset, "timestamp": stamp}
+        for p, offset, stamp in zip(
+            position.partitions, position.offsets, position.timestamps, strict=True
+        )
+    ]
+    assert encoded == json.dumps(document, separators=(",", ":")).encode("ascii")
+    assert not set(encoded) & set(b"\r\n\0")
+
+
+@given(positions(), st.data())
+def test_ids_of_a_cursor_are_those_of_its_position_after_any_walk(
+    position: Position, data: st.DataObject
+) -> None:
+    cursor = Cursor(position)
+    expected = position
+    for _ in range(data.draw(st.integers(1, 12))):
+        index = data.draw(st.integers(0, len(position.partitions) - 1))
+        ahead = expected.offsets[index] + data.draw(st.integers(0, 9))
+        partition = position.partitions[index]
+        if data.draw(st.booleans()):
+            stamp = data.draw(timestamps_ms)
+            position_id = cursor.pass_event(index, ahead, stamp)
+            expected = expected.at(partition, ahead + 1, stamp)
+            assert b"[%b]" % position_id == expected.encode()
+        else:
+            cursor.pass_hole(index, ahead)
+            expected = expected.at(partition, ahead, expected.timestamps[index])
+        assert cursor.offset(index) == expected.offsets[index]
+        assert cursor.position().encode() == expected.encode()
+    assert Cursor(cursor.position()).position().encode() == expected.encode()
+
+
+@given(positions(max_size=3), positions(max_size=3))
+def test_positions_are_equal_where_they_stand_at_the_same_offsets(a: Position, b: Position) -> None:
+    same = (a.partitions, a.offsets) == (b.partitions, b.offsets)
+    assert (a == b) is same
+    elsewhere_in_time = Position(a.partitions, a.offsets, tuple(t + 1 for t in a.timestamps))
+    assert elsewhere_in_time == a
+    assert hash(elsewhere_in_time) == hash(a)
+    assert a.at(a.partitions[0], a.offsets[0] + 1, 0) != a
+    assert a != "a"
+
+
+def test_a_position_moved_keeps_its_other_partitions() -> None:
+    parts = tuple(Partition("a", n) for n in range(3))
+    moved = Position(parts, (1, 2, 3), (10, 20, 30)).at(parts[1], 7, 70)
+    assert (moved.offsets, moved.timestamps) == ((1, 7, 3), (10, 70, 30))
+    assert repr(moved) == f"Position({moved.encode().decode()})"
+
+
+@pytest.mark.parametrize(
+    ("fields", "mark"),
+    [
+        ({"offset": 5}, Mark(P, 5, None)),
+        ({"offset": 0}, Mark(P, 0, None)),
+        ({"offset": 5, "timestamp": 77}, Mark(P, 5, 77)),
+        ({"offset": 5.0}, Mark(P, 5, None)),
+        ({"offset": 1e20}, Mark(P, 10**20, None)),
+        ({"timestamp": 77}, Mark(P, None, 77)),
+        ({"timestamp": 0}, Mark(P, None, 0)),
+        ({"timestamp": "2026-01-01T00:00:00Z"}, Mark(P, None, 1767225600000)),
+        ({"timestamp": "77"}, Mark(P, None, 77)),
+        ({"offset": None, "timestamp": 77}, Mark(P, None, 77)),
+        ({"offset": 5, "timestamp": None}, Mark(P, 5, None)),
+        ({"offset": -1}, Mark(P, LATEST, None)),
+        ({"offset": -1000}, Mark(P, LATEST, None)),
+        ({"offset": -1001}, Mark(P, LATEST, None)),
+        ({"offset": -2}, Mark(P, EARLIEST, None)),
+        ({"offset": -2003}, Mark(P, -2003, None)),
+        ({"timestamp": -1}, Mark(P, LATEST, None)),
+        ({"timestamp": -2}, Mark(P, EARLIEST, None)),
+        ({"offset": 5, "more": [1]}, Mark(P, 5, None)),
+    ],
+)
+def test_every_form_of_an_entry_is_taken(fields: dict[str, Any], mark: Mark) -> None:
+    assert entry(**fields) == mark
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ('"a"', ("a",)),
+        ('"a,b"', ("a", "b")),
+        ('["a","b"]', ("a", "b")),
+        ('["b",{"topic":"a","partition":0,"offset":3}]', ("b", Mark(P, 3, None))),
+        (
+            '[{"topic":"a","partition":1,"offset":3},{"topic":"a","partition":0,"timestamp":9}]',
+            (Mark(Partition("a", 1), 3, None), Mark(P, None, 9)),
+        ),
+    ],
+)
+def test_names_and_mixtures_are_taken_in_order(text: str, marks: tuple[Mark | str, ...]) -> None:
+    assert parse_last_event_id(text) == marks
+    assert sorted(topics_of(marks)) == sorted(m if isinstance(m, str) else "a" for m in marks)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "nonsense",
+        "null",
+        "5",
+        "[]",
+        "{}",
+        '""',
+        '"a,,b"',
+        '[""]',
+        "[null]",
+        "[[]]",
+        '["a","a"]',
+        '"a,a"',
+        '[{"partition":0,"offset":1}]',
+        '[{"topic":"","partition":0,"offset":1}]',
+        '[{"topic":5,"partition":0,"offset":1}]',
+        '[{"topic":"a","offset":1}]',
+        '[{"topic":"a","partition":"0","offset":1}]',
+        '[{"topic":"a","partition":true,"offset":1}]',
+        '[{"topic":"a","partition":0.5,"offset":1}]',
+        '[{"topic":"a","partition":0}]',
+        '[{"topic":"a","partition":0,"offset":null,"timestamp":null}]',
+        '[{"topic":"a","partition":0,"offset":"5"}]',
+        '[{"topic":"a","partition":0,"offset":1.5}]',
+        '[{"topic":"a","partition":0,"offset":false}]',
+        '[{"topic":"a","partition":0,"offset":-5}]',
+        '[{"topic":"a","partition":0,"offset":-1999}]',
+        '[{"topic":"a","partition":0,"timestamp":"soon"}]',
+        '[{"topic":"a","partition":0,"timestamp":[]}]',
+        '[{"topic":"a","partition":0,"offset":1},{"topic":"a","partition":0,"timestamp":1}]',
+    ],
+)
+def test_what_is_no_assignment_is_refused(text: str) -> None:
+    with pytest.raises(InvalidAssignment):
+        parse_last_event_id(text)
+
+
+@example("[" * 100_000)
+@example("9" * 5_000)
+@example('[{"topic":"a","partition":0,"offset":1e999}]')
+@example('[{"topic":"\\ud800","partition":0,"offset":1}]')
+@example("\ud800")
+@given(st.text() | documents.map(json.dumps))
+def test_garbage_is_never_more_than_an_invalid_assignment(text: str) -> None:
+    try:
+        marks = parse_last_event_id(text)
+    except InvalidAssignment as error:
+        json.dumps(error.body())
+    else:
+        assert marks
+
+
+near_entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "topic": st.sampled_from(["a", "b", "", 5, None]),
+        "partition": st.sampled_from([0, 1, 1.0, -1, "0", None, True, 1e300]),
+        "offset": st.sampled_from([0, 7, -1, -2, -3, -2001, 2**70, 1e300, "7", None, 0.5]),
+        "timestamp": st.sampled_from([0, 7, -1, -2, -9, 2**70, 1e300, "7", "x", "", None, {}]),
+    },
+)
+
+
+@given(st.lists(near_entries | st.sampled_from(["a", "b", ""]), max_size=3))
+def test_what_is_almost_an_assignment_is_read_soundly_or_refused(entries: list[Any]) -> None:
+    try:
+        marks = parse(entries)
+    except InvalidAssignment:
+        return
+    assert len(marks) == len(entries) == len(set(marks))
+    for mark in marks:
+        if not isinstance(mark, str):
+            assert type(mark.partition.number) is int
+            assert {type(mark.offset), type(mark.timestamp_ms)} <= {int, type(None)}
+            assert mark.offset is not None or mark.timestamp_ms is not None
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_the_last_n_events_are_counted_from_the_end(n: int, other: int) -> None:
+    assume(n != other)
+    assert before_end(-2000 - n) == n
+    assert before_end(-2000 - other) != n
+    for offset in (*range(-5, 5), -1000, -1001, -1999, other):
+        assert before_end(offset) is None
+
+
+def test_the_refusal_says_what_it_could_not_read() -> None:
+    with pytest.raises(InvalidAssignment) as refused:
+        parse_last_event_id("{")
+    assert refused.value.body()["last_event_id"] == "{"
+    with pytest.raises(InvalidAssignment) as refused:
+        parse_last_event_id("[{}]")
+    assert refused.value.body()["assignments"] == [{}]

@@ -1,0 +1,190 @@
+"""The catalogue: what may be read, and by which names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from eventstreams.errors import ConfigError, UnknownStream
+from eventstreams.model.stream import Catalogue, load_catalogue
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "streams.yaml"
+
+
+def load(path: Path, text: str) -> Catalogue:
+    path.write_text(text)
+    return load_catalogue(path)
+
+
+def problems(path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        load(path, text)
+    found = refused.value.problems
+    assert all(problem.startswith(f"{path}: ") for problem in found)
+    return [problem.removeprefix(f"{path}: ") for problem in found]
+
+
+def test_a_stream_is_its_topics_in_their_order(path: Path) -> None:
+    catalogue = load(path, "edits: {topics: [b.edits, a.edits, b.edits]}")
+    assert catalogue.get("edits").topics == ("b.edits", "a.edits")
+    assert catalogue.topics == {"a.edits", "b.edits"}
+
+
+def test_without_topics_they_are_made_of_prefixes_and_the_name(path: Path) -> None:
+    catalogue = load(path, "edits: {topic_prefixes: [eqiad., codfw.]}\nplain:")
+    assert catalogue.get("edits").topics == ("eqiad.edits", "codfw.edits")
+    assert catalogue.get("plain").topics == ("plain",)
+
+
+def test_topics_win_over_prefixes(path: Path) -> None:
+    assert load(path, "e: {topics: [t], topic_prefixes: [a.]}").get("e").topics == ("t",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "e: {topics: [t]}",
+        "streams: {e: {topics: [t]}}",
+        "streams: {e: {stream: e, topics: [t]}}",
+        "[{stream: e, topics: [t]}]",
+        "streams: [{stream: e, topics: [t]}]",
+        "streams: {e: }\ndefaults: {topics: [t]}",
+    ],
+)
+def test_every_form_of_the_file_is_read(path: Path, text: str) -> None:
+    assert load(path, text).get("e").topics == ("t",)
+
+
+def test_defaults_are_merged_deep_and_lists_are_replaced(path: Path) -> None:
+    catalogue = load(
+        path,
+        """
+        defaults: {topic_prefixes: [a., b.], schema_title: s, producers: {x: {y: 1}}}
+        streams:
+          one:
+          two: {topic_prefixes: [c.], producers: {x: {z: 2}}, description: d}
+        """,
+    )
+    one, two = catalogue.get("one"), catalogue.get("two")
+    assert (one.topics, one.schema_title) == (("a.one", "b.one"), "s")
+    assert (two.topics, two.schema_title, two.description) == (("c.two",), "s", "d")
+
+
+def test_aliases_name_the_same_stream(path: Path) -> None:
+    catalogue = load(path, "edits: {topics: [t], stream_aliases: [rc, recentchange]}\nb:")
+    assert catalogue.get("rc") is catalogue.get("edits")
+    assert catalogue.names == ["b", "edits", "rc", "recentchange"]
+    assert list(catalogue.streams) == ["edits", "b"]
+    assert catalogue.resolve(["rc", "edits", "recentchange"]).topics == ("t",)
+
+
+def test_topics_allowed_may_be_resumed_but_are_not_read_by_default(path: Path) -> None:
+    catalogue = load(path, "e: {topics: [eqiad.e], topics_allowed: [codfw.e]}")
+    selection = catalogue.resolve(["e"])
+    assert selection.topics == ("eqiad.e",)
+    assert selection.allowed == {"eqiad.e", "codfw.e"}
+    assert catalogue.topics == {"eqiad.e", "codfw.e"}
+
+
+def test_streams_are_resolved_in_order_each_topic_once(path: Path) -> None:
+    catalogue = load(path, "a: {topics: [x, y]}\nb: {topics: [y, z]}\nc: {topics: [w]}")
+    assert catalogue.resolve(["b", "a"]).topics == ("y", "z", "x")
+    assert catalogue.resolve(["b", "a"]).allowed == {"x", "y", "z"}
+
+
+def test_only_the_names_that_are_unknown_are_told(path: Path) -> None:
+    catalogue = load(path, "a:")
+    with pytest.raises(UnknownStream) as refused:
+        catalogue.resolve(["no", "a", ""])
+    assert refused.value.names == ["no", ""]
+
+
+def test_streams_named_by_a_regular_expression_are_kept_out(path: Path) -> None:
+    catalogue = load(path, "a:\n/^mediawiki\\.job\\..+/: {topics: ['/x/']}")
+    assert catalogue.names == ["a"]
+    assert catalogue.topics == {"a"}
+
+
+def test_every_problem_is_told_at_once_with_its_path(path: Path) -> None:
+    found = problems(
+        path,
+        """
+        more: 1
+        streams:
+          a: {topics: []}
+          b: {topics: ["x y"]}
+          "c d": {topics: [t]}
+          e: {topic: t}
+          f: {topics: 5}
+          g: {stream: h}
+          i: {topics: [".."]}
+          j: {topics: [t], stream_aliases: [k, "l m"]}
+          n: {topics: [t], topics_allowed: ["o p"]}
+        """,
+    )
+    paths = [re.split(r"[: ]", problem)[0] for problem in found]
+    assert paths == [
+        "more",
+        "streams.a.topics",
+        "streams.b",
+        "streams.c",
+        "streams.e",
+        "streams.f",
+        "streams.g.stream",
+        "streams.i",
+        "streams.j",
+        "streams.n",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("a: {stream_aliases: [b]}\nb:", ["streams.a.stream_aliases: b already names b"]),
+        (
+            "a: {stream_aliases: [c]}\nb: {stream_aliases: [c]}",
+            ["streams.b.stream_aliases: c already names a"],
+        ),
+        ("a: {stream_aliases: [a]}", ["streams.a.stream_aliases: a already names a"]),
+        ("[{stream: a}, {stream: a}]", ["streams.a: named twice"]),
+        ("[{topics: [t]}]", ["streams[0]: "]),
+        ("streams: 5", ["streams: "]),
+        ("5", ["streams: "]),
+        ("", ["streams: "]),
+        ("{}", ["streams: names no stream"]),
+        ("/x/: {topics: [t]}", ["streams: names no stream"]),
+        ("streams: {a: }\ndefaults: []", []),
+        ("streams: {a: }\ndefaults: [1]", ["defaults: "]),
+    ],
+)
+def test_what_contradicts_itself_is_told(path: Path, text: str, begins: list[str]) -> None:
+    if not begins:
+        load(path, text)
+        return
+    found = problems(path, text)
+    assert len(found) == len(begins)
+    assert all(one.startswith(begin) for one, begin in zip(found, begins, strict=True))
+
+
+@pytest.mark.parametrize("name", ["a" * 249, "A-b_c.d0"])
+def test_names_may_be_what_topics_may_be(path: Path, name: str) -> None:
+    assert load(path, f"{name}:").names == [name]
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "a,b", "a/b", "ä", "a\n"])
+def test_names_that_no_topic_may_have_are_refused(path: Path, name: str) -> None:
+    assert problems(path, f"{name!r}: {{topics: [t]}}".replace("'", '"'))
+
+
+def test_a_file_that_is_not_yaml_is_told_with_its_line(path: Path) -> None:
+    path.write_text("a: [\n")
+    with pytest.raises(ConfigError) as refused:
+        load_catalogue(path)
+    assert re.match(rf"{re.escape(str(path))}:2:1: not YAML", refused.value.problems[0])
+    with pytest.raises(ConfigError):
+        load_catalogue(path.with_name("missing"))
