@@ -171,6 +171,14 @@ class Hub:
         finally:
             self._metrics.catching_up.dec()
 
+    async def prepare(self, want: Want, position: Position, ends: tuple[int, ...]) -> None:
+        """Has the chunk after the present one made ready, if there is a turn to spare."""
+        if position.offsets == ends or self._slots.locked():
+            return
+        with contextlib.suppress(LogError):  # it is met again, and told, when it is needed
+            async with self._slots:
+                await self._chunk(want, position, ends)
+
     async def resume(self, mark: Mark) -> Resumed:
         """Where to read on from a client's mark, in its turn. Raises LogError."""
         if self.resumer.is_near(mark):

@@ -203,15 +203,20 @@ class Subscription:
             self._end = self._end or End(Reason.LOG_ERROR, error)
             return
         if chunk.body:
-            if not await self.write(chunk.body):
+            if not await self.write(chunk.body, ahead=(chunk.position, ends)):
                 return
             self._hub.count_out(chunk.events, 1)
         self.position = chunk.position
         if chunk.position.offsets != ends:
             await asyncio.sleep(0)
 
-    async def write(self, body: bytes) -> bool:
-        """Sends; False where the stream has ended instead."""
+    async def write(
+        self, body: bytes, ahead: tuple[Position, tuple[int, ...]] | None = None
+    ) -> bool:
+        """Sends; False where the stream has ended instead.
+
+        `ahead` says from where to where the next chunk can be made ready while the socket is full.
+        """
         sending = self.send({"type": "http.response.body", "body": body, "more_body": True})
         try:
             waiting_for = sending.send(None)
@@ -220,12 +225,19 @@ class Subscription:
         except Exception as error:
             self._end = self._end or End(Reason.DISCONNECTED, error)
             return False
-        return await self._finish(sending, waiting_for) and not self._gone()
+        return await self._finish(sending, waiting_for, ahead) and not self._gone()
 
-    async def _finish(self, sending: Coroutine[Any, Any, None], waiting_for: Any) -> bool:
+    async def _finish(
+        self,
+        sending: Coroutine[Any, Any, None],
+        waiting_for: Any,
+        ahead: tuple[Position, tuple[int, ...]] | None = None,
+    ) -> bool:
         """Carries a suspended send to its end, as long as the client takes bytes at all."""
         stall_timeout_s = self._hub.settings.stall_timeout_s
         try:
+            if ahead is not None:
+                await self._hub.prepare(self.want, *ahead)
             while True:
                 unsent = self.connection.unsent() if self.connection else 0
                 if waiting_for is None:  # a bare yield: the server only gave the loop a turn

@@ -74,7 +74,7 @@ def _insert_place(document: Any, event: Event) -> bool:
     fields = cast("dict[str, Any]", document)
     meta = fields.get("meta")
     if meta is None:
-        meta = fields["meta"] = dict[str, Any]()
+        fields["meta"] = meta = {}
     elif not isinstance(meta, dict):
         return False
     topic, number = event.partition
@@ -87,7 +87,7 @@ def _insert_place(document: Any, event: Event) -> bool:
 
 
 def _escape_line_ends(data: bytes) -> bytes:
-    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+    if b"\xe2" in data or b"\xc2" in data:  # one byte is found many times faster than three
         for raw, escaped in _LINE_ENDS:
             data = data.replace(raw, escaped)
     return data
