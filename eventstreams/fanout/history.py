@@ -39,6 +39,7 @@ class History:
     def __init__(self, *, log: Log, block_bytes: int, bytes_max: int, metrics: Metrics) -> None:
         self._log = log
         self._block_bytes = block_bytes
+        self._shared_bytes = bytes_max // 4
         self._bytes_max = bytes_max
         self._metrics = metrics
         self._bytes = 0
@@ -53,10 +54,12 @@ class History:
             return None
         return Run(block.frames[bisect_left(block.frames, offset, key=_offset) :], block.next)
 
-    async def load(self, partition: Partition, offset: int) -> Run:
+    async def load(self, partition: Partition, offset: int, beside: int = 1) -> Run:
         """Reads on from `offset`, unless somebody else just did. Raises LogError.
 
-        A run that has no frames and whose `next` is `offset` means the end of the log.
+        `beside` is how many partitions the caller needs blocks of at once: with many, blocks are
+        smaller, so that they do not drive each other out. A run that has no frames and whose
+        `next` is `offset` means the end of the log.
         """
         lock = self._reading.setdefault(partition, asyncio.Lock())
         async with lock:
@@ -64,7 +67,9 @@ class History:
             self._metrics.history_reads.labels("shared" if held else "log").inc()
             if held is not None:
                 return held
-            await self._read(partition, offset)
+            await self._read(
+                partition, offset, min(self._block_bytes, self._shared_bytes // beside)
+            )
         return self.cached(partition, offset) or Run([], offset)
 
     async def timestamp_before(self, partition: Partition, offset: int) -> int | None:
@@ -83,18 +88,18 @@ class History:
         for start in self._starts.pop(partition, []):
             self._bytes -= self._blocks.pop((partition, start)).bytes
 
-    async def _read(self, partition: Partition, offset: int) -> None:
+    async def _read(self, partition: Partition, offset: int, max_bytes: int) -> None:
         start = max(offset - offset % _ALIGN, self._held_before(partition, offset))
         found = None
         if start < offset:
             try:
-                found = await self._log.read(partition, start, self._block_bytes)
+                found = await self._log.read(partition, start, max_bytes)
             except OffsetOutOfRange:
                 found = None  # the aligned start is no longer kept; the offset itself may be
         if found is not None:
             self._keep(start, found)
         if found is None or found.next <= offset:
-            self._keep(offset, await self._log.read(partition, offset, self._block_bytes))
+            self._keep(offset, await self._log.read(partition, offset, max_bytes))
 
     def _held_before(self, partition: Partition, offset: int) -> int:
         """Where the block below `offset` ends, so that nothing is read twice."""
@@ -126,7 +131,7 @@ class History:
         if end <= start:
             return
         frames = [Frame(event) for event in events]
-        block = Block(start, frames, end, 256 + sum(frame.size + 200 for frame in frames))
+        block = Block(start, frames, end, 256 + sum(frame.size for frame in frames))
         insort(starts, start)
         self._blocks[partition, start] = block
         self._bytes += block.bytes

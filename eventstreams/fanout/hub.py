@@ -394,7 +394,7 @@ class Hub:
             if offset >= ends[i]:
                 continue
             run = self.tails.since(partition, offset) or self.history.cached(partition, offset)
-            runs[i] = run = run or await self.history.load(partition, offset)
+            runs[i] = run = run or await self.history.load(partition, offset, len(ends))
             if run.next == offset:
                 raise LogUnavailable(f"{partition.topic}/{partition.number} ended at {offset}")
         chunk = render(want, position, runs, ends, self.settings.batch_bytes_max)

@@ -69,9 +69,7 @@ class Resumer:
     def is_near(self, mark: Mark) -> bool:
         """Whether the tail alone knows the answer."""
         tail = self._tails[mark.partition]
-        return mark.offset == LATEST or (
-            mark.offset is not None and tail.floor < mark.offset <= tail.next
-        )
+        return mark.offset is not None and (mark.offset == LATEST or tail.knows(mark.offset))
 
     async def resume(self, mark: Mark) -> Resumed:
         """The partition must have a tail."""
@@ -105,11 +103,11 @@ class Resumer:
     ) -> Resumed:
         tail = self._tails[partition]
         before: int | None = None
-        if tail.floor < offset <= tail.next:
+        if tail.knows(offset):
             before = tail.timestamp_before(offset)
         elif offset > tail.next and offset > (bounds := await self._bounds(partition)).end:
             return await self._beyond(partition, offset, timestamp_ms, bounds)
-        elif offset > 0 and offset != tail.floor == tail.next:
+        elif offset > 0:
             try:
                 before = await self._history.timestamp_before(partition, offset)
             except OffsetOutOfRange:

@@ -51,6 +51,10 @@ class Tail:
             self.timestamp_ms = frames[-1].timestamp_ms
             self._known = True
 
+    def knows(self, offset: int) -> bool:
+        """Whether it can say what comes before `offset`."""
+        return self.floor < offset <= self.next or offset == self.next
+
     def timestamp_before(self, offset: int) -> int | None:
         """Time in ms of the record before `offset`, where the tail knows it."""
         if offset == self.next:

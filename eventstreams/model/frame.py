@@ -21,6 +21,8 @@ _LINE_ENDS = (
     (b"\xc2\x85", b"\\u0085"),
 )
 
+_OVERHEAD_BYTES = 256
+
 
 class Frame:
     """One event of a partition. `data` is made on first use and kept in place of the raw record."""
@@ -31,8 +33,8 @@ class Frame:
         self.partition = event.partition
         self.offset = event.offset
         self.timestamp_ms = event.timestamp_ms
-        self.size = len(event.value or b"")
-        """Bytes of the record's value, the unit in which memory is bounded."""
+        self.size = len(event.value or b"") + _OVERHEAD_BYTES
+        """About the memory it takes, in bytes; what bounds are kept in."""
         self._event: Event | None = event
         self._data: bytes | None = None
 

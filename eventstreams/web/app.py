@@ -20,6 +20,7 @@ from eventstreams.web import describe
 from eventstreams.web.answers import Headers, answer, not_found
 from eventstreams.web.health import Health
 from eventstreams.web.request import PREFIX
+from eventstreams.web.selftest import selftest
 
 
 class App:
@@ -130,6 +131,7 @@ def _routes(
     return [
         Route("/", root),
         Route("/v2/streams", get_streams),
+        Route("/v2/selftest", selftest),
         Route("/_info", get_info),
         Route("/_info/", get_info),
         Route("/_info/home", home, methods=methods),

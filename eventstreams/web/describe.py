@@ -69,6 +69,19 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             },
         }
     }
+    paths["/v2/selftest"] = {
+        "get": {
+            "tags": ["Service"],
+            "summary": "Ten events, a fifth of a second apart: shows whether a proxy buffers",
+            "x-monitor": False,
+            "responses": {
+                "200": {
+                    "description": "A stream that ends by itself",
+                    "content": {"text/event-stream": _content({"type": "string"})},
+                }
+            },
+        }
+    }
     return {
         "openapi": "3.0.0",
         "info": {
