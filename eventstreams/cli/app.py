@@ -15,6 +15,7 @@ from eventstreams.errors import ConfigError, EventStreamsError
 
 _MODULES = {
     "serve": "serve",
+    "tail": "tail",
     "produce": "produce",
     "import": "import_",
     "check": "check",

@@ -1,0 +1,90 @@
+"""How `tail` writes: readable lines or NDJSON, straight to the file descriptor.
+
+Nothing is buffered here: when `write` returns, the line is out, and its id may be remembered. A
+signal ends a write only while the reader on the other side takes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from typing import Any, cast
+
+import orjson
+
+_PIECE_BYTES = select.PIPE_BUF
+"""A pipe that can be written to takes at least this much without waiting."""
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Would move the cursor, colour the terminal or turn the text around."""
+
+
+class Output:
+    """Standard output, or any other file descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.is_waiting = False
+        """Whether the reader on the other side keeps us waiting right now."""
+
+    def write(self, line: bytes) -> None:
+        """Writes all of it and a line end. Raises BrokenPipeError when nobody reads any more."""
+        rest = memoryview(line + b"\n")
+        while rest:
+            self._wait_for_room()
+            rest = rest[os.write(self._fd, rest[:_PIECE_BYTES]) :]
+
+    def _wait_for_room(self) -> None:
+        if select.select([], [self._fd], [], 0)[1]:
+            return
+        self.is_waiting = True
+        try:
+            select.select([], [self._fd], [])
+        finally:
+            self.is_waiting = False
+
+
+def as_json(data: str) -> bytes:
+    """The event on one line, as it came; a line end between its tokens becomes a space."""
+    return data.replace("\n", " ").encode("utf-8", "backslashreplace")
+
+
+def as_text(data: str) -> bytes:
+    """A line for people: time (UTC), wiki, type, user and title of a recent change; of any other
+    event its JSON. Characters that a terminal would act on are replaced."""
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _safe(data)
+    fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    return _safe(_recent_change(fields) or orjson.dumps(document).decode())
+
+
+def _recent_change(fields: dict[str, Any]) -> str | None:
+    named = [fields.get(name) for name in ("wiki", "type", "user", "title")]
+    if not all(isinstance(value, str) for value in named):
+        return None
+    wiki, kind, user, title = cast("list[str]", named)
+    bot = " (bot)" if fields.get("bot") is True else ""
+    return f"{_time(fields)}  {wiki:<8}  {kind:<10}  {user + bot:<24}  {title}{_growth(fields)}"
+
+
+def _time(fields: dict[str, Any]) -> str:
+    meta = fields.get("meta")
+    moment = cast("dict[str, Any]", meta).get("dt") if isinstance(meta, dict) else None
+    text = moment if isinstance(moment, str) else ""
+    return text[:19].replace("T", " ").ljust(19)
+
+
+def _growth(fields: dict[str, Any]) -> str:
+    length = fields.get("length")
+    if not isinstance(length, dict):
+        return ""
+    old, new = (cast("dict[str, Any]", length).get(key) for key in ("old", "new"))
+    if not isinstance(new, int) or not isinstance(old, int | None):
+        return ""
+    return f"  ({new - (old or 0):+,})"
+
+
+def _safe(text: str) -> bytes:
+    return _UNSAFE.sub("\ufffd", text).encode("utf-8", "backslashreplace")
