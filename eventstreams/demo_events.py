@@ -56,6 +56,7 @@ class RecentChanges:
 
     _PAGES_PER_WIKI = 300
     """Pages that are edited again and again; older ones are forgotten, so memory is bounded."""
+    _PAGES_AT_START = 60
 
     def __init__(self, *, stream: str, seed: int | None = None) -> None:
         self._random = random.Random(seed)  # noqa: S311 - plausible, not secret
@@ -64,6 +65,9 @@ class RecentChanges:
         self._rcid = 1_700_000_000
         self._log_id = 150_000_000
         self._pages: dict[str, list[_Page]] = {language: [] for language in _WIKIS}
+        for language, pages in self._pages.items():
+            for _ in range(self._PAGES_AT_START):
+                pages.append(self._make_page(language))
 
     def event(self, now_ms: int) -> Document:
         """The next event, as of this time."""
@@ -116,12 +120,7 @@ class RecentChanges:
         }
 
     def _edit(self, language: str) -> Document:
-        pages = self._pages[language]
-        if not pages:
-            return self._edit_of(language, self._make_page(language))
-        return self._edit_of(language, self._random.choice(pages))
-
-    def _edit_of(self, language: str, page: _Page) -> Document:
+        page = self._random.choice(self._pages[language])
         length = max(0, page.length + round(self._random.gauss(40, 400)))
         edited = page._replace(revision=self._next_revision(), length=length)
         self._keep(language, edited, page)
