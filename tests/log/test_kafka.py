@@ -98,6 +98,17 @@ async def test_records_larger_than_a_fetch_are_read_from_every_partition(kafka: 
         assert [event.offset for event in events if event.partition == partition] == [0, 1, 2]
 
 
+async def test_a_busy_partition_does_not_hold_back_another_s_large_record(kafka: str) -> None:
+    topic = await topic_with(kafka, 2)
+    busy, other = Partition(topic, 0), Partition(topic, 1)
+    async with opened(kafka, fetch_bytes_max=4096) as log:
+        await log.append([Record(topic, b"y" * 50_000, partition=1)])
+        for _ in range(40):
+            await log.append([Record(topic, b"x" * 3000, partition=0)])
+        events = await follow_until(log.follow({busy: 0, other: 0}), 41)
+    assert [event.partition for event in events].index(other) < 5
+
+
 # Transactions
 
 
@@ -388,6 +399,30 @@ async def test_an_append_of_several_batches_keeps_its_order(kafka: str, log: Kaf
     placed = await log.append([Record(topic, value) for value in written])
     assert [each.offset for each in placed] == list(range(30))
     assert values(await read_all(log, Partition(topic, 0))) == written
+
+
+# Following
+
+
+async def test_an_answer_to_a_fetch_from_before_the_move_is_not_taken(
+    kafka: str, log: KafkaLog
+) -> None:
+    topic = await topic_with(kafka)
+    partition = Partition(topic, 0)
+    await log.append([Record(topic, b"%d" % n) for n in range(10)])
+    follower = log.follow({partition: 0})
+    assert len(await follow_until(follower, 10)) == 10  # and the next fetch is under way
+    follower.assign({partition: 3})
+    await log.append([Record(topic, b"10")])
+    assert offsets(await follow_until(follower, 8)) == list(range(3, 11))
+
+
+async def test_a_connection_that_died_unnoticed_is_replaced(kafka: str, log: KafkaLog) -> None:
+    topic = await topic_with(kafka)
+    for _ in range(3):
+        for connection in log._brokers._connections.values():
+            connection._writer.transport.abort()
+        assert await log.partitions([topic]) == {topic: (Partition(topic, 0),)}
 
 
 # Waiting
