@@ -1,0 +1,56 @@
+"""The events of all benches: recent changes of 1 KiB whose data begins with time and number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import orjson
+
+from eventstreams.demo_events import RecentChanges
+from eventstreams.fanout.chunk import render
+from eventstreams.fanout.tail import Run
+from eventstreams.fanout.want import Format, Want
+from eventstreams.model.event import Event, Partition, Record
+from eventstreams.model.frame import Frame
+from eventstreams.model.position import Position
+
+TOPIC = "eqiad.mediawiki.recentchange"
+STREAM = "mediawiki.recentchange"
+EVENT_BYTES = 1024
+FIRST_SEQ = 1_000_000
+"""Numbers have seven digits from here on, so that all events have one size."""
+
+_HEAD = b'{"ts":%d,"seq":%d,'
+
+
+def _rest() -> bytes:
+    """A recent change without its brace, its comment as long as makes the event EVENT_BYTES."""
+    change = RecentChanges(stream=STREAM, seed=1).event(1_700_000_000_000)
+    change["comment"] = change["parsedcomment"] = ""
+    missing = EVENT_BYTES - len(_HEAD % (10**18, FIRST_SEQ)) - len(orjson.dumps(change)[1:])
+    assert missing > 0
+    change["comment"] = "x" * missing
+    return orjson.dumps(change)[1:]
+
+
+_REST = _rest()
+
+
+def value(seq: int) -> bytes:
+    """An event made now."""
+    return _HEAD % (time.time_ns(), seq) + _REST
+
+
+def records(seqs: Iterable[int], topic: str = TOPIC) -> list[Record]:
+    return [Record(topic, value(seq)) for seq in seqs]
+
+
+def frame_bytes() -> int:
+    """The size of the gateway's own frame for one of these events, on a stream of one topic."""
+    partition, offset, now_ms = Partition(TOPIC, 0), 5000, time.time_ns() // 1_000_000
+    frame = Frame(Event(partition, offset, now_ms, value(FIRST_SEQ)))
+    want = Want((partition,), frozenset({TOPIC}), Format.SSE)
+    position = Position((partition,), (offset,), (now_ms,))
+    chunk = render(want, position, {0: Run([frame], offset + 1)}, (offset + 1,), 1 << 20)
+    return len(chunk.body)

@@ -1,0 +1,77 @@
+"""What a bench finds out: figures, each with its aim, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+HEADINGS = ("Figure", "Median", "Min to max", "Runs", "Aim", "Met")
+
+
+class Aim(NamedTuple):
+    limit: float
+    at_least: bool = False
+
+
+def at_most(limit: float) -> Aim:
+    return Aim(limit)
+
+
+def at_least(limit: float) -> Aim:
+    return Aim(limit, at_least=True)
+
+
+class Figure(NamedTuple):
+    """One thing measured in one or several runs; the median is what counts."""
+
+    name: str
+    values: Sequence[float]
+    unit: str = ""
+    aim: Aim | None = None
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.aim is None:
+            return None
+        found = median(self.values)
+        return found >= self.aim.limit if self.aim.at_least else found <= self.aim.limit
+
+    def row(self) -> tuple[str, ...]:
+        met = {None: "", True: "yes", False: "**no**"}[self.is_met]
+        aim = ""
+        if self.aim is not None:
+            sign = ">=" if self.aim.at_least else "<="
+            aim = f"{sign} {self._text(self.aim.limit)}"
+        spread = ""
+        if len(self.values) > 1:
+            spread = f"{_number(min(self.values))} to {_number(max(self.values))}"
+        return (
+            self.name,
+            self._text(median(self.values)),
+            spread,
+            str(len(self.values)),
+            aim,
+            met,
+        )
+
+    def _text(self, value: float) -> str:
+        return f"{_number(value)} {self.unit}".rstrip()
+
+
+def _number(value: float) -> str:
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """In Markdown, aligned so that it reads well on a terminal too."""
+    rows = [HEADINGS, *(figure.row() for figure in figures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""A gateway in a process of its own, as `eventstreams serve` runs it, that can feed itself.
+
+Its argument: {"settings": {...}, "streams": {name: [topic, ...]}, "feed": events a second or 0}.
+It prints {"port"} when it serves, and for each line on its standard input a report of what it
+holds: tasks, streams, leases, open files, memory, and its metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+import uvloop
+
+from bench import child, events, pace
+from bench.machine import memory_kib
+from eventstreams import gateway, server
+from eventstreams.fanout.hub import Hub
+from eventstreams.log.base import Log
+from eventstreams.log.memory import MemoryLog
+from eventstreams.logs import log_to_stderr
+from eventstreams.metrics import Metrics
+from eventstreams.model.event import Partition
+from eventstreams.model.stream import Catalogue, Stream
+from eventstreams.settings import Settings
+from eventstreams.tasks import background
+from eventstreams.web.limits import Limits
+from eventstreams.workers import listener
+
+_KEPT = 10_000
+"""Events that the log in memory keeps; a bench's memory is that of its clients."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    settings: Settings
+    streams: dict[str, list[str]]
+    feed: float = 0.0
+
+
+def main() -> None:
+    plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    log_to_stderr("info")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(plan))
+
+
+async def _serve(plan: Plan) -> None:
+    settings = plan.settings
+    streams = {
+        name: Stream(name, tuple(topics), frozenset(topics), (), None, None)
+        for name, topics in plan.streams.items()
+    }
+    protocol = server.protocol_class(server.raise_file_limit(settings.limits), settings.fanout)
+    http = settings.http
+    sock = listener(http.host, http.port, http.backlog)
+    async with gateway.running(settings, Catalogue(streams)) as running:
+        config = server.uvicorn_config(settings, running.app, protocol)
+        serving = server.Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
+        beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
+        if plan.feed:
+            beside.append(_feed(running.log, plan.feed))
+        async with background(*beside):
+            await running.hub.wait_until_well()
+            child.say({"port": sock.getsockname()[1]})
+            await serving.serve([sock])
+
+
+async def _feed(log: Log, rate: float) -> None:
+    def trim(seq: int) -> None:
+        if isinstance(log, MemoryLog) and seq % _KEPT == 0:
+            end = seq - events.FIRST_SEQ
+            log.forget_before(Partition(events.TOPIC, 0), end - _KEPT)
+
+    await pace.feed(log, rate, appended=trim)
+
+
+async def _answer(hub: Hub, metrics: Metrics, serving: server.Server) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.readline():
+        child.say(_report(hub, metrics))
+    serving.should_exit = serving.force_exit = True
+
+
+def _report(hub: Hub, metrics: Metrics) -> dict[str, Any]:
+    gc.collect()
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "streams": len(hub.subscriptions),
+        "leases": sum(each.held for each in gc.get_objects() if isinstance(each, Limits)),
+        "files": len(os.listdir("/proc/self/fd")),
+        "memory_kib": memory_kib(os.getpid()),
+        "metrics": {
+            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+            for family in metrics.registry.collect()
+            for sample in family.samples
+            if not sample.name.endswith(("_created", "_bucket"))
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()

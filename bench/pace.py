@@ -1,0 +1,33 @@
+"""Appends events at a steady rate, each due at its own time whatever an append takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from bench import events
+from eventstreams.log.base import Log
+
+
+async def feed(
+    log: Log,
+    rate: float,
+    seq: int = events.FIRST_SEQ,
+    topic: str = events.TOPIC,
+    appended: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Runs until cancelled; `appended` hears the number of each event."""
+    due = time.monotonic()
+    while True:
+        due += 1 / rate
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await log.append(events.records([seq], topic))
+        appended(seq)
+        seq += 1
+
+
+async def fill(log: Log, count: int, seq: int, topic: str) -> None:
+    """Appends that many as fast as it goes."""
+    for first in range(seq, seq + count, 1000):
+        await log.append(events.records(range(first, min(first + 1000, seq + count)), topic))
