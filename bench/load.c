@@ -1,6 +1,7 @@
 /* The load: many Server-Sent Events clients in one process, cheap enough to share the machine.
 
-   load --port N --path PATH --clients N [options]; prints one JSON object at its end.
+   load --port N --path PATH --clients N [options]; prints one JSON object at its end,
+   which SIGTERM brings on.
 
    Every byte is read as a client would read it: HTTP chunks, lines, frames. An event counts when
    its blank line has come; its `"seq":` must follow the client's last one (else events are missing
@@ -90,6 +91,7 @@ static double began_s;
 static int64_t newest_seq = -1;
 static float samples[SAMPLES_MAX];
 static int sample_count;
+static volatile sig_atomic_t told_to_end;
 
 static double now_s(void) {
   struct timespec now;
@@ -544,6 +546,11 @@ static void run_until(double end_s) {
     turn();
 }
 
+static void on_signal(int number) {
+  (void)number;
+  told_to_end = 1;
+}
+
 static void measure(void) {
   long memory_before_kib = memory_kib();
   began_s = now_s();
@@ -555,7 +562,7 @@ static void measure(void) {
     clients[i].events = 0;
   int64_t newest_before = newest_seq;
   double cpu_before_s = cpu_s(), own_before_s = own_cpu_s(), start_s = now_s();
-  while (now_s() < start_s + set.seconds && !(set.until_seq >= 0 && all_there()))
+  while (!told_to_end && now_s() < start_s + set.seconds && !(set.until_seq >= 0 && all_there()))
     turn();
   double took_s = now_s() - start_s, cpu_used_s = cpu_s() - cpu_before_s;
   double own_s = own_cpu_s() - own_before_s;
@@ -640,6 +647,7 @@ static void read_options(int count, char **words) {
 int main(int count, char **words) {
   prctl(PR_SET_PDEATHSIG, SIGKILL); /* never outlives who started it */
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGTERM, on_signal);
   struct rlimit files;
   getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = files.rlim_max;
