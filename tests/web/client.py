@@ -1,0 +1,210 @@
+"""A client that sees what goes over the wire: exact bytes, and where the HTTP chunks end.
+
+Nothing here is lenient: a frame with another layout than ours, or a line torn over two chunks,
+fails the test. Every wait is bounded by PATIENCE_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+PATIENCE_S = 30.0
+_FRAME = re.compile(rb"event: ([^\n]*)\ndata: ([^\n]*)\nid: ([^\n]*)\n\n")
+_COMMENT = re.compile(rb":[^\n]*\n")
+
+
+class Torn(Exception):
+    """The response ended without its last chunk."""
+
+
+class Head(NamedTuple):
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    """Names in lower case."""
+
+    def get(self, name: str) -> str | None:
+        found = [value for key, value in self.headers if key == name]
+        assert len(found) < 2, f"{name} stands {len(found)} times"
+        return found[0] if found else None
+
+
+class Answer(NamedTuple):
+    head: Head
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Frame(NamedTuple):
+    event: str
+    data: str
+    id: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.data)
+
+    @property
+    def position(self) -> dict[tuple[str, int], int]:
+        """The next offset of each partition."""
+        return {(e["topic"], e["partition"]): e["offset"] for e in json.loads(self.id)}
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        meta = self.document["meta"]
+        return meta["topic"], meta["partition"], meta["offset"]
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    async def send(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        lines = [f"{method} {target} HTTP/1.1", "Host: gateway"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode())
+        await self.writer.drain()
+
+    async def head(self) -> Head:
+        async with asyncio.timeout(PATIENCE_S):
+            text = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = text.removesuffix("\r\n\r\n").split("\r\n")
+        _, status, reason = first.split(" ", 2)
+        fields = [line.split(": ", 1) for line in lines]
+        return Head(int(status), reason, [(name.lower(), value) for name, value in fields])
+
+    async def chunk(self) -> bytes | None:
+        """The next HTTP chunk; None where the response ends properly. Raises Torn."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                size = int(await self._reader.readuntil(b"\r\n"), 16)
+                body = await self._reader.readexactly(size + 2)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise Torn(repr(error)) from error
+        assert body.endswith(b"\r\n")
+        return body[:-2] if size else None
+
+    def pause(self) -> None:
+        """Takes nothing more from its socket."""
+        self.writer.transport.pause_reading()
+
+    def resume(self) -> None:
+        self.writer.transport.resume_reading()
+
+    async def some(self, bytes_max: int) -> bytes:
+        """Whatever has arrived, framing included; empty at the end of the connection."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.read(bytes_max)
+
+    async def body(self, head: Head) -> bytes:
+        """The whole of a body of known length."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.readexactly(int(head.get("content-length") or "0"))
+
+
+class Stream:
+    """A response that goes on."""
+
+    def __init__(self, client: Client, head: Head) -> None:
+        self.client = client
+        self.head = head
+        self.chunks: list[bytes] = []
+        """All so far."""
+        self._ready: list[Frame] = []
+
+    async def chunk(self) -> bytes | None:
+        chunk = await self.client.chunk()
+        if chunk is not None:
+            self.chunks.append(chunk)
+        return chunk
+
+    async def opened(self) -> None:
+        """Takes the first bytes."""
+        rest = (await self._whole_chunk()).removeprefix(b":ok\n\n")
+        assert self.chunks[0].startswith(b":ok\n\n")
+        self._ready += frames_of(rest)
+
+    async def frames(self, count: int) -> list[Frame]:
+        """The next ones; comments between them are passed over."""
+        if not self.chunks:
+            await self.opened()
+        while len(self._ready) < count:
+            self._ready += frames_of(await self._whole_chunk())
+        taken, self._ready = self._ready[:count], self._ready[count:]
+        return taken
+
+    async def frame(self) -> Frame:
+        [frame] = await self.frames(1)
+        return frame
+
+    async def rest(self) -> list[bytes]:
+        """The chunks up to a proper end. Raises Torn."""
+        chunks: list[bytes] = []
+        while (chunk := await self.chunk()) is not None:
+            chunks.append(chunk)
+        return chunks
+
+    async def documents(self, count: int) -> list[Any]:
+        """Of the next frames."""
+        return [frame.document for frame in await self.frames(count)]
+
+    async def lines(self, count: int) -> list[bytes]:
+        """The first lines that are not empty, of NDJSON."""
+        while True:
+            lines = [line for line in b"".join(self.chunks).split(b"\n") if line]
+            if len(lines) >= count:
+                return lines[:count]
+            assert (await self._whole_chunk()).endswith(b"\n"), "a line torn over two chunks"
+
+    async def _whole_chunk(self) -> bytes:
+        chunk = await self.chunk()
+        assert chunk is not None, "the stream has ended"
+        return chunk
+
+
+def frames_of(chunk: bytes) -> list[Frame]:
+    """A chunk holds whole frames, and comments between them; nothing else may stand in it."""
+    frames: list[Frame] = []
+    at = 0
+    while at < len(chunk):
+        if comment := _COMMENT.match(chunk, at):
+            at = comment.end()
+            continue
+        found = _FRAME.match(chunk, at)
+        assert found, f"not a frame: {chunk[at : at + 200]!r}"
+        event, data, id_ = (part.decode() for part in found.groups())
+        frames.append(Frame(event, data, id_))
+        at = found.end()
+    return frames
+
+
+@asynccontextmanager
+async def connected(port: int, *, receive_buffer: int | None = None) -> AsyncIterator[Client]:
+    """`receive_buffer` in bytes, of a client that is going to be slow."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2**24)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,237 @@
+"""A place with a log that tests fill, and real gateways over it: uvicorn on a loopback port.
+
+The test appends through a log of its own, as another process would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from eventstreams import server
+from eventstreams.gateway import Gateway, running
+from eventstreams.log.base import Log
+from eventstreams.model.event import Partition, Placed, Record
+from eventstreams.model.stream import Catalogue
+from eventstreams.model.stream import Stream as CatalogueStream
+from eventstreams.settings import (
+    FanoutSettings,
+    HttpSettings,
+    KafkaSettings,
+    LimitSettings,
+    LogSettings,
+    Settings,
+    SqliteSettings,
+)
+from tests.log.backends import Backend, Kafka, Sqlite
+from tests.web.client import PATIENCE_S, Answer, Client, Stream, connected
+
+Headers = Mapping[str, str]
+SSE = {"Accept": "text/event-stream"}
+NDJSON = {"Accept": "application/json"}
+
+
+class _Server(server.Server):
+    """The real one, in a loop that keeps its own signal handlers, and told to stop by an event.
+
+    It drains only where a test is about that: `drain` is what a signal leads to.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.told.wait()
+
+    async def drain(self) -> None:
+        await super().shutdown()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server_ in self.servers:
+            server_.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class Served:
+    """A gateway that answers on `port`."""
+
+    def __init__(self, port: int, parts: Gateway, its_server: _Server) -> None:
+        self.port = port
+        self.parts = parts
+        self.server = its_server
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        names: str,
+        headers: Headers | None = None,
+        *,
+        status: int = 200,
+        last_event_id: Any = None,
+        receive_buffer: int | None = None,
+        **query: str,
+    ) -> AsyncIterator[Stream]:
+        """An open stream; `query` is percent-encoded, `last_event_id` goes out as a header."""
+        text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+        target = f"/v2/stream/{names}" + (f"?{text}" if text else "")
+        async with self.opened(
+            target, headers, last_event_id=last_event_id, receive_buffer=receive_buffer
+        ) as stream:
+            assert stream.head.status == status
+            yield stream
+
+    @asynccontextmanager
+    async def opened(
+        self,
+        target: str,
+        headers: Headers | None = None,
+        *,
+        last_event_id: Any = None,
+        receive_buffer: int | None = None,
+    ) -> AsyncIterator[Stream]:
+        """The same, of a target that goes out as it is."""
+        sent = {**SSE, **(headers or {})}
+        if last_event_id is not None:
+            as_text = isinstance(last_event_id, str)
+            sent["Last-Event-ID"] = last_event_id if as_text else json.dumps(last_event_id)
+        async with connected(self.port, receive_buffer=receive_buffer) as client:
+            await client.send("GET", target, sent)
+            yield Stream(client, await client.head())
+
+    async def get(self, target: str, headers: Headers | None = None) -> Answer:
+        return await self.ask("GET", target, headers)
+
+    async def ask(self, method: str, target: str, headers: Headers | None = None) -> Answer:
+        """An answer that ends."""
+        async with connected(self.port) as client:
+            return await ask(client, method, target, headers)
+
+    def count(self, metric: str, **labels: str) -> float:
+        return self.parts.metrics.registry.get_sample_value(f"eventstreams_{metric}", labels) or 0.0
+
+    async def until(self, metric: str, value: float, **labels: str) -> None:
+        """Waits for what the gateway does in its own time."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.count(metric, **labels) != value:
+                await asyncio.sleep(0.005)
+
+
+async def ask(client: Client, method: str, target: str, headers: Headers | None = None) -> Answer:
+    """A request and its whole answer, on a connection that may be used again."""
+    await client.send(method, target, headers)
+    head = await client.head()
+    return Answer(head, b"" if method == "HEAD" else await client.body(head))
+
+
+class Site:
+    """One log, filled by the test."""
+
+    def __init__(self, backend: Backend, log: Log, settings: LogSettings) -> None:
+        self.backend = backend
+        self.log = log
+        self.settings = settings
+
+    async def topic(self, partitions: int = 1) -> str:
+        return await self.backend.topic(self.log, partitions)
+
+    async def produce(
+        self, topic: str, *values: Any, partition: int = 0, timestamp_ms: int | None = None
+    ) -> list[Placed]:
+        """Bytes and None as they are, everything else as JSON."""
+        records = [Record(topic, as_value(v), None, timestamp_ms, partition) for v in values]
+        return await self.log.append(records)
+
+    async def forget_before(self, topic: str, offset: int, partition: int = 0) -> None:
+        await self.backend.forget_before(self.log, Partition(topic, partition), offset)
+
+    @asynccontextmanager
+    async def gateway(
+        self,
+        streams: Mapping[str, list[str] | CatalogueStream],
+        *,
+        http: HttpSettings | None = None,
+        limits: LimitSettings | None = None,
+        log: LogSettings | None = None,
+        **fanout: Any,
+    ) -> AsyncIterator[Served]:
+        settings = Settings(
+            http=http or HttpSettings(),
+            log=log or self.settings,
+            limits=limits or LimitSettings(),
+            fanout=FanoutSettings(**fanout),
+        )
+        catalogue = Catalogue(
+            {
+                name: s if isinstance(s, CatalogueStream) else stream_of(name, s)
+                for name, s in streams.items()
+            }
+        )
+        async with (
+            running(settings, catalogue) as parts,
+            _listening(settings, parts) as served,
+        ):
+            yield served
+
+
+def stream_of(
+    name: str, topics: list[str], *, allowed: list[str] | None = None, aliases: tuple[str, ...] = ()
+) -> CatalogueStream:
+    every = frozenset([*topics, *(allowed or [])])
+    return CatalogueStream(name, tuple(topics), every, aliases, "test/event", f"Of {name}.")
+
+
+def as_value(value: Any) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+
+
+@asynccontextmanager
+async def _listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]:
+    protocol = server.protocol_class(settings.limits.connections_max, settings.fanout)
+    config = server.uvicorn_config(settings, parts.app, protocol)
+    its_server = _Server(config, hub=parts.hub, drain_s=settings.fanout.drain_s)
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(100)
+    port = sock.getsockname()[1]
+    serving = asyncio.create_task(its_server.serve([sock]))
+    try:
+        yield Served(port, parts, its_server)
+    finally:
+        its_server.told.set()
+        await serving
+
+
+@asynccontextmanager
+async def site_of(kind: type[Backend]) -> AsyncIterator[Site]:
+    async with kind.place() as backend:
+        log = await backend.open()
+        try:
+            yield Site(backend, log, settings_of(backend))
+        finally:
+            await log.aclose()
+
+
+def settings_of(backend: Backend) -> LogSettings:
+    """Of a gateway over the same log."""
+    if isinstance(backend, Kafka):
+        kafka = KafkaSettings(bootstrap_servers=(backend.bootstrap,), request_timeout_s=20)
+        return LogSettings(backend="kafka", kafka=kafka)
+    assert isinstance(backend, Sqlite)
+    sqlite = SqliteSettings(sync="normal")
+    return LogSettings(data_dir=str(Path(backend.directory)), sqlite=sqlite)
