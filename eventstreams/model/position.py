@@ -25,6 +25,7 @@ LATEST = -1
 EARLIEST = -2
 _TAIL_BASE = -2000  # librdkafka: -2000 - n means the last n events
 _LATEST_ALIASES = (-1, -1000, -1001)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _ENTRY = b'%b%d,"timestamp":%d}'
 
 
@@ -198,14 +199,17 @@ def _entry(entry: Any, document: Any) -> Mark | str:
 
 
 def _integer(value: Any) -> int | None:
-    """JSON has one kind of number: 5.0 and 1e20 are integers, 5.5 and true are not."""
+    """JSON has one kind of number: 5.0 and 1e20 are integers, 5.5 and true are not.
+
+    What does not fit in 64 bits becomes the nearest that does: no log, and no encoder, has more.
+    """
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return value
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)
-    return None
+        value = int(value)
+    if not isinstance(value, int):
+        return None
+    return max(_INT64_MIN, min(value, _INT64_MAX))
 
 
 def _offset(value: Any) -> int | None:
@@ -227,6 +231,10 @@ def before_end(offset: int) -> int | None:
 
 
 def _invalid(message: str, document: Any) -> InvalidAssignment:
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        document = None  # it nests deeper than can be written: no echo
     return InvalidAssignment(message, originalName="Error", assignments=document)
 
 
