@@ -196,6 +196,7 @@ class Hub:
         """Where to go on, and what to tell, when an offset is not to be had. Raises LogError."""
         i = position.partitions.index(error.partition)
         self._chunks.clear()
+        self.history.forget(error.partition)  # it may know the record before the lost one
         mark = Mark(error.partition, position.offsets[i], position.timestamps[i])
         offset, timestamp_ms, gap = await self.resumer.resume(mark)
         if gap is not None:
