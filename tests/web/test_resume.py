@@ -1,0 +1,255 @@
+"""Last-Event-ID: the forms it may have, and that it is the subscription."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.web.client import Stream
+from tests.web.gateway import Site, stream_of
+
+pytestmark = pytest.mark.anyio
+
+T0 = 1_700_000_000_000
+
+
+async def filled(site: Site, *, count: int = 4, partitions: int = 1) -> str:
+    """A topic whose record n, of each partition, is {"n": n} at T0 + 1000 n."""
+    topic = await site.topic(partitions)
+    for partition in range(partitions):
+        for n in range(count):
+            await site.produce(topic, {"n": n}, partition=partition, timestamp_ms=T0 + 1000 * n)
+    return topic
+
+
+async def numbers(stream: Stream, count: int) -> list[int]:
+    return [document["n"] for document in await stream.documents(count)]
+
+
+def entry(topic: str, partition: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"topic": topic, "partition": partition, **fields}
+
+
+FORMS: list[tuple[dict[str, Any], int]] = [
+    ({"offset": 0}, 0),
+    ({"offset": 2}, 2),
+    ({"offset": 2.0}, 2),
+    ({"offset": 4}, 4),
+    ({"offset": -1}, 4),
+    ({"offset": -1000}, 4),
+    ({"offset": -1001}, 4),
+    ({"offset": -2}, 0),
+    ({"offset": -2001}, 3),
+    ({"offset": -2003}, 1),
+    ({"offset": -2099}, 0),
+    ({"timestamp": T0 + 2000}, 2),
+    ({"timestamp": T0 + 1001}, 2),
+    ({"timestamp": 0}, 0),
+    ({"timestamp": -1}, 4),
+    ({"timestamp": -2}, 0),
+    ({"timestamp": T0 + 10**9}, 4),
+    ({"timestamp": str(T0 + 2000)}, 2),
+    ({"timestamp": "2023-11-14T22:13:22Z"}, 2),
+    ({"offset": 2, "timestamp": T0 + 1000}, 2),
+    ({"offset": 1, "timestamp": None}, 1),
+    ({"offset": 2, "more": {"x": 1}}, 2),
+]
+"""An entry, and the first of four records that it gives; 4 is the next to come."""
+
+
+async def test_an_entry_of_any_form_starts_where_it_says(site: Site) -> None:
+    topic = await filled(site)
+    latest = await filled(site)
+    end = 4
+    async with site.gateway({"s": [topic], "latest": [latest]}) as gateway:
+        for fields, first in FORMS:
+            if first < 4:
+                async with gateway.stream("s", last_event_id=[entry(topic, **fields)]) as stream:
+                    expected = list(range(first, 4))
+                    assert await numbers(stream, len(expected)) == expected, fields
+            else:
+                at = {"offset": end} if fields == {"offset": 4} else fields
+                mark = [entry(latest, **at)]
+                async with gateway.stream("latest", last_event_id=mark) as stream:
+                    await stream.opened()
+                    await site.produce(latest, {"n": end}, timestamp_ms=T0)
+                    assert await numbers(stream, 1) == [end], fields
+                    end += 1
+
+
+async def test_the_header_is_the_subscription_what_it_leaves_out_is_not_read(site: Site) -> None:
+    one, two = await filled(site, partitions=2), await filled(site)
+    async with (
+        site.gateway({"s": [one, two]}) as gateway,
+        gateway.stream("s", last_event_id=[entry(one, 1, offset=0)]) as stream,
+    ):
+        for topic, partition in ((one, 0), (one, 1), (two, 0)):
+            await site.produce(topic, {"n": 4}, partition=partition)
+        frames = await stream.frames(5)
+    assert {frame.place[:2] for frame in frames} == {(one, 1)}
+    assert {tuple(frame.position) for frame in frames} == {((one, 1),)}
+
+
+@pytest.mark.parametrize(
+    "form", ["array of names", "string", "string with comma", "mixed"], ids=str
+)
+@pytest.mark.parametrize("since", [None, "2023-11-14T22:13:22Z"], ids=["latest", "since"])
+async def test_names_cover_all_partitions_from_since_or_from_now(
+    site: Site, form: str, since: str | None
+) -> None:
+    one, two = await filled(site, partitions=2), await filled(site)
+    mark: Any = {
+        "array of names": [one, two],
+        "string": one,
+        "string with comma": f"{one},{two}",
+        "mixed": [one, entry(two, offset=4)],
+    }[form]
+    query = {} if since is None else {"since": since}
+    async with (
+        site.gateway({"s": [one, two]}) as gateway,
+        gateway.stream("s", last_event_id=json.dumps(mark), **query) as stream,
+    ):
+        await stream.opened()
+        before = 2 if since else 0
+        count = before * (3 if form in ("string with comma", "array of names") else 2)
+        assert sorted(await numbers(stream, count)) == sorted([2, 3] * (count // 2))
+        await site.produce(one, {"n": 4}, partition=1)
+        position = (await stream.frame()).position
+    assert {partition for topic, partition in position if topic == one} == {0, 1}
+    assert ((two, 0) in position) == (form != "string")
+
+
+async def test_since_is_ignored_beside_a_header(site: Site) -> None:
+    topic = await filled(site)
+    async with (
+        site.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", last_event_id=[entry(topic, offset=3)], since="0") as stream,
+    ):
+        assert await numbers(stream, 1) == [3]
+
+
+@pytest.mark.parametrize("header", ["", " "], ids=["empty", "blank"])
+async def test_an_empty_header_means_none_and_since_holds(site: Site, header: str) -> None:
+    topic = await filled(site)
+    async with (
+        site.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", last_event_id=header, since=str(T0 + 2000)) as stream,
+    ):
+        assert await numbers(stream, 2) == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["Last-Event-ID", "last-event-id", "lastEventId"])
+async def test_the_id_may_come_in_the_query_and_the_header_wins(site: Site, name: str) -> None:
+    topic = await filled(site)
+    query = f"/v2/stream/s?{name}={quote(json.dumps([entry(topic, offset=3)]))}"
+    async with site.gateway({"s": [topic]}) as gateway:
+        async with gateway.opened(query) as stream:
+            assert await numbers(stream, 1) == [3]
+        async with gateway.opened(query, {"Last-Event-ID": ""}) as stream:
+            assert await numbers(stream, 1) == [3]
+        async with gateway.opened(query, last_event_id=[entry(topic, offset=1)]) as stream:
+            assert await numbers(stream, 1) == [1]
+
+
+async def test_the_headers_name_may_be_in_any_case(site: Site) -> None:
+    topic = await filled(site)
+    id_ = json.dumps([entry(topic, offset=3)])
+    async with (
+        site.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", {"lAsT-eVeNt-Id": id_}) as stream,
+    ):
+        assert await numbers(stream, 1) == [3]
+
+
+async def test_offset_wins_where_other_entries_have_only_a_timestamp(site: Site) -> None:
+    one, two = await filled(site), await filled(site)
+    header = [
+        entry(one, offset=3, timestamp=T0 + 2000),
+        entry(two, timestamp=T0 + 3000),
+    ]
+    async with (
+        site.gateway({"s": [one, two]}) as gateway,
+        gateway.stream("s", last_event_id=header) as stream,
+    ):
+        places = [frame.place for frame in await stream.frames(2)]
+    assert sorted(places) == sorted([(one, 0, 3), (two, 0, 3)])
+
+
+async def test_the_timestamp_finds_the_place_where_the_offset_is_of_another_log(
+    site: Site,
+) -> None:
+    topic = await filled(site, count=6)
+    cases = [
+        (entry(topic, offset=5, timestamp=T0 + 1000), 1),  # the record before 5 has another time
+        (entry(topic, offset=999, timestamp=T0 + 4000), 4),  # out of range
+        (entry(topic, offset=2, timestamp=T0 + 4500), 5),
+    ]
+    async with site.gateway({"s": [topic]}) as gateway:
+        for mark, first in cases:
+            async with gateway.stream("s", last_event_id=[mark]) as stream:
+                frame = await stream.frame()
+                assert (frame.event, frame.document["n"]) == ("message", first), mark
+
+
+async def test_a_partition_gained_since_the_id_was_made_starts_at_its_first_record(
+    site: Site,
+) -> None:
+    topic = await filled(site, partitions=2, count=1)
+    async with site.gateway({"s": [topic]}) as before, before.stream("s", since="0") as stream:
+        id_ = (await stream.frames(2))[-1].id
+    await site.log.create_topic(topic, 3)
+    await site.produce(topic, {"n": 10}, {"n": 11}, partition=2)
+    async with (
+        site.gateway({"s": [topic]}) as after,
+        after.stream("s", last_event_id=id_) as stream,
+    ):
+        frames = await stream.frames(2)
+    assert [frame.place for frame in frames] == [(topic, 2, 0), (topic, 2, 1)]
+    assert frames[-1].position == {(topic, 0): 1, (topic, 1): 1, (topic, 2): 2}
+
+
+async def test_a_partition_gained_while_streaming_joins_from_its_first_record(site: Site) -> None:
+    topic = await filled(site, count=1)
+    async with (
+        site.gateway({"s": [topic]}, refresh_s=0.1) as gateway,
+        gateway.stream("s") as stream,
+    ):
+        await stream.opened()
+        await site.log.create_topic(topic, 2)
+        await site.produce(topic, {"n": 10}, partition=1)
+        frame = await stream.frame()
+    assert frame.place == (topic, 1, 0)
+    assert frame.position == {(topic, 0): 1, (topic, 1): 1}
+
+
+async def test_topics_allowed_may_be_resumed_but_are_not_read_by_default(site: Site) -> None:
+    preferred, other = await filled(site), await filled(site)
+    streams = {"s": stream_of("s", [preferred], allowed=[other])}
+    async with site.gateway(streams) as gateway:
+        async with gateway.stream("s", last_event_id=[entry(other, offset=3)]) as stream:
+            assert (await stream.frame()).place == (other, 0, 3)
+        async with gateway.stream("s", since="0") as stream:
+            assert {frame.place[0] for frame in await stream.frames(4)} == {preferred}
+
+
+async def test_an_id_of_a_hundred_kilobytes_is_taken(site: Site) -> None:
+    topic = await filled(site)
+    mark = entry(topic, offset=3, padding="x" * 100_000)
+    async with (
+        site.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", last_event_id=[mark]) as stream,
+    ):
+        assert await numbers(stream, 1) == [3]
+
+
+async def test_several_messages_of_two_topics_from_their_offsets_or_times(site: Site) -> None:
+    one, two = await filled(site, count=1), await filled(site, count=2)
+    expected = sorted([(one, 0, 0), (two, 0, 0), (two, 0, 1)])
+    async with site.gateway({"s": [one, two]}) as gateway:
+        for at in ({"offset": 0}, {"timestamp": T0 - 600_000}):
+            header = [entry(one, **at), entry(two, **at)]
+            async with gateway.stream("s", last_event_id=header) as stream:
+                assert sorted(f.place for f in await stream.frames(3)) == expected
