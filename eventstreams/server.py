@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import random
@@ -44,6 +45,8 @@ class Protocol(HttpToolsProtocol):
 
     connections_max = sys.maxsize
     user_timeout_ms = 0
+    timed_out = False
+    """Whether the kernel gave the connection up, because its peer took or answered nothing."""
     idle: asyncio.Event | None = None
     """Set, if it is there, when the last connection is gone."""
 
@@ -57,6 +60,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         super().connection_lost(exc)
         if self.idle is not None and not self.connections:
             self.idle.set()
@@ -160,6 +164,8 @@ class Server(uvicorn.Server):
         working, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
         try:
             await asyncio.wait({working, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
         finally:
             working.cancel()
             hurry.cancel()

@@ -34,6 +34,11 @@ _RETRY_LOG_S = 0.5
 class Connection(Protocol):
     """What only the server knows of the client's connection."""
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was given up because the client took nothing for too long."""
+        ...
+
     def unsent(self) -> int:
         """Bytes written that the client's host has not acknowledged yet."""
         ...
@@ -96,7 +101,7 @@ class Subscription:
         self._task: asyncio.Task[Any] | None = None
         self._in_flight: tuple[Coroutine[Any, Any, None], Any, Position] | None = None
         self._end: End | None = None
-        self._growing = False
+        self._growing = True  # partitions may have come since the want was made
         self._misplaced: OffsetOutOfRange | None = None
         self._interrupted = False
 
@@ -156,6 +161,8 @@ class Subscription:
                     assert self._task is not None
                     if self._task.uncancel() > 0:
                         raise
+            if self._end.reason is Reason.DISCONNECTED and self._timed_out:
+                return End(Reason.STALLED)
             return self._end
         finally:
             self._hub.remove(self)
@@ -295,6 +302,10 @@ class Subscription:
             self._end = self._end or End(Reason.GAP)  # NDJSON has no way to say it
         elif await self.write(sse.control("gap", gap, position.encode())):
             self.position = position
+
+    @property
+    def _timed_out(self) -> bool:
+        return self.connection is not None and self.connection.timed_out
 
     def _gone(self) -> bool:
         """Looks, without waiting, whether the client has disconnected."""

@@ -170,7 +170,7 @@ async def _drop(connection: Connection | None, end: End, receive: Receive) -> No
         return
     if connection is None:
         raise ConnectionAbortedError(f"stream ended: {end.reason.value}")
-    connection.abort()
+    connection.abort()  # where it is gone already, this changes nothing
     while (await receive())["type"] != "http.disconnect":
         pass
 
