@@ -38,7 +38,14 @@ class Plan(NamedTuple):
 
 def run_append(what: Input, plan: Plan) -> int:
     """Appends the input; returns the exit code. Raises LogError where the log can't be opened."""
-    return asyncio.run(_Run(what, plan).run())
+    run = _Run(what, plan)
+    appender, failure = asyncio.run(run.run())
+    run.sum_up(appender)
+    if failure is None:
+        return 0
+    click.echo(f"Error: {failure}", err=True)
+    run.say_how_to_go_on(appender)
+    return 1
 
 
 class _Run:
@@ -48,7 +55,8 @@ class _Run:
         self._progress = Progress(size=what.size)
         self._interrupted = False
 
-    async def run(self) -> int:
+    async def run(self) -> tuple[Appender, str | None]:
+        """What was done, and what went wrong, if anything."""
         async with self._opened() as log:
             appender = Appender(
                 log=log,
@@ -56,16 +64,9 @@ class _Run:
                 first_line=self._plan.first_line,
                 report_bad=self._say_bad if self._plan.skip_bad else None,
             )
-            failure = await self._append(appender)
-        self._progress.clear()
-        self._sum_up(appender)
-        if failure:
-            click.echo(f"Error: {failure}", err=True)
-            self._say_how_to_go_on(appender)
-        return 1 if failure else 0
+            return appender, await self._append(appender)
 
     async def _append(self, appender: Appender) -> str | None:
-        """What went wrong, if anything."""
         done_bytes = 0
         try:
             async with contextlib.aclosing(self._lines()) as batches:
@@ -136,7 +137,8 @@ class _Run:
     def _say_bad(self, number: int, reason: str) -> None:
         self._progress.say(f"{self._place(number)}: {reason}")
 
-    def _sum_up(self, appender: Appender) -> None:
+    def sum_up(self, appender: Appender) -> None:
+        self._progress.clear()
         tally, seconds = appender.tally, self._progress.seconds
         where = self._plan.destination
         events = f"{tally.appended:,} event{'' if tally.appended == 1 else 's'}"
@@ -150,7 +152,7 @@ class _Run:
         if tally.bad:
             click.echo(f"skipped {tally.bad:,} bad line{'' if tally.bad == 1 else 's'}")
 
-    def _say_how_to_go_on(self, appender: Appender) -> None:
+    def say_how_to_go_on(self, appender: Appender) -> None:
         tally = appender.tally
         if isinstance(self._what.source, list) or self._plan.dry_run:
             return
