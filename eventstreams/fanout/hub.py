@@ -367,7 +367,7 @@ class Hub:
                 self._metrics.slow.inc(slow)
         if not cohort.fits:
             self._dissolve(cohort)
-        elif time.monotonic() - cohort.wrote_at >= self._heartbeat_s:
+        elif time.monotonic() - cohort.wrote_at >= self.heartbeat_s:
             await cohort.write(heartbeat(cohort.want.format), cohort.position)
 
     def _dissolve(self, cohort: Cohort) -> None:
@@ -376,14 +376,15 @@ class Hub:
             member.leave_cohort()
 
     @property
-    def _heartbeat_s(self) -> float:
+    def heartbeat_s(self) -> float:
+        """Longest time without a byte, in s."""
         return self.settings.heartbeat_s * _HEARTBEAT_MARGIN
 
     def _until_heartbeat(self) -> float | None:
         if not self._cohorts:
             return None
         first = min(cohort.wrote_at for cohort in self._cohorts.values())
-        return max(0.0, first + self._heartbeat_s - time.monotonic())
+        return max(0.0, first + self.heartbeat_s - time.monotonic())
 
     async def _chunk(self, want: Want, position: Position, ends: tuple[int, ...]) -> Chunk:
         held = self._chunks.get(want, position, ends)

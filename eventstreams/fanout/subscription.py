@@ -11,6 +11,7 @@ the cancellation back (as asyncio.timeout does), so that one wait per client is 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, MutableMapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -73,6 +74,7 @@ class Subscription:
         "_misplaced",
         "_receive",
         "_task",
+        "_wrote_at",
         "cohort",
         "connection",
         "position",
@@ -104,6 +106,7 @@ class Subscription:
         self._growing = True  # partitions may have come since the want was made
         self._misplaced: OffsetOutOfRange | None = None
         self._interrupted = False
+        self._wrote_at = time.monotonic()
 
     # What the hub and the cohort call, from their tasks.
 
@@ -224,6 +227,7 @@ class Subscription:
 
         `ahead` says from where to where the next chunk can be made ready while the socket is full.
         """
+        self._wrote_at = time.monotonic()
         sending = self.send({"type": "http.response.body", "body": body, "more_body": True})
         try:
             waiting_for = sending.send(None)
@@ -271,7 +275,8 @@ class Subscription:
         """Waits for the future, with heartbeats; finds out when the client has gone."""
         if self._gone():
             return
-        done, _ = await asyncio.wait({future}, timeout=self._hub.settings.heartbeat_s)
+        due = self._wrote_at + self._hub.heartbeat_s - time.monotonic()
+        done, _ = await asyncio.wait({future}, timeout=max(0.0, due))
         if not done:
             await self.write(heartbeat(self.want.format))
 

@@ -82,6 +82,8 @@ class Tails:
             partitions[after:after] = gained
             for partition in gained:
                 offsets[partition], stamps[partition] = 0, 0
+        if len(partitions) == len(want.partitions):
+            return want, position  # the same objects: thousands of clients hold them
         ordered = tuple(partitions)
         return want._replace(partitions=ordered), Position(
             ordered, tuple(offsets[p] for p in ordered), tuple(stamps[p] for p in ordered)
