@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 # At import it patches uvicorn's signal handler; the server ends what is open by itself.
-AppStatus.disable_automatic_graceful_drain()
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 _EVENTS = 10
 _EVERY_S = 0.2
