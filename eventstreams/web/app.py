@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def _json(document: Any, status: int = 200) -> Response:
 def _routes(
     catalogue: Catalogue, health: Health, settings: HttpSettings, static: Path
 ) -> list[Route | Mount]:
+    mimetypes.init()  # else the first page that is asked for reads the system's tables
     info = describe.info(settings.homepage)
     openapi = describe.openapi(catalogue)
     streams = describe.streams(catalogue)

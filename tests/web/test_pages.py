@@ -1,0 +1,150 @@
+"""Everything that is not a stream: pages, redirects, what the service says of itself."""
+
+from __future__ import annotations
+
+import pytest
+from openapi_spec_validator import OpenAPIV30SpecValidator
+
+import eventstreams
+from eventstreams.settings import HttpSettings
+from tests.web.gateway import Site, stream_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_robots_are_kept_out(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        answer = await gateway.get("/robots.txt")
+    assert answer.status == 200
+    assert (answer.head.get("content-type") or "").startswith("text/plain")
+    assert answer.body == b"User-agent: *\nDisallow: /\n"
+
+
+async def test_info_tells_name_version_description_and_home(embedded: Site) -> None:
+    home = HttpSettings(homepage="https://example.org/")
+    async with embedded.gateway({"s": ["t"]}, http=home) as gateway:
+        for path in ("/_info", "/_info/"):
+            info = (await gateway.get(path)).json()
+            assert list(info) == ["name", "version", "description", "home"]
+            assert info["version"] == eventstreams.__version__
+            assert info["home"] == "https://example.org/"
+        assert (await gateway.get("/_info/name")).json() == {"name": "eventstreams"}
+        version = (await gateway.get("/_info/version")).json()
+        assert version == {"version": eventstreams.__version__}
+        for method in ("GET", "HEAD", "POST"):
+            answer = await gateway.ask(method, "/_info/home")
+            assert (answer.status, answer.head.get("location")) == (301, "https://example.org/")
+        assert (await gateway.get("/_info/nothing")).status == 404
+
+
+async def test_without_a_homepage_there_is_none_to_go_to(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        answer = await gateway.get("/_info/home")
+        assert answer.status == 404
+        assert (answer.head.get("content-type") or "").startswith("text/plain")
+
+
+async def test_old_addresses_lead_to_the_new_ones(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        moved = {"/": (303, "/v2/ui"), "/v2/ui": (301, "/v2/ui/"), "/rc": (301, "/?doc")}
+        for path, expected in moved.items():
+            answer = await gateway.get(path)
+            assert (answer.status, answer.head.get("location")) == expected
+
+
+async def test_pages_and_their_assets_are_served(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        for path in ("/v2/ui/", "/?doc", "/?doc=1"):
+            answer = await gateway.get(path)
+            assert answer.status == 200
+            assert (answer.head.get("content-type") or "").startswith("text/html")
+        page = (await gateway.get("/v2/ui/")).body.decode()
+        for asset in ("live.js", "style.css"):
+            assert asset in page
+            assert (await gateway.get(f"/v2/ui/{asset}")).status == 200
+        for path in ("/v2/ui/../../pyproject.toml", "/v2/ui/%2e%2e/pyproject.toml"):
+            assert (await gateway.get(path)).status == 404
+
+
+NOWHERE = ["/v2/stream", "/v1/stream/s", "/v2/schema/a", "/_test/events", "/v1/_test/events", "/x"]
+
+
+async def test_what_does_not_exist_gets_the_html_page(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        for path in NOWHERE:
+            answer = await gateway.get(path)
+            assert answer.status == 404
+            assert answer.head.get("content-type") == "text/html; charset=utf-8"
+            assert f"<pre>Cannot GET {path}</pre>".encode() in answer.body
+        posted = await gateway.ask("POST", "/v2/streams")
+        assert posted.status == 404
+        assert b"<pre>Cannot POST /v2/streams</pre>" in posted.body
+
+
+async def test_the_404_page_escapes_what_it_quotes(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        for path in ("/<script>alert(1)</script>", "/%3Cscript%3E&amp;'%22", "/v2/stream/<b>/x"):
+            answer = await gateway.get(path)
+            assert answer.status == 404
+            assert b"<script>" not in answer.body
+            assert b"<b>" not in answer.body
+            assert b'"' not in answer.body.split(b"<pre>")[1]
+
+
+async def test_the_catalogue_is_told_as_json(embedded: Site) -> None:
+    streams = {"edits": stream_of("edits", ["a", "b"], allowed=["c"], aliases=("e",))}
+    async with embedded.gateway(streams) as gateway:
+        answer = await gateway.get("/v2/streams")
+    assert (answer.head.get("content-type") or "").startswith("application/json")
+    assert answer.json() == {
+        "streams": {
+            "edits": {
+                "stream": "edits",
+                "topics": ["a", "b"],
+                "topics_allowed": ["a", "b", "c"],
+                "stream_aliases": ["e"],
+                "schema_title": "test/event",
+                "description": "Of edits.",
+            }
+        }
+    }
+
+
+async def test_the_spec_is_openapi_3_and_lists_all_names_where_clients_read_them(
+    embedded: Site,
+) -> None:
+    streams = {"b": stream_of("b", ["t"], aliases=("z", "a")), "c": stream_of("c", ["t"])}
+    async with embedded.gateway(streams) as gateway:
+        answer = await gateway.get("/?spec")
+        again = await gateway.get("/?doc=&spec=yes")
+    assert (answer.head.get("content-type") or "").startswith("application/json")
+    assert again.body == answer.body
+    spec = answer.json()
+    OpenAPIV30SpecValidator(spec).validate()
+    assert spec["openapi"] == "3.0.0"
+    assert spec["info"]["version"] == eventstreams.__version__
+    parameters = spec["paths"]["/v2/stream/{streams}"]["get"]["parameters"]
+    assert parameters[0]["schema"]["items"]["enum"] == ["a", "b", "c", "z"]
+    assert [(p["name"], p["in"]) for p in parameters[:3]] == [
+        ("streams", "path"),
+        ("Last-Event-ID", "header"),
+        ("since", "query"),
+    ]
+    for name in ("a", "b", "c", "z"):
+        one = spec["paths"][f"/v2/stream/{name}"]["get"]
+        assert one["summary"] == f"{name} events"
+        assert "Schema title: test/event" in one["description"]
+        assert "path" not in {parameter["in"] for parameter in one["parameters"]}
+    alias = spec["paths"]["/v2/stream/a"]["get"]["description"]
+    assert "(NOTE: This stream is an alias of b)" in alias
+    assert all(operation["get"]["x-monitor"] is False for operation in spec["paths"].values())
+
+
+async def test_health_is_well_and_ready_on_a_log_in_reach(site: Site) -> None:
+    topic = await site.topic()
+    async with site.gateway({"s": [topic]}) as gateway:
+        assert (await gateway.get("/healthz")).status == 200
+        async with gateway.stream("s"):
+            ready = await gateway.get("/readyz")
+    assert ready.status == 200
+    assert ready.json() == {"ready": True, "log": "ok", "fed": True, "draining": False}
