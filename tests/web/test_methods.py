@@ -1,0 +1,183 @@
+"""Accept, methods and CORS on stream routes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eventstreams.settings import HttpSettings, LimitSettings
+from tests.web.client import connected
+from tests.web.gateway import Headers, Site, ask
+
+pytestmark = pytest.mark.anyio
+
+SSE_TYPE = "text/event-stream; charset=utf-8"
+JSON_TYPE = "application/json; charset=utf-8"
+ACCEPTS: list[tuple[str | None, str]] = [
+    (None, SSE_TYPE),
+    ("", SSE_TYPE),
+    ("*/*", SSE_TYPE),
+    ("text/event-stream", SSE_TYPE),
+    ("Application/JSON", SSE_TYPE),
+    ("text/html, application/json", SSE_TYPE),
+    ("application/x-ndjson", SSE_TYPE),
+    ("image/png;q=0.1", SSE_TYPE),
+    ("application/json", JSON_TYPE),
+    ("application/json;q=0.1, text/event-stream", JSON_TYPE),
+    ("application/jsonlines", JSON_TYPE),
+    ("application/json, */*", JSON_TYPE),
+]
+
+
+async def test_the_format_is_a_prefix_test_of_accept_and_never_refused(site: Site) -> None:
+    async with site.gateway({"s": [await site.topic()]}) as gateway:
+        for accept, expected in ACCEPTS:
+            headers = {} if accept is None else {"Accept": accept}
+            async with connected(gateway.port) as client:
+                await client.send("GET", "/v2/stream/s", headers)
+                head = await client.head()
+                assert (head.status, head.get("content-type")) == (200, expected), accept
+                assert head.get("cache-control") == "no-cache"
+                assert await client.chunk() == (b"\n" if expected == JSON_TYPE else b":ok\n\n")
+
+
+async def test_ndjson_begins_with_an_empty_line_and_has_one_document_a_line(site: Site) -> None:
+    topic = await site.topic()
+    await site.produce(topic, {"n": 1}, None, {"n": 2})
+    json_headers = {"Accept": "application/json"}
+    async with (
+        site.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", json_headers, since="0") as stream,
+    ):
+        assert await stream.chunk() == b"\n"
+        lines = await stream.lines(2)
+    assert [json.loads(line)["n"] for line in lines] == [1, 2]
+    assert b"".join(stream.chunks) == b"\n" + b"".join(line + b"\n" for line in lines)
+
+
+async def test_head_answers_as_get_would_and_stops(site: Site) -> None:
+    topic = await site.topic()
+    limits = LimitSettings(client_ip_connections=1)
+    ip = {"X-Client-IP": "192.0.2.1"}
+    async with (
+        site.gateway({"s": [topic]}, limits=limits) as gateway,
+        connected(gateway.port) as client,
+    ):
+        for _ in range(3):  # the lease is given back each time
+            answer = await ask(client, "HEAD", "/v2/stream/s?since=0", ip)
+            assert answer.status == 200
+            assert answer.head.get("content-type") == SSE_TYPE
+            assert answer.head.get("access-control-allow-origin") == "*"
+        assert (await ask(client, "HEAD", "/v2/stream/nope", ip)).status == 400
+        assert (await ask(client, "HEAD", "/v2/stream/s")).status == 400
+        assert (await ask(client, "HEAD", "/v2/stream/s?since=x", ip)).status == 400
+        bad = {**ip, "Last-Event-ID": '["x"]'}
+        assert (await ask(client, "HEAD", "/v2/stream/s", bad)).status == 404
+        async with gateway.stream("s", ip):
+            pass
+
+
+ALLOWED = "accept, x-requested-with, content-type, last-event-id, cache-control, authorization"
+
+
+async def test_options_allows_what_fetch_based_clients_send(embedded: Site) -> None:
+    limits = LimitSettings(client_ip_connections=1)
+    preflight = {
+        "Origin": "https://example.org",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "cache-control,last-event-id,authorization",
+    }
+    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+        for path in ("s", "nope"):
+            answer = await gateway.ask("OPTIONS", f"/v2/stream/{path}", preflight)
+            assert answer.status == 200
+            assert answer.body == b"GET,HEAD"
+            assert answer.head.get("allow") == "GET,HEAD"
+            assert answer.head.get("access-control-allow-origin") == "*"
+            assert answer.head.get("access-control-allow-headers") == ALLOWED
+            assert "GET" in (answer.head.get("access-control-allow-methods") or "")
+        elsewhere = await gateway.ask("OPTIONS", "/v2/streams", preflight)
+        assert (elsewhere.status, elsewhere.head.get("access-control-allow-headers")) == (
+            200,
+            ALLOWED,
+        )
+
+
+async def test_cors_stands_on_streams_pages_and_every_error(site: Site) -> None:
+    topic = await site.topic()
+    asked: list[tuple[str, Headers]] = [
+        ("/v2/stream/nope", {}),
+        ("/v2/stream/s?since=x", {}),
+        ("/v2/stream/s", {"Last-Event-ID": "nope"}),
+        ("/v2/stream/s", {"Last-Event-ID": '["nope"]'}),
+        ("/v2/stream/", {}),
+        ("/nowhere", {}),
+        ("/?spec", {}),
+        ("/", {}),
+        ("/rc", {}),
+        ("/v2/ui", {}),
+        ("/v2/ui/", {}),
+        ("/v2/ui/nothing.js", {}),
+        ("/_info", {}),
+        ("/_info/home", {}),
+        ("/robots.txt", {}),
+        ("/healthz", {}),
+        ("/readyz", {}),
+    ]
+    async with site.gateway({"s": [topic]}) as gateway:
+        heads = [(await gateway.get(*each)).head for each in asked]
+        async with gateway.stream("s") as stream:
+            heads.append(stream.head)
+    for head in heads:
+        assert head.get("access-control-allow-origin") == "*"
+        assert head.get("access-control-allow-headers") == ALLOWED
+        assert "etag" in (head.get("access-control-expose-headers") or "")
+        assert head.get("x-xss-protection") == "1; mode=block"
+        assert head.get("x-content-type-options") == "nosniff"
+        assert head.get("x-frame-options") == "SAMEORIGIN"
+        policy = head.get("content-security-policy")
+        assert policy
+        assert policy == head.get("x-content-security-policy") == head.get("x-webkit-csp")
+
+
+async def test_cors_and_csp_can_be_set_and_switched_off(embedded: Site) -> None:
+    streams = {"s": [await embedded.topic()]}
+    one = HttpSettings(cors="https://example.org", csp="default-src 'none'")
+    async with embedded.gateway(streams, http=one) as gateway:
+        head = (await gateway.get("/v2/stream/nope")).head
+    assert head.get("access-control-allow-origin") == "https://example.org"
+    assert head.get("content-security-policy") == "default-src 'none'"
+    off = HttpSettings(cors=False, csp=False)
+    async with embedded.gateway(streams, http=off) as gateway, gateway.stream("s") as stream:
+        names = {name for name, _ in stream.head.headers}
+    assert not any(name.startswith("access-control") or "security" in name for name in names)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+async def test_other_methods_on_a_stream_get_the_404_page(embedded: Site, method: str) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        answer = await gateway.ask(method, "/v2/stream/s")
+    assert answer.status == 404
+    assert answer.head.get("content-type") == "text/html; charset=utf-8"
+    assert f"<pre>Cannot {method} /v2/stream/s</pre>".encode() in answer.body
+
+
+async def test_stream_urls_never_redirect(embedded: Site) -> None:
+    paths = ["/v2/stream", "/v2/stream/", "/v2/stream/s/", "/v2/stream//s", "/v2/stream/s/x"]
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        for path in paths:
+            answer = await gateway.get(path)
+            assert answer.status == 404, path
+            assert answer.head.get("location") is None
+            assert b"<pre>Cannot GET " in answer.body
+        async with gateway.opened("/v2/stream/s?") as stream:
+            assert stream.head.status == 200
+
+
+async def test_the_answer_is_never_compressed(site: Site) -> None:
+    topic = await site.topic()
+    headers = {"Accept-Encoding": "gzip, deflate, br, zstd"}
+    async with site.gateway({"s": [topic]}) as gateway, gateway.stream("s", headers) as stream:
+        assert stream.head.get("content-encoding") is None
+        assert await stream.chunk() == b":ok\n\n"
