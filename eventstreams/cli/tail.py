@@ -17,12 +17,8 @@ import httpx
 
 from eventstreams.cli.state import StateFile
 from eventstreams.cli.tail_follow import Tail
-from eventstreams.cli.tail_output import Output, as_json, as_text
+from eventstreams.cli.tail_output import Output, Stopped, as_json, as_text
 from eventstreams.errors import EventStreamsError
-
-
-class Stopped(Exception):
-    """A signal came while the reader of our output kept us waiting."""
 
 
 @click.command("tail")
@@ -78,7 +74,7 @@ def command(
     """
     if wants_json is None:
         wants_json = not sys.stdout.isatty()
-    output = Output(sys.stdout.fileno())
+    output = Output(_stdout_fd())
     tail = Tail(
         url=_url(where, base, since),
         output=output,
@@ -93,9 +89,13 @@ def command(
         return  # told to end, which is how it usually ends
     except BrokenPipeError:
         # Nobody reads any more; Python would complain of that once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _stdout_fd())
     except OSError as error:
         raise EventStreamsError(error) from error
+
+
+def _stdout_fd() -> int:
+    return sys.stdout.fileno()
 
 
 async def _until_stopped(tail: Tail, output: Output) -> None:
@@ -110,9 +110,8 @@ def _stopping_on_signals(output: Output) -> Generator[None]:
     assert task is not None
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        if output.is_waiting:
-            raise Stopped
         loop.call_soon_threadsafe(task.cancel)
+        output.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

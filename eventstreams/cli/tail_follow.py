@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from eventstreams.cli.tail_output import Output
 
 _CONNECT_TIMEOUT_S = 10.0
 _SILENCE_MAX_S = 60.0  # the gateway sends a comment at least every 15 s
+_LAST_RETRY = re.compile(rb"\nretry: ?(\d{1,9})\n\Z")
+_LAST_BYTES = 32
 _HEADERS = {
     "Accept": "text/event-stream",
     "Cache-Control": "no-cache",
@@ -95,16 +98,20 @@ class Tail:
 
     async def _read(self, response: httpx.Response) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Noticed(response.stream, before_waiting=self._save)
+        response.stream = noticed = _Noticed(response.stream, before_waiting=self._save)
         async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
             async for event in events:
                 self._take(event)
                 if self._left == 0:
                     return
+        self._honour(noticed.last_retry_ms())
+
+    def _honour(self, retry_ms: int | None) -> None:
+        if retry_ms is not None and retry_ms >= 0:
+            self._backoff.base_s = retry_ms / 1000
 
     def _take(self, event: ServerSentEvent) -> None:
-        if event.retry is not None and event.retry >= 0:
-            self._backoff.base_s = event.retry / 1000
+        self._honour(event.retry)
         if not event.data:
             pass  # the decoder makes an event of a bare `retry:` or `id:`, too
         elif event.event in ("error", "gap"):
@@ -138,9 +145,16 @@ class _Noticed(httpx.AsyncByteStream):
     ) -> None:
         self._stream = stream
         self._before_waiting = before_waiting
+        self._end = b""
+
+    def last_retry_ms(self) -> int | None:
+        """What a bare `retry:` at the very end says; the decoder keeps it for an event to come."""
+        match = _LAST_RETRY.search(self._end)
+        return int(match[1]) if match else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
+            self._end = (self._end + chunk)[-_LAST_BYTES:]
             yield chunk
             self._before_waiting()
 

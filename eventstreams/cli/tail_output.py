@@ -19,16 +19,29 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]
 """Would move the cursor, colour the terminal or turn the text around."""
 
 
+class Stopped(Exception):
+    """Told to stop while the reader on the other side keeps us waiting."""
+
+
 class Output:
     """Standard output, or any other file descriptor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.is_waiting = False
-        """Whether the reader on the other side keeps us waiting right now."""
+        self._is_waiting = False
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """For signal handlers: from now on nobody waits for a reader; a wait ends with Stopped."""
+        self._is_stopping = True
+        if self._is_waiting:
+            raise Stopped
 
     def write(self, line: bytes) -> None:
-        """Writes all of it and a line end. Raises BrokenPipeError when nobody reads any more."""
+        """Writes all of it and a line end.
+
+        Raises BrokenPipeError when nobody reads any more, and Stopped.
+        """
         rest = memoryview(line + b"\n")
         while rest:
             self._wait_for_room()
@@ -37,11 +50,13 @@ class Output:
     def _wait_for_room(self) -> None:
         if select.select([], [self._fd], [], 0)[1]:
             return
-        self.is_waiting = True
+        self._is_waiting = True
         try:
+            if self._is_stopping:
+                raise Stopped
             select.select([], [self._fd], [])
         finally:
-            self.is_waiting = False
+            self._is_waiting = False
 
 
 def as_json(data: str) -> bytes:

@@ -1,0 +1,255 @@
+"""`tail` as a process of its own, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from eventstreams.cli import main
+from tests.cli.upstream import (
+    OK,
+    PATIENCE_S,
+    QUICK,
+    Gateway,
+    TailProcess,
+    frame,
+    gateway,
+    refusal,
+    upstream,
+)
+
+TOPIC = "eventstreams.test"
+
+
+def _change(n: int) -> str:
+    meta = {"dt": f"2026-01-31T12:00:0{n}.000Z"}
+    fields = {"wiki": "enwiki", "type": "edit", "user": "Ada", "title": f"Page {n}", "bot": True}
+    return json.dumps({"meta": meta, **fields, "length": {"old": 5, "new": 9}})
+
+
+def test_a_pipe_gets_one_json_object_a_line() -> None:
+    with upstream(OK + frame('{"n":1}', "a") + frame('{"n":2}', "b")) as server:
+        tail = TailProcess("x,y", "--url", server.url, "-n", 2)
+        assert tail.end() == (b'{"n":1}\n{"n":2}\n', "")
+        assert tail.code == 0
+        request = server.requests.get(timeout=PATIENCE_S)
+    assert request.target == "/v2/stream/x,y"
+    assert request.headers["accept"] == "text/event-stream"
+    assert "last-event-id" not in request.headers
+
+
+def test_people_get_time_wiki_type_user_and_title() -> None:
+    evil = json.dumps({"title": "\x1b[2J", "x": "\u202e"}, ensure_ascii=False)
+    with upstream(OK + frame(_change(1), "a") + frame(evil, "b")) as server:
+        stdout, _ = TailProcess(server.url + "/v2/stream/x", "-n", 2, "--pretty").end()
+    first, second = stdout.decode().splitlines()
+    assert " ".join(first.split()) == "2026-01-31 12:00:01 enwiki edit Ada (bot) Page 1 (+4)"
+    assert second.isprintable()
+
+
+def test_it_comes_back_after_a_cut_with_the_last_id_it_wrote() -> None:
+    torn = frame('{"n":2}', "b")[:-5]
+    answers = (
+        OK + QUICK + frame('{"n":1}', "a") + torn,
+        OK + frame('{"n":2}', "b") + b": comment\n\n" + b"id: c\n\n",
+        OK + frame('{"n":3}', "d"),
+    )
+    with upstream(*answers) as server:
+        tail = TailProcess("x", "--url", server.url, "-n", 3, "--since", "2026-01-01T00:00+01:00")
+        stdout, stderr = tail.end()
+        requests = [server.requests.get(timeout=PATIENCE_S) for _ in answers]
+    assert stdout == b'{"n":1}\n{"n":2}\n{"n":3}\n'
+    assert [request.headers.get("last-event-id") for request in requests] == [None, "a", "c"]
+    assert requests[0].target == "/v2/stream/x?since=2026-01-01T00%3A00%2B01%3A00"
+    assert stderr.count("the server ended the stream; trying again in 0.0 s") == 2
+
+
+def test_a_bare_retry_at_the_end_of_a_stream_says_when_to_come_back() -> None:
+    answers = (OK + frame('{"n":1}', "a") + b"retry: 7\n", OK + frame('{"n":2}', "b"))
+    with upstream(*answers) as server:
+        stdout, stderr = TailProcess("x", "--url", server.url, "-n", 2).end()
+    assert stdout == b'{"n":1}\n{"n":2}\n'
+    assert stderr == "the server ended the stream; trying again in 0.0 s\n"
+
+
+def test_errors_and_gaps_are_told_apart_from_events() -> None:
+    gap = frame('{"message":"too old","cause":"retention"}', "g", "gap")
+    error = frame('{"message":"no log"}', "g", "error")
+    answers = (OK + QUICK + gap + error, OK + frame('{"n":1}', "h"))
+    with upstream(*answers) as server:
+        stdout, stderr = TailProcess("x", "--url", server.url, "-n", 1).end()
+        server.requests.get(timeout=PATIENCE_S)
+        assert server.requests.get(timeout=PATIENCE_S).headers["last-event-id"] == "g"
+    assert stdout == b'{"n":1}\n'
+    assert stderr.splitlines()[:2] == ['gap: too old {"cause":"retention"}', "error: no log"]
+
+
+def test_passing_refusals_are_tried_again_and_final_ones_are_not() -> None:
+    busy = b'{"status":503,"title":"Service Unavailable","detail":"full"}'
+    wrong = b'{"message":"Topics x are not available for consumption.","statusCode":404}\n'
+    answers = (
+        OK + QUICK,
+        refusal("503 Service Unavailable", busy, "retry-after: 0"),
+        refusal("429 Too Many Requests", b"slow down", "retry-after: 1"),
+        refusal("404 Not Found", wrong),
+    )
+    with upstream(*answers) as server:
+        tail = TailProcess("x", "--url", server.url)
+        stdout, stderr = tail.end()
+    assert tail.code == 1
+    assert stdout == b""
+    assert stderr.splitlines()[1:] == [
+        "503 Service Unavailable: full; trying again in 0.0 s",
+        "429 Too Many Requests: slow down; trying again in 1.0 s",
+        "Error: 404 Topics x are not available for consumption.",
+    ]
+
+
+def test_what_is_no_event_stream_is_one_clear_line() -> None:
+    with upstream(refusal("200 OK", b"<html>", "content-type: text/html")) as server:
+        tail = TailProcess(server.url + "/page")
+        _, stderr = tail.end()
+    assert tail.code == 1
+    (line,) = stderr.splitlines()
+    assert "text/html" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_with_the_last_id_kept(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with upstream(OK + frame('{"n":1}', "a") + frame('{"n":2}', "b")) as server:
+        tail = TailProcess("x", "--url", server.url, "--state", state)
+        assert [tail.stdout.readline(), tail.stdout.readline()] == [b'{"n":1}\n', b'{"n":2}\n']
+        assert tail.end(number) == (b"", "")
+    assert tail.code == 0
+    assert state.read_text() == "b\n"
+    assert list(tmp_path.iterdir()) == [state]
+
+
+def test_a_closed_pipe_ends_it_quietly_and_the_state_holds_only_what_was_written(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    frames = [frame(json.dumps({"n": n, "pad": "x" * 1000}), str(n)) for n in range(2000)]
+    with upstream(OK + b"".join(frames)) as server:
+        tail = TailProcess("x", "--url", server.url, "--state", state)
+        assert json.loads(tail.stdout.readline())["n"] == 0
+        tail.stdout.close()
+        stderr = tail.stderr.read()
+        assert tail.process.wait(PATIENCE_S) == 0
+        tail.stderr.close()
+    assert stderr == b""
+    assert 0 <= int(state.read_text()) < 1999
+
+
+def test_a_reader_that_stands_still_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    frames = [frame(json.dumps({"n": n, "pad": "x" * 9000}), str(n)) for n in range(2000)]
+    with upstream(OK + b"".join(frames)) as server:
+        tail = TailProcess("x", "--url", server.url, "--state", state)
+        first = tail.stdout.readline()
+        tail.process.send_signal(signal.SIGTERM)
+        assert tail.process.wait(PATIENCE_S) == 0
+        rest, _ = tail.end()
+    whole = [line for line in (first + rest).splitlines(keepends=True) if line.endswith(b"\n")]
+    assert int(state.read_text()) == json.loads(whole[-1])["n"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["http://h:1/"], "names no stream; try http://h:1/v2/stream/NAME"),
+        (["ftp://h/x"], "is not an http or https URL"),
+        (["http://h:xx/y"], "is not a URL"),
+        (["x", "-n", "0"], "-n"),
+        (["x", "--state", "."], "--state: . is a directory"),
+        (["x", "--state", "nope/file"], "--state: no file can be written"),
+        (["x", "--state", "binary"], "--state:"),
+    ],
+)
+def test_a_users_mistake_is_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("binary").write_bytes(b"\xff\x00")
+    with open("out", "wb") as out:
+        monkeypatch.setattr("eventstreams.cli.tail._stdout_fd", out.fileno)
+        result = CliRunner().invoke(main, ["tail", *arguments])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway(tmp_path_factory.mktemp("gateway") / "data", "--no-demo") as running:
+        yield running
+
+
+def _produce(served: Gateway, first: int, count: int) -> None:
+    lines = "".join(f'{{"n":{n},"pad":"{"x" * 400}"}}\n' for n in range(first, first + count))
+    result = CliRunner().invoke(
+        main, ["produce", "--stream", "test", "--data-dir", str(served.data)], input=lines
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_what_is_produced_while_the_gateway_runs_is_sent_at_once(served: Gateway) -> None:
+    tail = TailProcess("test", "--url", served.url, "--since", "0", "-n", 1)
+    _produce(served, 0, 1)
+    document = json.loads(tail.stdout.readline())
+    assert document["n"] == 0
+    assert document["meta"]["topic"] == TOPIC
+    assert tail.end() == (b"", "")
+
+
+def test_killed_again_and_again_it_loses_nothing_and_repeats_only_the_last_events(
+    served: Gateway, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    _produce(served, 1, 3000)
+    seen: list[int] = []
+    for lines in (1, 300, 7, 901, 40):
+        tail = TailProcess("test", "--url", served.url, "--since", "0", "--state", state)
+        run = [json.loads(tail.stdout.readline())["meta"]["offset"] for _ in range(lines)]
+        stdout, _ = tail.end(signal.SIGKILL)
+        whole = [line for line in stdout.splitlines(keepends=True) if line.endswith(b"\n")]
+        run += [json.loads(line)["meta"]["offset"] for line in whole]
+        assert run == list(range(run[0], run[0] + len(run)))
+        assert run[0] <= (seen[-1] + 1 if seen else 0)
+        seen += run
+    tail = TailProcess("test", "--url", served.url, "--since", "0", "--state", state, "-n", 1)
+    _produce(served, 3001, 1)
+    (offset,) = [json.loads(line)["meta"]["offset"] for line in tail.end()[0].splitlines()]
+    assert offset <= seen[-1] + 1
+
+
+def test_ended_by_signals_it_loses_and_repeats_nothing(served: Gateway, tmp_path: Path) -> None:
+    _produce(served, 10_000, 1000)
+    seen: list[int] = []
+    for lines in (1, 50, 7, 300):
+        tail = TailProcess(
+            "test", "--url", served.url, "--since", "0", "--state", tmp_path / "state"
+        )
+        out = [tail.stdout.readline() for _ in range(lines)]
+        stdout, _ = tail.end(signal.SIGTERM)
+        text = b"".join(out) + stdout
+        seen += [
+            json.loads(line)["meta"]["offset"]
+            for line in text.splitlines(keepends=True)
+            if line.endswith(b"\n")
+        ]
+    assert seen == list(range(len(seen)))
+
+
+def test_the_gateways_refusals_are_readable(served: Gateway) -> None:
+    tail = TailProcess("nope", "--url", served.url)
+    _, stderr = tail.end()
+    assert tail.code == 1
+    assert stderr == "Error: 400 Stream Not Found: Invalid streams: nope\n"
