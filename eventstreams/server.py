@@ -41,7 +41,7 @@ _SPARE_FILES = 100
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. Also what streams see of it: `unsent`, `abort`, `set_reason`."""
+    """One connection, and what it lends to the stream on it."""
 
     connections_max = sys.maxsize
     user_timeout_ms = 0
@@ -69,6 +69,17 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         scope = cast("dict[str, Any]", self.scope)
         scope["extensions"] = {"eventstreams.connection": self}
+
+    def framed(self, body: bytes) -> bytes:
+        """A chunk of HTTP/1.1's chunked encoding, which every stream has."""
+        return b"%x\r\n%b\r\n" % (len(body), body)
+
+    def write_framed(self, data: bytes) -> bool:
+        """What ASGI's send comes to in the middle of a stream, without a coroutine and a copy."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(data)
+        return True
 
     def unsent(self) -> int:
         """Bytes written that the client's host has not acknowledged yet."""
@@ -234,8 +245,8 @@ def serve(settings: Settings, catalogue: Catalogue, workers: int = 1) -> int:
     http = settings.http
     try:
         if workers == 1:
-            sock = listener(http.host, http.port, http.backlog)
-            return _run(settings, catalogue, protocol, sock, None)
+            with listener(http.host, http.port, http.backlog) as sock:
+                return _run(settings, catalogue, protocol, sock, None)
 
         def work(number: int, sock: socket.socket, parent: int) -> int:
             return _run(_of_worker(settings, number), catalogue, protocol, sock, parent)
@@ -244,8 +255,12 @@ def serve(settings: Settings, catalogue: Catalogue, workers: int = 1) -> int:
             count=workers, host=http.host, port=http.port, backlog=http.backlog, work=work
         ).run()
     except OSError as error:
-        _log.error("can't listen on %s:%d: %s", http.host, http.port, error.strerror or error)
+        _cannot_listen(http.host, http.port, error)
         return 1
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> None:
+    _log.error("can't listen on %s:%d: %s", host, port, error.strerror or error)
 
 
 def _of_worker(settings: Settings, number: int) -> Settings:
@@ -279,8 +294,13 @@ async def _serve(
     parent: int | None,
 ) -> int:
     async with gateway.running(settings, catalogue) as running:
-        if settings.metrics.port is not None:
-            running.metrics.serve(settings.metrics.host, settings.metrics.port)
+        host, port = settings.metrics.host, settings.metrics.port
+        if port is not None:
+            try:
+                running.metrics.serve(host, port)
+            except OSError as error:
+                _cannot_listen(host, port, error)
+                return 1
         config = uvicorn_config(settings, running.app, protocol)
         server = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
         if parent is not None:

@@ -1,9 +1,10 @@
 """All subscriptions that want the same and stand at the same position: one rendering, many writes.
 
-The cohort drives each member's ASGI `send` itself. While the socket has room that coroutine runs to
-its end at the first step, so no task is switched. When it suspends instead, the client is slow: it
-leaves the cohort with that send in flight, finishes it on its own task and pulls alone until it can
-join again. So a slow client costs the others one step, and holds no queue.
+Where the server lends its connection, the bytes are framed for HTTP once and written to it while it
+has room. Else the cohort drives the member's ASGI `send` itself: while the socket has room that
+coroutine runs to its end at the first step, so no task is switched. When it suspends instead, the
+client is slow: it leaves the cohort with that send in flight, finishes it on its own task and pulls
+alone until it can join again. So a slow client costs the others one step, and holds no queue.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from eventstreams.fanout.want import Want
 from eventstreams.model.position import Position
 
 if TYPE_CHECKING:
-    from eventstreams.fanout.subscription import Subscription
+    from eventstreams.fanout.subscription import Message, Subscription
 
 _TURN_S = 0.005
 """Writing lets the rest of the loop have its turn this often."""
@@ -67,22 +68,38 @@ class Cohort:
         """
         self.wrote_at = turn = time.monotonic()
         message = {"type": "http.response.body", "body": body, "more_body": True}
+        framed: bytes | None = None
         taken = slow = 0
         for n, member in enumerate(list(self.members), 1):
             if member.cohort is not self:
                 continue
-            sending = member.send(message)
-            try:
-                waiting_for = sending.send(None)
-            except StopIteration:
-                member.position = position
+            connection = member.connection
+            if connection is not None:
+                if framed is None:
+                    framed = connection.framed(body)
+                if connection.write_framed(framed):
+                    member.position = position
+                    taken += 1
+                    continue
+            if self._send(member, message, position):
                 taken += 1
-            except Exception as error:  # a server may raise when the client is gone
-                member.lose(error)
             else:
-                member.fall_behind(sending, waiting_for, position)
                 slow += 1
             if n % _LOOK_EVERY == 0 and time.monotonic() - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = time.monotonic()
         return taken, slow
+
+    def _send(self, member: Subscription, message: Message, position: Position) -> bool:
+        """Through ASGI; False where the client is slow, or gone."""
+        sending = member.send(message)
+        try:
+            waiting_for = sending.send(None)
+        except StopIteration:
+            member.position = position
+            return True
+        except Exception as error:  # a server may raise when the client is gone
+            member.lose(error)
+        else:
+            member.fall_behind(sending, waiting_for, position)
+        return False

@@ -40,6 +40,14 @@ class Connection(Protocol):
         """Whether it was given up because the client took nothing for too long."""
         ...
 
+    def framed(self, body: bytes) -> bytes:
+        """A part of a response's body as it goes over the wire; the same for every connection."""
+        ...
+
+    def write_framed(self, data: bytes) -> bool:
+        """Writes what `framed` made, if there is room; False: use ASGI's send, and wait."""
+        ...
+
     def unsent(self) -> int:
         """Bytes written that the client's host has not acknowledged yet."""
         ...
