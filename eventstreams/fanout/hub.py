@@ -85,6 +85,8 @@ class Hub:
         self._well = asyncio.Event()
         self._look_again = asyncio.Event()
         self._looking = asyncio.Lock()
+        self._unfollowed: set[str] = set()
+        """Topics that the follower found missing, wholly or in part."""
         self._feed_failed_at = -math.inf
         self._trouble_since = 0.0
 
@@ -197,12 +199,15 @@ class Hub:
         i = position.partitions.index(error.partition)
         self._chunks.clear()
         self.history.forget(error.partition)  # it may know the record before the lost one
-        mark = Mark(error.partition, position.offsets[i], position.timestamps[i])
+        at, time_ms = position.offsets[i], position.timestamps[i]
+        # Below the oldest kept it is this log all the same: its time must not find another place.
+        overtaken = error.bounds is not None and at < error.bounds.oldest
+        mark = Mark(error.partition, at, None if overtaken else time_ms)
         offset, timestamp_ms, gap = await self.resumer.resume(mark)
         if gap is not None:
             self._metrics.gaps.labels(gap.cause).inc()
         return (
-            position.at(error.partition, offset, timestamp_ms),
+            position.at(error.partition, offset, time_ms if overtaken else timestamp_ms),
             None if gap is None else gap_document([gap]),
         )
 
@@ -230,8 +235,11 @@ class Hub:
             self._follower = self._log.follow(starts)
         elif starts:
             self._follower.assign(starts)
-        for topic in went:
+        for topic in {*went, *self._unfollowed}:
             self._lose_topic(topic)
+        if self._unfollowed:  # if they are back, they are other topics of the same name
+            self._unfollowed.clear()
+            self._look_again.set()
         if grew:
             _log.info("gained partitions: %s", ", ".join(f"{t}/{n}" for t, n in grew))
             topics = {partition.topic for partition in grew}
@@ -299,7 +307,11 @@ class Hub:
                 self._feed_failed_at = time.monotonic()
                 self.suspect(error)
                 await asyncio.sleep(_RETRY_S)
-            except (UnknownTopic, UnknownPartition):
+            except UnknownTopic as error:
+                self._unfollowed.add(error.topic)
+                self._look_again.set()
+            except UnknownPartition as error:
+                self._unfollowed.add(error.partition.topic)
                 self._look_again.set()
             except OffsetOutOfRange as error:
                 await self._restart(error)

@@ -1,0 +1,248 @@
+"""A gateway in this process, and clients whose sockets the test holds in its hands.
+
+A Socket does what uvicorn does between an application and a connection: `send` writes while there
+is room, and waits, before it writes, once more than `high_water` bytes are unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any
+from urllib.parse import quote
+
+from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.start import Starter
+from eventstreams.log.base import Log
+from eventstreams.log.memory import MemoryLog
+from eventstreams.metrics import Metrics
+from eventstreams.model.event import Record
+from eventstreams.model.stream import Catalogue, Stream
+from eventstreams.settings import FanoutSettings, LimitSettings
+from eventstreams.web.limits import Limits
+from eventstreams.web.streams import Streams
+from tests.wire import Frame, frames_of
+
+PATIENCE_S = 20.0
+"""For what must happen; nothing is asserted of how soon."""
+
+
+class Gateway:
+    """Streams over a log: each topic is a stream of its own name, and `all` is all of them."""
+
+    def __init__(self, log: Log, topics: Collection[str], settings: FanoutSettings) -> None:
+        self.log = log
+        self.metrics = Metrics()
+        self.hub = Hub(
+            log=log, topics=topics, settings=settings, metrics=self.metrics, started=True
+        )
+        streams = {t: Stream(t, (t,), frozenset({t}), (), None, None) for t in topics}
+        streams["all"] = Stream("all", tuple(topics), frozenset(topics), (), None, None)
+        catalogue = Catalogue(streams)
+        self.starter = Starter(hub=self.hub, patience_s=PATIENCE_S)
+        self.streams = Streams(
+            catalogue=catalogue,
+            starter=self.starter,
+            hub=self.hub,
+            limits=Limits(LimitSettings()),
+            metrics=self.metrics,
+            headers=[],
+        )
+
+    def assert_nobody_is_left(self) -> None:
+        assert not self.hub.subscriptions
+        assert not self.hub._cohorts
+        assert self.hub._slots._value == self.hub.settings.catch_up_slots
+        assert self.count("catching_up") == 0
+
+    def count(self, name: str, **labels: str) -> float:
+        found = self.metrics.registry.get_sample_value(f"eventstreams_{name}", labels)
+        return found or 0.0
+
+
+@contextlib.asynccontextmanager
+async def serving(log: Log, topics: Collection[str], **settings: Any) -> AsyncIterator[Gateway]:
+    """A gateway that runs, and leaves no task behind."""
+    before = asyncio.all_tasks()
+    gateway = Gateway(log, topics, FanoutSettings(**settings))
+    async with asyncio.timeout(PATIENCE_S * 3), gateway.hub.running():
+        await gateway.hub.wait_until_well()
+        yield gateway
+    if isinstance(log, MemoryLog):  # the others have tasks of their own
+        assert asyncio.all_tasks() <= before
+
+
+class Socket:
+    """The server's end of a connection, and the client's: what was written, what was read."""
+
+    def __init__(self, *, high_water: int | None = None) -> None:
+        """`high_water` None: the client reads all there is, at once."""
+        self.high_water = high_water
+        self.written = bytearray()
+        self.read = 0
+        """Bytes that the client has taken."""
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self.aborted = False
+        self.timed_out = False
+        """Whether the kernel gave the peer up."""
+        self.bodies: list[bytes] = []
+        """Each write as it came; writes to a cohort are one object for all."""
+        self._gone = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._changed = asyncio.Event()
+        self._asked = False
+
+    # What the application sees.
+
+    async def send(self, message: Any) -> None:
+        if not self._writable.is_set() and not self._gone.is_set():
+            await self._writable.wait()
+        if self._gone.is_set():
+            return
+        if message["type"] == "http.response.start":
+            assert self.status is None
+            self.status = message["status"]
+            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
+        else:
+            assert self.status is not None
+            assert not self.complete
+            self.written += message["body"]
+            self.bodies.append(message["body"])
+            self.complete = not message.get("more_body", False)
+        self._settle()
+
+    async def receive(self) -> Any:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if not self.complete:
+            await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    def unsent(self) -> int:
+        return len(self.written) - self.read
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.hang_up()
+
+    # What the client does.
+
+    def take(self, count: int) -> None:
+        """Reads so many bytes, or what there is."""
+        self.read = min(len(self.written), self.read + count)
+        self._settle()
+
+    def take_all(self) -> None:
+        """From now on reads whatever comes, at once."""
+        self.high_water = None
+        self._settle()
+
+    def hang_up(self) -> None:
+        self._gone.set()
+        self._writable.set()
+        self._changed.set()
+
+    @property
+    def taken(self) -> bytes:
+        return bytes(self.written[: self.read])
+
+    @property
+    def frames(self) -> list[Frame]:
+        return frames_of(self.taken)
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        """Waits until something was written, or ended, that makes it so."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not met():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _settle(self) -> None:
+        if self.high_water is None:
+            self.read = len(self.written)
+        if self.high_water is not None and self.unsent() > self.high_water:
+            self._writable.clear()
+        else:
+            self._writable.set()
+        self._changed.set()
+
+
+def scope_of(
+    stream: str, *, last_event_id: str | None = None, query: str = "", accept: str = "*/*"
+) -> dict[str, Any]:
+    headers = [(b"accept", accept.encode())]
+    if last_event_id is not None:
+        headers.append((b"last-event-id", last_event_id.encode()))
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": f"/v2/stream/{stream}",
+        "raw_path": f"/v2/stream/{quote(stream)}".encode(),
+        "query_string": query.encode(),
+        "headers": headers,
+    }
+
+
+class Client:
+    """One request. `serve` runs on a task of its own, as the server would run it."""
+
+    def __init__(
+        self, gateway: Gateway, stream: str = "all", *, socket: Socket | None = None, **scope: Any
+    ) -> None:
+        self.gateway = gateway
+        self.socket = socket or Socket()
+        self._scope = scope_of(stream, **scope)
+        self._scope["extensions"] = {"eventstreams.connection": self.socket}
+        self.done = asyncio.Event()
+
+    async def serve(self) -> None:
+        try:
+            await self.gateway.streams(self._scope, self.socket.receive, self.socket.send)
+        finally:
+            self.done.set()
+            self.socket._changed.set()
+
+    async def opened(self) -> None:
+        await self.socket.until(lambda: bool(self.socket.written) or self.done.is_set())
+
+    async def frames(self, count: int) -> list[Frame]:
+        """The first so many frames, once they are there."""
+        socket = self.socket
+        await socket.until(lambda: len(socket.frames) >= count or self.done.is_set())
+        assert len(socket.frames) >= count, f"ended after {socket.taken!r}"
+        return socket.frames[:count]
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.done.wait()
+
+    @property
+    def last_id(self) -> str | None:
+        frames = self.socket.frames
+        return frames[-1].id if frames else None
+
+
+async def settled(turns: int = 30) -> None:
+    """Lets everything that can go on go on: turns of the loop, no time."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+def events(topic: str, number: int, count: int, text: str = "", at_ms: int = 1_000) -> list[Record]:
+    value = json.dumps({"text": text}).encode()
+    return [Record(topic, value, partition=number, timestamp_ms=at_ms + n) for n in range(count)]
+
+
+async def joined(gateway: Gateway, *clients: Client) -> None:
+    """Waits until the clients wait for news as members of a cohort."""
+    for client in clients:
+        await client.opened()
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(s.cohort is not None for s in gateway.hub.subscriptions) < len(clients):
+            await asyncio.sleep(0)
