@@ -1,0 +1,292 @@
+"""Cohorts: equal subscriptions get the same bytes, made once; the slow ones harm nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from eventstreams.fanout import cohort as cohort_module
+from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.log.memory import MemoryLog
+from tests.fanout.gateway import Client, Socket, events, joined, serving, settled
+from tests.wire import place_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def topic(log: MemoryLog, name: str = "t", partitions: int = 1) -> str:
+    await log.create_topic(name, partitions)
+    return name
+
+
+def offsets(client: Client) -> list[int]:
+    return [place_of(frame)[2] for frame in client.socket.frames]
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
+    """Every chunk that was rendered for a cohort."""
+    chunks: list[Chunk] = []
+
+    def counted(*args: Any) -> Chunk:
+        chunks.append(render(*args))
+        return chunks[-1]
+
+    monkeypatch.setattr(cohort_module, "render", counted)
+    return chunks
+
+
+async def test_equal_subscriptions_share_bytes_made_once(rendered: list[Chunk]) -> None:
+    log = MemoryLog()
+    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+        clients = [Client(gateway, "t") for _ in range(50)]
+        for client in clients:
+            tasks.create_task(client.serve())
+        await joined(gateway, *clients)
+        assert gateway.count("cohorts") == 1
+        for round_ in range(3):
+            await log.append(events("t", 0, 2))
+            for client in clients:
+                await client.frames(2 * round_ + 2)
+        assert len(rendered) == 3
+        for n, chunk in enumerate(rendered):
+            assert {id(client.socket.bodies[1 + n]) for client in clients} == {id(chunk.body)}
+        assert len({client.last_id for client in clients}) == 1
+        assert gateway.count("events_out_total") == 50 * 6
+        for client in clients:
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_other_wants_are_other_cohorts() -> None:
+    log = MemoryLog()
+    names = [await topic(log, name) for name in "tu"]
+    async with serving(log, names) as gateway, asyncio.TaskGroup() as tasks:
+        clients = [
+            Client(gateway, "t"),
+            Client(gateway, "t", accept="application/json"),
+            Client(gateway, "u"),
+            Client(gateway, "all"),
+        ]
+        for client in clients:
+            tasks.create_task(client.serve())
+        await joined(gateway, *clients)
+        assert gateway.count("cohorts") == 4
+        await log.append(events("t", 0, 1))
+        await clients[0].frames(1)
+        await clients[3].frames(1)
+        await clients[1].socket.until(lambda: clients[1].socket.taken.count(b"\n") == 2)
+        assert json.loads(clients[1].socket.taken) == json.loads(clients[0].socket.frames[0].data)
+        assert clients[2].socket.frames == []
+        for client in clients:
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_member_stands_where_its_cohort_stands_when_it_joins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog()
+    name = await topic(log)
+    await log.append(events("t", 0, 20))
+    async with serving(log, [name], batch_bytes_max=1) as gateway, asyncio.TaskGroup() as tasks:
+        seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        join = gateway.hub.join
+
+        def watched(subscription: Any) -> bool:
+            joins = join(subscription)
+            if joins:
+                seen.append((subscription.position.offsets, subscription.cohort.position.offsets))
+            return joins
+
+        monkeypatch.setattr(gateway.hub, "join", watched)
+        clients = [Client(gateway, "t", query="since=0") for _ in range(5)]
+        for client in clients:
+            tasks.create_task(client.serve())
+            await log.append(events("t", 0, 1))
+            await settled(3)
+        for client in clients:
+            await client.frames(25)
+            assert offsets(client) == list(range(25))
+        await joined(gateway, *clients)
+        assert len(seen) >= 5
+        assert all(mine == theirs for mine, theirs in seen)
+        for client in clients:
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_contiguous() -> None:
+    log = MemoryLog()
+    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+        slow = Client(gateway, "t", socket=Socket(high_water=300))
+        quick = [Client(gateway, "t") for _ in range(3)]
+        for client in (slow, *quick):
+            tasks.create_task(client.serve())
+        await joined(gateway, slow, *quick)
+        for n in range(20):
+            await log.append(events("t", 0, 1))
+            for client in quick:
+                await client.frames(n + 1)
+        assert gateway.count("slow_total") == 1
+        assert sum(s.cohort is not None for s in gateway.hub.subscriptions) == 3
+        written = len(slow.socket.written)
+        await log.append(events("t", 0, 5))
+        await quick[0].frames(25)
+        assert len(slow.socket.written) == written, "nothing is written to a socket that is full"
+        while len(slow.socket.frames) < 25:
+            slow.socket.take(37)
+            await settled(3)
+        assert offsets(slow) == list(range(25))
+        slow.socket.take_all()
+        await joined(gateway, slow, *quick)
+        await log.append(events("t", 0, 1))
+        for client in (slow, *quick):
+            await client.frames(26)
+            assert offsets(client) == list(range(26))
+        assert slow.last_id == quick[0].last_id
+        for client in (slow, *quick):
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_nothing_is_held_for_a_client_that_does_not_read() -> None:
+    log = MemoryLog()
+    name = await topic(log)
+    limits = {"batch_bytes_max": 2_000, "tail_bytes_max": 20_000, "cache_bytes_max": 20_000}
+    async with serving(log, [name], **limits) as gateway, asyncio.TaskGroup() as tasks:
+        stuck = [Client(gateway, "t", socket=Socket(high_water=500)) for _ in range(5)]
+        reader = Client(gateway, "t")
+        for client in (*stuck, reader):
+            tasks.create_task(client.serve())
+        await joined(gateway, *stuck, reader)
+        for n in range(1, 41):
+            await log.append(events("t", 0, 10, "x" * 50))
+            await reader.frames(10 * n)
+        for client in stuck:
+            assert client.socket.unsent() <= 500 + 2 * limits["batch_bytes_max"]
+        for subscription in gateway.hub.subscriptions:
+            held = [getattr(subscription, name, None) for name in subscription.__slots__]
+            assert sum(len(v) for v in held if isinstance(v, bytes | bytearray | list)) == 0
+        assert gateway.hub.tails.trim() <= limits["tail_bytes_max"]
+        for client in stuck:  # the tail has long moved on: history takes over
+            client.socket.take_all()
+            await client.frames(400)
+            assert offsets(client) == list(range(400))
+        for client in (*stuck, reader):
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_client_that_never_reads_is_ended_as_stalled() -> None:
+    log = MemoryLog()
+    name = await topic(log)
+    async with serving(log, [name], stall_timeout_s=0.02) as gateway, asyncio.TaskGroup() as tasks:
+        for start in ("now", "history"):
+            stuck = Client(
+                gateway,
+                "t",
+                socket=Socket(high_water=1),
+                query="since=0" if start == "history" else "",
+            )
+            tasks.create_task(stuck.serve())
+            stuck.socket.take(len(b":ok\n\n"))
+            await stuck.opened()
+            await log.append(events("t", 0, 3))
+            await settled()
+            await log.append(events("t", 0, 3))
+            await stuck.ended()
+            assert stuck.socket.aborted
+            assert not stuck.socket.complete
+        assert gateway.count("streams_ended_total", reason="stalled") == 2
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_client_whose_send_raises_has_gone_and_the_others_get_theirs() -> None:
+    log = MemoryLog()
+
+    class Broken(Socket):
+        async def send(self, message: Any) -> None:
+            if message["type"] == "http.response.body" and b"message" in message["body"]:
+                self.hang_up()
+                raise OSError("connection reset")
+            await super().send(message)
+
+    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+        clients = [Client(gateway, "t", socket=Broken()), Client(gateway, "t")]
+        for client in clients:
+            tasks.create_task(client.serve())
+        await joined(gateway, *clients)
+        await log.append(events("t", 0, 1))
+        await clients[1].frames(1)
+        await clients[0].ended()
+        assert gateway.count("streams_ended_total", reason="disconnected") == 1
+        clients[1].socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_burst_beyond_the_tail_costs_a_cohort_nothing() -> None:
+    log = MemoryLog()
+    name = await topic(log)
+    async with serving(log, [name], tail_bytes_max=3_000) as gateway, asyncio.TaskGroup() as tasks:
+        clients = [Client(gateway, "t") for _ in range(4)]
+        for client in clients:
+            tasks.create_task(client.serve())
+        await joined(gateway, *clients)
+        await log.append(events("t", 0, 500))
+        for client in clients:
+            await client.frames(500)
+            assert offsets(client) == list(range(500))
+        await joined(gateway, *clients)
+        for client in clients:
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_storm_of_clients_costs_one_reading_of_the_log() -> None:
+    log = MemoryLog()
+    name = await topic(log)
+    await log.append(events("t", 0, 1_000))
+    limits: dict[str, Any] = {"tail_bytes_max": 1, "catch_up_slots": 3, "batch_bytes_max": 4_000}
+    async with serving(log, [name], **limits) as gateway, asyncio.TaskGroup() as tasks:
+        clients = [Client(gateway, "t", query="since=0") for _ in range(30)]
+        for client in clients:
+            tasks.create_task(client.serve())
+        for client in clients:
+            await client.socket.until(lambda c=client: c.socket.taken.count(b"\n\n") == 1_001)
+            assert offsets(client) == list(range(1_000))
+        assert gateway.count("history_events_total") <= 1.2 * 1_000
+        bodies = {id(body) for client in clients for body in client.socket.bodies[1:]}
+        chunks = len(clients[0].socket.bodies) - 1
+        assert len(bodies) <= 1.2 * chunks, "rendered once for all"
+        for client in clients:
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_one_ahead_of_its_cohort_waits_until_the_cohort_comes_by() -> None:
+    """Its id is from another gateway, that has seen more of the log."""
+    log = MemoryLog()
+    name = await topic(log)
+    await log.append(events("t", 0, 5))
+    async with serving(log, [name]) as gateway, asyncio.TaskGroup() as tasks:
+        follower = gateway.hub._follower
+        assert follower is not None
+        follower.drop(gateway.hub.tails.partitions("t"))  # this gateway lags
+        await log.append(events("t", 0, 3))
+        ahead = '[{"topic":"t","partition":0,"offset":8,"timestamp":1002}]'
+        client = Client(gateway, "t", last_event_id=ahead)
+        tasks.create_task(client.serve())
+        await client.opened()
+        await settled()
+        assert all(s.cohort is None for s in gateway.hub.subscriptions)
+        follower.assign(dict.fromkeys(gateway.hub.tails.partitions("t"), 5))
+        await joined(gateway, client)
+        await log.append(events("t", 0, 1))
+        await client.frames(1)
+        assert offsets(client) == [8]
+        client.socket.hang_up()
+    gateway.assert_nobody_is_left()

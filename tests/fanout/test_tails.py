@@ -1,0 +1,189 @@
+"""Tails: bounded in bytes, exact from their floor on, honest about what they do not know."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstreams.fanout.tail import Tail
+from eventstreams.fanout.tails import Tails
+from eventstreams.fanout.want import Format, Want
+from eventstreams.log.memory import MemoryLog
+from eventstreams.model.event import Event, Partition, Record
+from eventstreams.model.frame import Frame
+from eventstreams.model.position import Position
+
+pytestmark = pytest.mark.anyio
+P = Partition("t", 0)
+
+batches = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(0, 90)), max_size=4), st.integers(0, 2)
+    ),
+    max_size=8,
+)
+"""Per append: of each frame the hole before it and its size; the hole behind them."""
+
+
+def frames_of(batch: list[tuple[int, int]], offset: int) -> tuple[list[Frame], int]:
+    frames: list[Frame] = []
+    for hole, size in batch:
+        offset += hole
+        frames.append(Frame(Event(P, offset, 1_000 + offset, b"x" * size)))
+        offset += 1
+    return frames, offset
+
+
+@given(batches, st.integers(0, 10), st.integers(1, 1_500))
+def test_a_tail_is_exact_from_its_floor_on_and_bounded(
+    todo: list[tuple[list[tuple[int, int]], int]], start: int, bytes_max: int
+) -> None:
+    tail = Tail(P, start, 0, known=False)
+    everything: list[Frame] = []
+    for batch, hole in todo:
+        frames, end = frames_of(batch, tail.next)
+        tail.append(frames, end + hole)
+        everything += frames
+        tail.trim(bytes_max)
+        assert tail.next == end + hole
+        assert tail.bytes <= bytes_max
+        kept = [f for f in everything if f.offset >= tail.floor]
+        assert tail.bytes == sum(f.size for f in kept)
+        dropped = [f for f in everything if f.offset < tail.floor]
+        assert not dropped or tail.floor == dropped[-1].offset + 1
+        for offset in range(tail.floor, tail.next + 1):
+            assert tail.since(offset) == ([f for f in kept if f.offset >= offset], tail.next)
+            before = [f for f in everything if f.offset < offset]
+            known = tail.timestamp_before(offset)
+            assert known in (None, before[-1].timestamp_ms if before else None)
+            if any(f.offset < offset for f in kept):
+                assert known is not None
+        if everything:
+            assert tail.timestamp_before(tail.next) == everything[-1].timestamp_ms
+
+
+def test_trimming_keeps_what_fits() -> None:
+    tail = Tail(P, 0, 0, known=False)
+    frames = [Frame(Event(P, n, n, b"x" * 10)) for n in range(5)]
+    tail.append(frames, 5)
+    tail.trim(tail.bytes)
+    assert tail.floor == 0
+    tail.trim(2 * frames[0].size)
+    assert tail.since(tail.floor).frames == frames[3:]
+    tail.trim(0)
+    assert (tail.floor, tail.next, tail.bytes) == (5, 5, 0)
+
+
+def test_records_without_a_value_are_bounded_too() -> None:
+    tail = Tail(P, 0, 0, known=False)
+    tail.append([Frame(Event(P, n, n, None)) for n in range(10_000)], 10_000)
+    tail.trim(50_000)
+    assert len(tail.since(tail.floor).frames) < 1_000
+
+
+def test_an_empty_tail_does_not_make_times_up() -> None:
+    assert Tail(P, 7, 1_000, known=False).timestamp_before(7) is None
+    assert Tail(P, 7, 1_000, known=True).timestamp_before(7) == 1_000
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 400)), max_size=20), st.integers(1, 3_000)
+)
+def test_the_sum_over_all_tails_is_bounded_at_the_cost_of_the_largest(
+    appends: list[tuple[int, int]], bytes_max: int
+) -> None:
+    tails = Tails(log=MemoryLog(), bytes_max=bytes_max)
+    for number in range(3):
+        p = Partition("t", number)
+        tails.by_partition[p] = Tail(p, 0, 0, known=False)
+    for number, size in appends:
+        p = Partition("t", number)
+        at = tails.end(p)
+        tails.append(p, [Frame(Event(p, at, at, b"x" * size))], at + 1)
+        before = {t: t.bytes for t in tails.by_partition.values()}
+        total = tails.trim()
+        assert total == sum(t.bytes for t in tails.by_partition.values()) <= bytes_max
+        largest = max(t.bytes for t in tails.by_partition.values())
+        assert all(t.bytes == was or was >= largest for t, was in before.items())
+    assert tails.since(Partition("t", 0), tails.end(Partition("t", 0)) + 1) is None
+    assert tails.since(Partition("other", 0), 0) is None
+
+
+async def test_tails_begin_at_the_ends_and_know_the_time_before() -> None:
+    log = MemoryLog()
+    await log.create_topic("t", 2)
+    await log.append([Record("t", b"{}", None, 100 + n, 0) for n in range(30)])
+    log.punch_hole(P, 29)
+    tails = Tails(log=log, bytes_max=1)
+    came, grew, went = await tails.refresh(["t", "missing"])
+    assert (came, grew, went) == ([P, Partition("t", 1)], [], [])
+    assert (tails.end(P), tails.end(Partition("t", 1))) == (30, 0)
+    assert tails.by_partition[P].timestamp_before(30) == 128
+    assert tails.by_partition[Partition("t", 1)].timestamp_before(0) is None
+    assert tails.now((P,)) == Position((P,), (30,), (128,))
+    assert tails.of([P, Partition("no", 0)]) is None
+
+
+async def test_partitions_and_topics_that_come_and_go_are_found() -> None:
+    log = MemoryLog()
+    await log.create_topic("t", 1)
+    await log.create_topic("u", 1)
+    tails = Tails(log=log, bytes_max=1)
+    await tails.refresh(["t", "u"])
+    await log.create_topic("t", 3)
+    await log.append([Record("t", b"{}", None, 1, 2)])
+    _, grew, _ = await tails.refresh(["t", "u"])
+    assert grew == [Partition("t", 1), Partition("t", 2)]
+    assert [tails.end(p) for p in grew] == [0, 0]
+    assert tails.partitions("t") == tuple(Partition("t", n) for n in range(3))
+    log.delete_topic("t")
+    assert await tails.refresh(["t", "u"]) == ([], [], ["t"])
+    assert tails.drop("t") == {Partition("t", n) for n in range(3)}
+    assert set(tails.by_partition) == {Partition("u", 0)}
+    assert await tails.refresh(["t", "u"]) == ([], [], [])
+
+
+async def test_a_topic_that_grew_is_read_from_the_first_records_of_what_it_gained() -> None:
+    log = MemoryLog()
+    for topic in ("t", "u"):
+        await log.create_topic(topic, 2)
+    tails = Tails(log=log, bytes_max=1)
+    await tails.refresh(["t", "u"])
+    mine = (*tails.partitions("t"), *tails.partitions("u"))
+    want = Want(mine, frozenset({"t"}), Format.SSE)
+    position = Position(mine, (1, 2, 3, 4), (5, 6, 7, 8))
+    same = tails.grown(want, position)
+    assert same[0] is want
+    assert same[1] is position
+    for topic in ("t", "u"):
+        await log.create_topic(topic, 3)
+    await tails.refresh(["t", "u"])
+    grown, at = tails.grown(want, position)
+    t, u = tails.partitions("t"), tails.partitions("u")
+    assert grown.partitions == at.partitions == (*t, *u[:2])
+    assert at.offsets == (1, 2, 0, 3, 4)
+    assert at.timestamps == (5, 6, 0, 7, 8)
+    assert (grown.growing, grown.format) == (want.growing, want.format)
+
+
+@pytest.mark.parametrize(
+    ("seen", "oldest", "stamps", "expected"),
+    [
+        (5, 8, range(100, 110), 8),  # retention overtook it
+        (20, 0, range(100, 110), 10),  # made anew, all of it older than what was seen
+        (20, 0, range(115, 125), 5),  # made anew: from the first that is not older
+    ],
+)
+async def test_a_tail_that_lost_its_place_finds_another(
+    seen: int, oldest: int, stamps: range, expected: int
+) -> None:
+    log = MemoryLog()
+    await log.append([Record("t", b"{}", None, stamp, 0) for stamp in stamps])
+    tails = Tails(log=log, bytes_max=1)
+    await tails.refresh(["t"])
+    tails.by_partition[P] = Tail(P, seen, 120, known=True)
+    log.forget_before(P, oldest)
+    assert await tails.restart(P) == expected
+    assert tails.end(P) == expected
+    assert tails.by_partition[P].timestamp_before(expected) is None
