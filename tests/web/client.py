@@ -154,6 +154,11 @@ class Stream:
         [frame] = await self.frames(1)
         return frame
 
+    def taken(self) -> list[Frame]:
+        """Those that have arrived and were not asked for."""
+        taken, self._ready = self._ready, []
+        return taken
+
     async def rest(self) -> list[bytes]:
         """The chunks up to a proper end. Raises Torn."""
         chunks: list[bytes] = []

@@ -1,0 +1,159 @@
+"""The real process: it says where it listens, drains on a signal, and exits with a status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from tests.web.client import PATIENCE_S, Stream, connected
+from tests.web.gateway import SSE, Site
+
+pytestmark = pytest.mark.anyio
+
+
+def configured(folder: Path, site: Site, topic: str, **sections: Any) -> Path:
+    """A settings file, and its catalogue, for a gateway over the site's log."""
+    log = msgspec.to_builtins(site.settings)
+    (folder / "streams.yaml").write_text(yaml.safe_dump({"streams": {"s": {"topics": [topic]}}}))
+    config = folder / "eventstreams.yaml"
+    config.write_text(yaml.safe_dump({"catalogue": "streams.yaml", "log": log, **sections}))
+    return config
+
+
+async def started(*arguments: str) -> Process:
+    command = (sys.executable, "-m", "eventstreams", "serve", *arguments)
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    return await asyncio.create_subprocess_exec(*command, stderr=PIPE, env=environment)
+
+
+async def logged(process: Process, message: str) -> dict[str, Any]:
+    """The line of its log that says so."""
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE_S):
+        while line := await process.stderr.readline():
+            record: dict[str, Any] = json.loads(line)
+            assert record["level"] in ("info", "warning"), record
+            if record["message"].startswith(message):
+                return record
+    raise AssertionError(f"it ended without saying {message!r}")
+
+
+async def exit_status(process: Process) -> int:
+    async with asyncio.timeout(PATIENCE_S):
+        return await process.wait()
+
+
+@asynccontextmanager
+async def serving(config: Path) -> AsyncIterator[tuple[Process, int]]:
+    """A process, and the port it said it listens on."""
+    process = await started("--config", str(config), "--port", "0")
+    try:
+        url = (await logged(process, "listening"))["url"]
+        yield process, int(url.rpartition(":")[2])
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def streaming(port: int, last_event_id: str = "") -> AsyncIterator[Stream]:
+    async with connected(port) as client:
+        headers = {**SSE, "Last-Event-ID": last_event_id}
+        await client.send("GET", "/v2/stream/s", headers)
+        stream = Stream(client, await client.head())
+        assert stream.head.status == 200
+        await stream.opened()
+        yield stream
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_streams_properly_and_the_next_process_loses_nothing(
+    site: Site, tmp_path: Path, number: signal.Signals
+) -> None:
+    topic = await site.topic()
+    config = configured(tmp_path, site, topic, fanout={"drain_s": 1.0})
+    async with serving(config) as (process, port), streaming(port) as stream:
+        await site.produce(topic, {"n": 1})
+        frame = await stream.frame()
+        process.send_signal(number)
+        *_, last = await stream.rest()
+        assert last.startswith(b"retry: ")
+        assert await exit_status(process) == 0
+    await site.produce(topic, {"n": 2})
+    async with serving(config) as (_, port), streaming(port, frame.id) as stream:
+        assert [d["n"] for d in await stream.documents(1)] == [2]
+
+
+async def test_a_second_signal_ends_it_at_once(embedded: Site, tmp_path: Path) -> None:
+    config = configured(tmp_path, embedded, "t", fanout={"drain_s": 600.0})
+    async with serving(config) as (process, port), streaming(port), streaming(port):
+        process.send_signal(signal.SIGTERM)
+        await logged(process, "draining")
+        process.send_signal(signal.SIGTERM)
+        assert await exit_status(process) == 0
+
+
+async def test_without_streams_a_signal_ends_it_though_connections_are_kept(
+    embedded: Site, tmp_path: Path
+) -> None:
+    config = configured(tmp_path, embedded, "t", fanout={"drain_s": 600.0})
+    async with serving(config) as (process, port), connected(port) as client:
+        await client.send("GET", "/healthz")
+        assert (await client.head()).status == 200
+        process.send_signal(signal.SIGTERM)
+        assert await exit_status(process) == 0
+
+
+async def test_a_wrong_configuration_names_every_problem_and_exits_with_2(
+    embedded: Site, tmp_path: Path
+) -> None:
+    config = configured(tmp_path, embedded, "t", fanout={"drain_s": -1, "nope": 1}, more=2)
+    process = await started("--config", str(config))
+    async with asyncio.timeout(PATIENCE_S):
+        _, told = await process.communicate()
+    assert process.returncode == 2
+    for path in (b"fanout.drain_s", b"fanout.nope", b"more"):
+        assert path in told
+    assert b"Traceback" not in told
+
+
+async def test_a_port_in_use_or_a_log_that_is_none_is_told_and_exits_with_1(
+    embedded: Site, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "log.sqlite3").write_bytes(b"not a log at all" * 100)
+    config = configured(tmp_path, embedded, "t")
+    async with serving(config) as (_, port):
+        scraped = tmp_path / "scraped"
+        scraped.mkdir()
+        taken = configured(scraped, embedded, "t", metrics={"port": port})
+        reasons = {
+            f"127.0.0.1:{port}": await started("--config", str(config), "--port", str(port)),
+            f"127.0.0.1:{port}:": await started("--config", str(taken), "--port", "0"),
+            "log.sqlite3": await started(
+                "--config", str(config), "--data-dir", str(data), "--port", "0"
+            ),
+        }
+        for reason, process in reasons.items():
+            async with asyncio.timeout(PATIENCE_S):
+                _, told = await process.communicate()
+            assert process.returncode == 1
+            assert b"Warning" not in told
+            assert b"Traceback" not in told
+            record = json.loads(told.splitlines()[-1])
+            assert record["level"] == "error"
+            assert reason in record["message"]
