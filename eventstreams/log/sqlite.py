@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -118,11 +118,11 @@ class SqliteLog:
             file = LogFile(self._directory, self._settings)
             file.open()
             stack.callback(file.close)
-            connections = [file.reader() for _ in range(_HISTORY_READERS + 1)]
-            for connection in connections:
-                stack.callback(connection.close)
-            self._live = Crew("log-live", connections[:1], file.path)
-            self._history = Crew("log-history", connections[1:], file.path)
+            live, *history = [
+                stack.enter_context(closing(file.reader())) for _ in range(1 + _HISTORY_READERS)
+            ]
+            self._live = Crew("log-live", [live], file.path)
+            self._history = Crew("log-history", history, file.path)
             self._writer = Writer(
                 file=file, settings=self._settings, answered=self._answered, changed=self._changed
             )

@@ -134,10 +134,16 @@ class LogFile:
             self._open = stack.pop_all()
 
     def reader(self) -> sqlite3.Connection:
-        """One more connection, for reading; the caller closes it."""
-        connection = self._connect()
-        connection.execute("PRAGMA query_only = ON")
-        return connection
+        """One more connection, for reading; the caller closes it. Raises LogUnavailable."""
+        with ExitStack() as stack:
+            try:
+                connection = self._connect()
+                stack.callback(connection.close)
+                connection.execute("PRAGMA query_only = ON")
+            except sqlite3.Error as error:
+                raise translated(error, self.path, appending=False) or error from error
+            stack.pop_all()
+            return connection
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:

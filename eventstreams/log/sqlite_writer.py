@@ -64,7 +64,7 @@ class Writer:
         self._changed = changed
         self._ledger = Ledger(file.connection, settings)
         self._stale = True
-        self._version = self._data_version()
+        self._version: int | None = None
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._retain_at = time.monotonic() + self._every_s

@@ -169,19 +169,22 @@ async def test_appends_wait_for_room_in_turn_and_a_cancelled_one_gives_its_turn_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_WAITING_BYTES_MAX", 2_000)
+
+    async def append(*numbers: int) -> None:
+        for number in numbers:
+            await log.append([Record("t", b"%03d" % number + b"x" * 797)])
+
     async with opened(tmp_path) as log:
         await log.create_topic("t", 1)
         async with asyncio.TaskGroup() as group, write_lock(tmp_path):
-            tasks = [
-                group.create_task(log.append([Record("t", b"%03d" % n + b"x" * 797)]))
-                for n in range(10)
-            ]
+            group.create_task(append(0, 10))
+            tasks = [group.create_task(append(number)) for number in range(1, 10)]
             for _ in range(50):
                 await asyncio.sleep(0)
             assert 2_000 <= log._waiting_bytes <= 3_000
-            tasks[5].cancel()
+            tasks[4].cancel()
         values = [int((event.value or b"")[:3]) for event in await read_all(log, T0)]
-        assert values == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+        assert values == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
         assert log._waiting_bytes == 0
 
 
@@ -260,6 +263,28 @@ async def test_retention_runs_by_itself_beside_appends(tmp_path: Path) -> None:
             pass
         events = await read_all(log, T0)
         assert [event.value for event in events] == [b"%9d." % event.offset for event in events]
+
+
+async def test_retention_gets_its_turn_while_appends_are_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstreams.log.sqlite_writer._GROUP_BYTES_MAX", 1)
+    waiting: list[int] = []
+    transaction = LogFile.transaction
+
+    def noting(file: LogFile) -> Any:
+        waiting.append(log._writer._requests.qsize())
+        return transaction(file)
+
+    async with opened(tmp_path, retention_every_s=1e-6, sync="normal") as log:
+        await log.create_topic("t", 1)
+        async with asyncio.TaskGroup() as group, write_lock(tmp_path):
+            for _ in range(50):
+                group.create_task(log.append([Record("t", b"x")]))
+            while log._waiting_bytes < 50 * 200:
+                await asyncio.sleep(0)
+            monkeypatch.setattr(LogFile, "transaction", noting)
+        assert sum(1 for requests in waiting if requests) > 60, "only appends went"
 
 
 async def test_large_drops_go_in_several_transactions(
@@ -352,8 +377,12 @@ async def test_a_follower_sees_what_another_log_appends_and_only_once(tmp_path: 
         await log.create_topic("t", 1)
         follower = log.follow({T0: 0})
         for number in range(10):
-            await other.append([Record("t", b"%d" % number)])
-            ((partition, events, following),) = await follower.next()
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(follower.next())
+                while not follower.changed._waiters:  # it has looked and found nothing
+                    await asyncio.sleep(0)
+                await other.append([Record("t", b"%d" % number)])
+            ((partition, events, following),) = task.result()
             assert (partition, following) == (T0, number + 1)
             assert [event.value for event in events] == [b"%d" % number]
         await follower.aclose()
@@ -371,6 +400,57 @@ async def test_logs_that_share_a_file_agree_on_topics_and_offsets(tmp_path: Path
         assert sum(bound.end for bound in bounds.values()) == 31
         assert await log.bounds([Partition("t7", 0)]) == {Partition("t7", 0): Bounds(0, 3)}
         assert await log.bounds(partitions) == bounds
+
+
+# Closing and following
+
+
+async def test_closing_finishes_appends_that_wait_for_the_one_under_way(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        requests = log._writer._requests
+        async with asyncio.TaskGroup() as group, write_lock(tmp_path):
+            tasks = [group.create_task(log.append([Record("t", b"x")]))]
+            while not log._waiting_bytes or requests.qsize():
+                await asyncio.sleep(0)
+            tasks += [group.create_task(log.append([Record("t", b"x")])) for _ in range(19)]
+            while requests.qsize() < 19:
+                await asyncio.sleep(0)
+            group.create_task(log.aclose())
+            while requests.qsize() < 20:
+                await asyncio.sleep(0)
+        assert sorted(task.result()[0].offset for task in tasks) == list(range(20))
+
+
+async def test_a_partition_moved_while_it_is_read_goes_on_from_where_it_was_moved_to(
+    tmp_path: Path,
+) -> None:
+    gate = threading.Event()
+    async with opened(tmp_path) as log, asyncio.timeout(30):
+        await log.append([Record("t", b"%d" % number) for number in range(10)])
+        follower = log.follow({T0: 2})
+        async with asyncio.TaskGroup() as group:
+            group.create_task(log._live.run(lambda _: gate.wait(30)))
+            task = group.create_task(follower.next())
+            await asyncio.sleep(0)
+            follower.assign({T0: 7})
+            gate.set()
+        ((_, events, following),) = task.result()
+        assert ([event.offset for event in events], following) == ([7, 8, 9], 10)
+        await follower.aclose()
+
+
+async def test_a_partition_with_a_long_backlog_does_not_keep_the_others_waiting(
+    tmp_path: Path,
+) -> None:
+    partitions = [Partition("t", number) for number in range(6)]
+    async with opened(tmp_path, partitions_per_topic=6, sync="normal") as log:
+        for number in range(6):
+            await log.append([Record("t", b"x" * 500_000, partition=number)] * 5)
+        follower = log.follow(dict.fromkeys(partitions, 0))
+        first, second = await follower.next(), await follower.next()
+        assert len(first) < 6, "an answer is bounded"
+        assert {slice_.partition for slice_ in first + second} == set(partitions)
+        await follower.aclose()
 
 
 # Life
@@ -423,6 +503,32 @@ async def test_closing_leaves_no_thread_and_one_file(tmp_path: Path) -> None:
 
 def log_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("log-")]
+
+
+async def test_a_start_that_fails_half_way_leaves_nothing_open_and_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SqliteLog(directory=tmp_path, settings=SqliteSettings())
+    reader = LogFile.reader
+    readers: list[sqlite3.Connection] = []
+
+    def two_readers(file: LogFile) -> sqlite3.Connection:
+        if len(readers) == 2:
+            raise LogUnavailable("too many open files")
+        readers.append(reader(file))
+        return readers[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogFile, "reader", two_readers)
+        with pytest.raises(LogUnavailable):
+            await log.start()
+    assert log_threads() == []
+    for connection in readers:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            await asyncio.to_thread(connection.execute, "SELECT 1")
+    await log.start()
+    await log.append([Record("t", b"x")])
+    await log.aclose()
 
 
 async def test_a_start_that_was_cancelled_can_be_closed(tmp_path: Path) -> None:

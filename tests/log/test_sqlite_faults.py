@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ import pytest
 
 from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable
 from eventstreams.log.sqlite import SqliteLog
-from eventstreams.log.sqlite_file import APPLICATION_ID, LogFile, translated
+from eventstreams.log.sqlite_file import APPLICATION_ID, translated
 from eventstreams.model.event import Bounds, Partition, Record
 from eventstreams.settings import SqliteSettings
 from tests.log import sqlite_child
@@ -179,16 +180,9 @@ def sqlite_lock(directory: Path) -> Callable[[], None]:
 
 
 def lock_file(directory: Path) -> Callable[[], None]:
-    file = LogFile(directory, SqliteSettings())
-    file.open()
-    transaction = file.transaction()
-    transaction.__enter__()
-
-    def release() -> None:
-        transaction.__exit__(None, None, None)
-        file.close()
-
-    return release
+    lock = (directory / "log.sqlite3-lock").open()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock.close
 
 
 # Damaged
@@ -219,6 +213,11 @@ def database_of_another_program(path: Path) -> None:
     edit(path, "CREATE TABLE notes (text)")
 
 
+def database_of_another_program_with_a_version(path: Path) -> None:
+    path.unlink()
+    edit(path, "CREATE TABLE partitions (text); PRAGMA user_version = 1")
+
+
 def newer_layout(path: Path) -> None:
     edit(path, "PRAGMA user_version = 2")
 
@@ -243,6 +242,13 @@ def blocks_are_overwritten(path: Path) -> None:
     overwrite_table(path, "blocks")
 
 
+def blocks_are_out_of_order(path: Path) -> None:
+    start, size = place_of_table(path, "blocks")
+    page = bytearray(path.read_bytes()[start : start + size])
+    page[8:12] = page[10:12] + page[8:10]  # the first two of where its rows stand
+    write_at(path, start, page)
+
+
 def events_are_overwritten(path: Path) -> None:
     overwrite_table(path, "events")
 
@@ -253,14 +259,24 @@ def edit(path: Path, sql: str) -> None:
 
 
 def overwrite_table(path: Path, table: str) -> None:
+    start, size = place_of_table(path, table)
+    write_at(path, start, random.Random(1).randbytes(size))
+
+
+def place_of_table(path: Path, table: str) -> tuple[int, int]:
+    """Where the file holds the table's first page, and how long that is."""
     with closing(sqlite3.connect(path)) as connection:
         (page,) = connection.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
         ).fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return (page - 1) * size, size
+
+
+def write_at(path: Path, start: int, content: bytes) -> None:
     with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(random.Random(1).randbytes(size))
+        file.seek(start)
+        file.write(content)
 
 
 @pytest.mark.parametrize(
@@ -272,12 +288,14 @@ def overwrite_table(path: Path, table: str) -> None:
         cut_to_its_header,
         cut_off_a_little,
         database_of_another_program,
+        database_of_another_program_with_a_version,
         newer_layout,
         a_table_is_missing,
         newest_records_are_missing,
         oldest_records_are_missing,
         index_of_partitions_is_overwritten,
         blocks_are_overwritten,
+        blocks_are_out_of_order,
         events_are_overwritten,
     ],
 )
