@@ -133,6 +133,19 @@ def test_a_signal_ends_it_cleanly_with_the_last_id_kept(
     assert list(tmp_path.iterdir()) == [state]
 
 
+def test_an_id_is_kept_before_more_is_waited_for_so_a_kill_repeats_only_what_came_last(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    with upstream(OK + frame('{"n":1}', "a")) as server:
+        tail = TailProcess("x", "--url", server.url, "--state", state)
+        assert tail.stdout.readline() == b'{"n":1}\n'
+        server.send(frame('{"n":2}', "b"))
+        assert tail.stdout.readline() == b'{"n":2}\n'
+        tail.end(signal.SIGKILL)
+    assert state.read_text() in ("a\n", "b\n")
+
+
 def test_a_closed_pipe_ends_it_quietly_and_the_state_holds_only_what_was_written(
     tmp_path: Path,
 ) -> None:

@@ -70,6 +70,10 @@ class Upstream:
             if number + 1 < len(self._answers):
                 connection.close()
 
+    def send(self, more: bytes) -> None:
+        """On the connection that is open, once its answer is out."""
+        self._open[-1].sendall(more)
+
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
