@@ -73,15 +73,10 @@ class Cohort:
         for n, member in enumerate(list(self.members), 1):
             if member.cohort is not self:
                 continue
-            connection = member.connection
-            if connection is not None:
-                if framed is None:
-                    framed = connection.framed(body)
-                if connection.write_framed(framed):
-                    member.position = position
-                    taken += 1
-                    continue
-            if self._send(member, message, position):
+            if framed is None and member.connection is not None:
+                framed = member.connection.framed(body)
+            if self._write_to(member, framed) or self._send(member, message, position):
+                member.position = position
                 taken += 1
             else:
                 slow += 1
@@ -90,13 +85,16 @@ class Cohort:
                 turn = time.monotonic()
         return taken, slow
 
+    def _write_to(self, member: Subscription, framed: bytes | None) -> bool:
+        connection = member.connection
+        return connection is not None and framed is not None and connection.write_framed(framed)
+
     def _send(self, member: Subscription, message: Message, position: Position) -> bool:
         """Through ASGI; False where the client is slow, or gone."""
         sending = member.send(message)
         try:
             waiting_for = sending.send(None)
         except StopIteration:
-            member.position = position
             return True
         except Exception as error:  # a server may raise when the client is gone
             member.lose(error)

@@ -91,6 +91,7 @@ class Socket:
         """Whether the kernel gave the peer up."""
         self.bodies: list[bytes] = []
         """Each write as it came; writes to a cohort are one object for all."""
+        self.lent_writes = 0
         self._gone = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -109,12 +110,15 @@ class Socket:
             self.status = message["status"]
             self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
         else:
-            assert self.status is not None
-            assert not self.complete
-            self.written += message["body"]
-            self.bodies.append(message["body"])
+            self._write(message["body"])
             self.complete = not message.get("more_body", False)
         self._settle()
+
+    def _write(self, body: bytes) -> None:
+        assert self.status is not None
+        assert not self.complete
+        self.written += body
+        self.bodies.append(body)
 
     async def receive(self) -> Any:
         if not self._asked:
@@ -123,6 +127,18 @@ class Socket:
         if not self.complete:
             await self._gone.wait()
         return {"type": "http.disconnect"}
+
+    def framed(self, body: bytes) -> bytes:
+        assert body, "an empty chunk would end the response"
+        return body
+
+    def write_framed(self, data: bytes) -> bool:
+        if not self._writable.is_set() or self._gone.is_set():
+            return False
+        self._write(data)
+        self.lent_writes += 1
+        self._settle()
+        return True
 
     def unsent(self) -> int:
         return len(self.written) - self.read
@@ -193,12 +209,20 @@ class Client:
     """One request. `serve` runs on a task of its own, as the server would run it."""
 
     def __init__(
-        self, gateway: Gateway, stream: str = "all", *, socket: Socket | None = None, **scope: Any
+        self,
+        gateway: Gateway,
+        stream: str = "all",
+        *,
+        socket: Socket | None = None,
+        lent: bool = True,
+        **scope: Any,
     ) -> None:
+        """`lent`: the server lends its connection, as ours does; others only have ASGI."""
         self.gateway = gateway
         self.socket = socket or Socket()
         self._scope = scope_of(stream, **scope)
-        self._scope["extensions"] = {"eventstreams.connection": self.socket}
+        if lent:
+            self._scope["extensions"] = {"eventstreams.connection": self.socket}
         self.done = asyncio.Event()
 
     async def serve(self) -> None:

@@ -39,10 +39,13 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
     return chunks
 
 
-async def test_equal_subscriptions_share_bytes_made_once(rendered: list[Chunk]) -> None:
+@pytest.mark.parametrize("lent", [True, False])
+async def test_equal_subscriptions_share_bytes_made_once(
+    rendered: list[Chunk], *, lent: bool
+) -> None:
     log = MemoryLog()
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
-        clients = [Client(gateway, "t") for _ in range(50)]
+        clients = [Client(gateway, "t", lent=lent) for _ in range(50)]
         for client in clients:
             tasks.create_task(client.serve())
         await joined(gateway, *clients)
@@ -56,6 +59,7 @@ async def test_equal_subscriptions_share_bytes_made_once(rendered: list[Chunk]) 
             assert {id(client.socket.bodies[1 + n]) for client in clients} == {id(chunk.body)}
         assert len({client.last_id for client in clients}) == 1
         assert gateway.count("events_out_total") == 50 * 6
+        assert {client.socket.lent_writes for client in clients} == {3 if lent else 0}
         for client in clients:
             client.socket.hang_up()
     gateway.assert_nobody_is_left()
@@ -119,10 +123,13 @@ async def test_a_member_stands_where_its_cohort_stands_when_it_joins(
     gateway.assert_nobody_is_left()
 
 
-async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_contiguous() -> None:
+@pytest.mark.parametrize("lent", [True, False])
+async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_contiguous(
+    *, lent: bool
+) -> None:
     log = MemoryLog()
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
-        slow = Client(gateway, "t", socket=Socket(high_water=300))
+        slow = Client(gateway, "t", lent=lent, socket=Socket(high_water=300))
         quick = [Client(gateway, "t") for _ in range(3)]
         for client in (slow, *quick):
             tasks.create_task(client.serve())
@@ -215,6 +222,9 @@ async def test_a_client_whose_send_raises_has_gone_and_the_others_get_theirs() -
                 raise OSError("connection reset")
             await super().send(message)
 
+        def write_framed(self, data: bytes) -> bool:
+            return False
+
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
         clients = [Client(gateway, "t", socket=Broken()), Client(gateway, "t")]
         for client in clients:
@@ -289,4 +299,42 @@ async def test_one_ahead_of_its_cohort_waits_until_the_cohort_comes_by() -> None
         await client.frames(1)
         assert offsets(client) == [8]
         client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+@pytest.mark.parametrize("lent", [True, False])
+async def test_writing_to_many_lets_the_rest_of_the_loop_have_its_turns(
+    monkeypatch: pytest.MonkeyPatch, *, lent: bool
+) -> None:
+    monkeypatch.setattr(cohort_module, "_TURN_S", -1.0)
+    monkeypatch.setattr(cohort_module, "_LOOK_EVERY", 4)
+    log = MemoryLog()
+    turns = 0
+    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+        written_at: list[int] = []
+
+        class Watched(Socket):
+            def _write(self, body: bytes) -> None:
+                super()._write(body)
+                written_at.append(turns)
+
+        async def rest() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        clients = [Client(gateway, "t", lent=lent, socket=Watched()) for _ in range(40)]
+        for client in clients:
+            tasks.create_task(client.serve())
+        await joined(gateway, *clients)
+        written_at.clear()
+        others = tasks.create_task(rest())
+        await log.append(events("t", 0, 1))
+        for client in clients:
+            await client.frames(1)
+        assert len(set(written_at)) >= 10
+        others.cancel()
+        for client in clients:
+            client.socket.hang_up()
     gateway.assert_nobody_is_left()

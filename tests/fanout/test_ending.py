@@ -148,7 +148,7 @@ async def _do(what: str, gateway: Gateway, client: Client, task: asyncio.Task[No
         client.socket.hang_up()
     elif what == "cancel":
         task.cancel()
-    for mine in [s for s in gateway.hub.subscriptions if s.connection is client.socket]:
+    for mine in [s for s in gateway.hub.subscriptions if s.send == client.socket.send]:
         if what == "leave":
             mine.leave_cohort()
         elif what == "grow":
@@ -157,12 +157,14 @@ async def _do(what: str, gateway: Gateway, client: Client, task: asyncio.Task[No
             mine.end(Reason.DRAINED)
 
 
-async def _interrupted(high_water: int | None, since: str, todo: list[tuple[str, int]]) -> None:
+async def _interrupted(
+    high_water: int | None, since: str, todo: list[tuple[str, int]], *, lent: bool
+) -> None:
     log = await log_with(20)
     sizes = {"tail_bytes_max": 2_000, "block_bytes": 50, "batch_bytes_max": 300}
     async with serving(log, ["t"], catch_up_slots=1, **sizes) as gateway:
         others = [Client(gateway, "t"), Client(gateway, "t", query="since=0")]
-        client = Client(gateway, "t", query=since, socket=Socket(high_water=high_water))
+        client = Client(gateway, "t", query=since, lent=lent, socket=Socket(high_water=high_water))
         socket = client.socket
         async with asyncio.TaskGroup() as tasks:
             for one in others:
@@ -186,8 +188,13 @@ async def _interrupted(high_water: int | None, since: str, todo: list[tuple[str,
 
 
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from([None, 1, 400]), st.sampled_from(["", "since=0"]), interruptions)
+@given(
+    st.sampled_from([None, 1, 400]), st.sampled_from(["", "since=0"]), interruptions, st.booleans()
+)
 def test_interrupted_at_any_moment_a_stream_stays_whole_or_ends_without_a_trace(
-    high_water: int | None, since: str, todo: list[tuple[str, int]]
+    high_water: int | None,
+    since: str,
+    todo: list[tuple[str, int]],
+    lent: bool,
 ) -> None:
-    asyncio.run(_interrupted(high_water, since, todo))
+    asyncio.run(_interrupted(high_water, since, todo, lent=lent))

@@ -56,22 +56,27 @@ sizes = st.fixed_dictionaries(
 )
 
 starts = st.lists(
-    st.tuples(numbers, st.integers(0, 100), st.sampled_from([None, 1, 400, 3_000])),
+    st.tuples(numbers, st.integers(0, 100), st.sampled_from([None, 1, 400, 3_000]), st.booleans()),
     min_size=1,
     max_size=CLIENTS,
 )
-"""Of each client: what it wants, from where (percent of what there is), what its socket holds."""
+"""Of each client: what it wants, from where (percent of what there is), what its socket holds, and
+whether the server lends its connection."""
+Visit = tuple[int, int, int | None, bool]
 
 
 class Visitor:
     """A client that comes back with the last id it saw whenever it is cut."""
 
-    def __init__(self, world: World, stream: str, percent: int, high_water: int | None) -> None:
+    def __init__(
+        self, world: World, stream: str, percent: int, high_water: int | None, *, lent: bool
+    ) -> None:
         wanted = world.topics if stream == "all" else [stream]
         at = {p: world.history.end(p) * percent // 100 for p in world.partitions(wanted)}
         self.world = world
         self.stream = stream
         self.high_water = high_water
+        self.lent = lent
         self.reader = Reader(world.history, at, set(wanted))
         self.client = self._come()
         self._taken = 0
@@ -79,7 +84,9 @@ class Visitor:
     def _come(self) -> Client:
         socket = Socket(high_water=self.high_water)
         last_id = self.reader.last_id or self.reader.initial_id()
-        client = Client(self.world.gateway, self.stream, socket=socket, last_event_id=last_id)
+        client = Client(
+            self.world.gateway, self.stream, socket=socket, lent=self.lent, last_event_id=last_id
+        )
         self.world.tasks.create_task(client.serve())
         return client
 
@@ -129,9 +136,9 @@ class World:
     def partitions(self, topics: list[str]) -> list[Partition]:
         return [Partition(t, n) for t in topics for n in range(self.counts[t])]
 
-    def visit(self, which: int, percent: int, high_water: int | None) -> None:
+    def visit(self, which: int, percent: int, high_water: int | None, lent: bool) -> None:
         stream = ["all", *self.topics][which % (TOPICS + 1)]
-        self.visitors.append(Visitor(self, stream, percent, high_water))
+        self.visitors.append(Visitor(self, stream, percent, high_water, lent=lent))
 
     def _partition(self, number: int) -> Partition:
         mine = self.partitions(self.topics)
@@ -198,7 +205,7 @@ async def _resumes(
     kind: type[Backend],
     gateway_settings: dict[str, Any],
     seed: list[list[int]],
-    visits: list[tuple[int, int, int | None]],
+    visits: list[Visit],
     todo: list[tuple[str, int, Any]],
 ) -> None:
     async with kind.place() as backend:
@@ -242,7 +249,7 @@ def test_resuming_from_any_id_loses_and_repeats_nothing(kind: type[Backend]) -> 
     def resumes(
         gateway_settings: dict[str, Any],
         seed: list[list[int]],
-        visits: list[tuple[int, int, int | None]],
+        visits: list[Visit],
         todo: list[tuple[str, int, Any]],
     ) -> None:
         asyncio.run(_resumes(kind, gateway_settings, seed, visits, todo))
