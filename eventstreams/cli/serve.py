@@ -33,7 +33,7 @@ _LEVELS = ("debug", "info", "warning", "error")
     default=1,
     metavar="N",
     show_default=True,
-    help="Processes that serve.",
+    help="Processes that serve; more than one needs Kafka.",
 )
 @click.option(
     "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="Of stderr."
@@ -71,8 +71,6 @@ def command(
         settings = replace(settings, demo=replace(settings.demo, stream=None))
     if demo_rate is not None:
         settings = replace(settings, demo=replace(settings.demo, rate=demo_rate))
-    if workers > 1 and settings.log.backend == "memory":
-        raise click.UsageError("--workers needs a log that processes can share: sqlite or kafka")
     log_to_stderr(log_level)
     sys.exit(serve(settings, catalogue, workers=workers))
 
