@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ def lines() -> list[bytes]:
     return EVENTS.read_bytes().splitlines()
 
 
+def time_ms(line: bytes) -> int:
+    moment = datetime.fromisoformat(json.loads(line)["meta"]["dt"])
+    return int(moment.timestamp() * 1000)
+
+
 def without_place(document: Any) -> Any:
     meta = {k: v for k, v in document["meta"].items() if k not in ("topic", "partition", "offset")}
     return {**document, "meta": meta}
@@ -29,6 +35,22 @@ def without_place(document: Any) -> Any:
 
 def by_id(documents: list[Any]) -> dict[str, Any]:
     return {document["meta"]["id"]: without_place(document) for document in documents}
+
+
+async def test_since_an_events_own_time_starts_at_that_event(
+    site: Site, lines: list[bytes]
+) -> None:
+    topic = await site.topic()
+    for line in lines:
+        await site.produce(topic, line, timestamp_ms=time_ms(line))
+    dt = json.loads(lines[50])["meta"]["dt"]
+    first = next(n for n, line in enumerate(lines) if time_ms(line) >= time_ms(lines[50]))
+    async with site.gateway({"s": [topic]}) as gateway:
+        async with gateway.stream("s", since=dt) as stream:
+            frame = await stream.frame()
+        async with gateway.stream("s", last_event_id=frame.id) as stream:
+            following = await stream.frame()
+    assert [frame.place[2], following.place[2]] == [first, first + 1]
 
 
 async def test_a_hundred_real_events_come_out_complete_and_equal(
