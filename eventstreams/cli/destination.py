@@ -102,7 +102,7 @@ def _log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> 
     if data_dir is not None and kafka is not None:
         raise click.UsageError("--data-dir and --kafka contradict each other")
     if data_dir is not None:
-        return replace(log, backend="sqlite", data_dir=data_dir)
+        return _keeping_all(replace(log, backend="sqlite", data_dir=data_dir))
     if kafka is not None:
         servers = tuple(_server(server.strip()) for server in kafka.split(","))
         brokers = replace(log.kafka, bootstrap_servers=servers)
@@ -112,7 +112,12 @@ def _log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> 
             "the settings name a log in memory, which no other process reaches; "
             "use --data-dir or --kafka"
         )
-    return log
+    return _keeping_all(log)
+
+
+def _keeping_all(log: LogSettings) -> LogSettings:
+    """Retention is the gateway's: a tool that adds to its log must not drop what it keeps."""
+    return replace(log, sqlite=replace(log.sqlite, retention_age_s=None, retention_bytes=None))
 
 
 def _server(text: str) -> str:
