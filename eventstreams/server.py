@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_PROBES = 60, 15, 4
 _SPARE_FILES = 100
 """Open files left for the log, listeners and the like."""
+_ACCEPTS_A_TURN = 16
 
 
 class Protocol(HttpToolsProtocol):
@@ -151,10 +152,13 @@ class Server(uvicorn.Server):
         loop.add_reader(parent, parent_gone)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for sock in server.sockets:
-                _log.info("listening", extra={"url": _url(sock)})
+        """The event loop accepts one connection a turn from each listening socket, and while it
+        writes to thousands its turns are long: so it gets each socket several times over."""
+        listening = sockets or []
+        again = [sock.dup() for sock in listening for _ in range(_ACCEPTS_A_TURN - 1)]
+        await super().startup(None if sockets is None else [*listening, *again])
+        for sock in listening or [sock for server in self.servers for sock in server.sockets]:
+            _log.info("listening", extra={"url": _url(sock)})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready first, then no new connections, then every stream ended in its time."""
