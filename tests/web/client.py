@@ -145,8 +145,9 @@ class Stream:
         """The next ones; comments between them are passed over."""
         if not self.chunks:
             await self.opened()
-        while len(self._ready) < count:
-            self._ready += frames_of(await self._whole_chunk())
+        async with asyncio.timeout(PATIENCE_S):  # heartbeats may come for ever
+            while len(self._ready) < count:
+                self._ready += frames_of(await self._whole_chunk())
         taken, self._ready = self._ready[:count], self._ready[count:]
         return taken
 
@@ -162,8 +163,9 @@ class Stream:
     async def rest(self) -> list[bytes]:
         """The chunks up to a proper end. Raises Torn."""
         chunks: list[bytes] = []
-        while (chunk := await self.chunk()) is not None:
-            chunks.append(chunk)
+        async with asyncio.timeout(PATIENCE_S):
+            while (chunk := await self.chunk()) is not None:
+                chunks.append(chunk)
         return chunks
 
     async def documents(self, count: int) -> list[Any]:
@@ -172,11 +174,12 @@ class Stream:
 
     async def lines(self, count: int) -> list[bytes]:
         """The first lines that are not empty, of NDJSON."""
-        while True:
-            lines = [line for line in b"".join(self.chunks).split(b"\n") if line]
-            if len(lines) >= count:
-                return lines[:count]
-            assert (await self._whole_chunk()).endswith(b"\n"), "a line torn over two chunks"
+        lines: list[bytes] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while len(lines) < count:
+                assert (await self._whole_chunk()).endswith(b"\n"), "a line torn over two chunks"
+                lines = [line for line in b"".join(self.chunks).split(b"\n") if line]
+        return lines[:count]
 
     async def _whole_chunk(self) -> bytes:
         chunk = await self.chunk()
