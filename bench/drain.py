@@ -1,4 +1,4 @@
-"""SIGTERM with 2,000 clients, who then go to a second gateway on the same log with their last ids."""
+"""SIGTERM with 2,000 clients, who go to a second gateway on the same log with their last ids."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ class Drain(NamedTuple):
 
 def run(stage: Stage) -> list[Figure]:
     figures: list[Figure] = []
+    limit_s = _DRAIN_S + 1
     for name, found in (
         ("embedded", [_drain(stage, kafka=False) for _ in stage.runs(2)]),
         ("Kafka", [_drain(stage, kafka=True) for _ in stage.runs(1)]),
     ):
         figures += [
-            Figure(
-                f"{name}: gone after", [run.exit_s for run in found], "s", at_most(_DRAIN_S + 1)
-            ),
+            Figure(f"{name}: gone after", [run.exit_s for run in found], "s", at_most(limit_s)),
             Figure(f"{name}: exit status", [run.status for run in found], "", at_most(0)),
             Figure(f"{name}: ends not whole", [run.torn for run in found], "", at_most(0)),
             Figure(f"{name}: lost or doubled", [run.lost for run in found], "", at_most(0)),

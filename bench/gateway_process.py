@@ -1,8 +1,9 @@
 """A gateway in a process of its own, as `eventstreams serve` runs it, that can feed itself.
 
-Its argument: {"settings": {...}, "streams": {name: [topic, ...]}, "feed": events a second or 0}.
-It prints {"port"} when it serves, and for each line on its standard input a report of what it
-holds: tasks, streams, leases, open files, memory, and its metrics.
+Its argument: {"settings": {...}, "streams": {name: [topic, ...]}, "feed": events a second or 0,
+"kept": events that a log in memory keeps}. It prints {"port"} when it serves, and for each line on
+its standard input a report of what it holds: tasks, streams, leases, open files, memory, and its
+metrics.
 """
 
 from __future__ import annotations
@@ -32,14 +33,12 @@ from eventstreams.tasks import background
 from eventstreams.web.limits import Limits
 from eventstreams.workers import listener
 
-_KEPT = 10_000
-"""Events that the log in memory keeps; a bench's memory is that of its clients."""
-
 
 class Plan(msgspec.Struct, frozen=True):
     settings: Settings
     streams: dict[str, list[str]]
     feed: float = 0.0
+    kept: int = 10_000
 
 
 def main() -> None:
@@ -63,18 +62,20 @@ async def _serve(plan: Plan) -> None:
         serving = server.Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
         beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
         if plan.feed:
-            beside.append(_feed(running.log, plan.feed))
+            beside.append(_feed(running.log, plan.feed, plan.kept))
         async with background(*beside):
             await running.hub.wait_until_well()
             child.say({"port": sock.getsockname()[1]})
             await serving.serve([sock])
 
 
-async def _feed(log: Log, rate: float) -> None:
+async def _feed(log: Log, rate: float, kept: int) -> None:
+    every = max(1, kept // 10)
+
     def trim(seq: int) -> None:
-        if isinstance(log, MemoryLog) and seq % _KEPT == 0:
-            end = seq - events.FIRST_SEQ
-            log.forget_before(Partition(events.TOPIC, 0), end - _KEPT)
+        offset = seq - events.FIRST_SEQ
+        if isinstance(log, MemoryLog) and offset >= kept and offset % every == 0:
+            log.forget_before(Partition(events.TOPIC, 0), offset - kept)
 
     await pace.feed(log, rate, appended=trim)
 

@@ -14,12 +14,13 @@ from bench.sampling import sampled
 from bench.stage import Stage, seen
 
 CLIENTS, RATE = 500, 100
+_KEPT = 2000
 _STAY_S = 5.0
 _SETTINGS = {
-    "fanout": {"stall_timeout_s": 4.0, "tail_bytes_max": 4 << 20, "cache_bytes_max": 8 << 20},
+    "fanout": {"stall_timeout_s": 4.0, "tail_bytes_max": 1 << 20, "cache_bytes_max": 4 << 20},
     "limits": {"client_ip_connections": 10 * CLIENTS},
 }
-"""Caches are small, so that they are full before memory is watched; streams are counted."""
+"""Log and caches are small, so that they are full before memory is watched."""
 _WARM_S = 30.0
 _SETTLE_S = 20.0
 
@@ -28,7 +29,7 @@ def run(stage: Stage) -> list[Figure]:
     seconds = 3600.0 if stage.full_hour else 20.0 if stage.quick else 90.0
     warm_s = min(_WARM_S, seconds / 2)
     options = {"connect_s": 1, "seconds": seconds, "churn_s": _STAY_S, "header": "X-Client-IP: 1"}
-    with stage.gateway(feed=RATE, settings=_SETTINGS) as (gateway, port):
+    with stage.gateway(feed=RATE, kept=_KEPT, settings=_SETTINGS) as (gateway, port):
         stage.load(port, 50, seconds=1, header="X-Client-IP: 1")  # what is made once, is made
         before = _settled(gateway, None)
         with (

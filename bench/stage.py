@@ -75,6 +75,7 @@ class Stage:
         log: dict[str, Any] | None = None,
         *,
         feed: float = 0.0,
+        kept: int = 10_000,
         streams: dict[str, list[str]] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> Generator[tuple[Child, int]]:
@@ -83,6 +84,7 @@ class Stage:
             "settings": {"log": log or self.memory(), "http": {"port": 0}, **(settings or {})},
             "streams": streams or {events.STREAM: [events.TOPIC]},
             "feed": feed,
+            "kept": kept,
         }
         with running(module("gateway_process", plan), self.folder / "gateway.log") as child:
             yield child, child.answer(_READY_S)["port"]

@@ -1,4 +1,4 @@
-"""Many come back together on Kafka, after a deploy: to a gateway just started, whose tails are empty.
+"""Many come back together, on Kafka, to a gateway just started, whose tails are empty.
 
 1,000 clients 3,000 events behind, then 50 clients 100,000 behind, beside one that is live, while 20
 events a second come in.
