@@ -1,0 +1,205 @@
+"""The settings file: every problem at once, each with its path; every setting documented."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from eventstreams import settings
+from eventstreams.errors import ConfigError
+from eventstreams.settings import Settings, describe, load
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "eventstreams.yaml"
+
+
+def problems(path: Path, text: str) -> list[str]:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    found = refused.value.problems
+    assert all(problem.startswith(f"{path}: ") for problem in found)
+    assert str(refused.value) == "\n".join(found)
+    return [problem.removeprefix(f"{path}: ") for problem in found]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "# nothing\n", "http: {}"])
+def test_an_empty_file_means_the_defaults(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert load(path) == Settings()
+
+
+def test_what_is_said_is_taken_and_the_rest_keeps_its_defaults(path: Path) -> None:
+    path.write_text(
+        "http: {port: 0, cors: false}\nfanout: {heartbeat_s: 7}\nlog: {backend: memory}"
+    )
+    found = load(path)
+    assert (found.http.port, found.http.cors, found.fanout.heartbeat_s) == (0, False, 7.0)
+    assert found.log.backend == "memory"
+    assert found.fanout.pace_max_ms == Settings().fanout.pace_max_ms
+
+
+def test_every_problem_is_told_at_once_with_its_path(path: Path) -> None:
+    found = problems(
+        path,
+        """
+        htpp: {}
+        http: {port: 99999, hots: x, cors: true, backlog: 0}
+        log:
+          backend: postgres
+          sqlite: {sync: 5, retention_age_s: -1}
+          kafka: {bootstrap_servers: here, ssl_check_hostname: 1}
+        fanout: {heartbeat_s: soon, drain_s: 0, pace_max_ms: 1.5}
+        limits: []
+        demo: {rate: -1}
+        """,
+    )
+    assert [problem.split(":")[0] for problem in found] == [
+        "htpp",
+        "http.port",
+        "http.hots",
+        "http.cors",
+        "http.backlog",
+        "log.backend",
+        "log.sqlite.sync",
+        "log.sqlite.retention_age_s",
+        "log.kafka.bootstrap_servers",
+        "log.kafka.ssl_check_hostname",
+        "fanout.heartbeat_s",
+        "fanout.drain_s",
+        "fanout.pace_max_ms",
+        "limits",
+        "demo.rate",
+    ]
+    assert "known here: " in found[0]
+    assert "expected a mapping of settings, got list" in found[-2]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("log: {backend: kafka}", ["log.kafka.bootstrap_servers: needed"]),
+        (
+            "log: {kafka: {bootstrap_servers: ['a', 'b:0', ':9', 'c:x', 'd:70000', 'e:9092']}}",
+            ["log.kafka.bootstrap_servers: "] * 5,
+        ),
+        ("log: {kafka: {security_protocol: SASL_SSL}}", ["log.kafka: SASL needs"]),
+        (
+            "log: {kafka: {security_protocol: SASL_SSL, sasl_username: u}}",
+            ["log.kafka: SASL needs"],
+        ),
+        ("log: {kafka: {ssl_keyfile: k}}", ["log.kafka: ssl_certfile and ssl_keyfile"]),
+        ("log: {kafka: {ssl_certfile: k}}", ["log.kafka: ssl_certfile and ssl_keyfile"]),
+        ("fanout: {batch_bytes_max: 10, cache_bytes_max: 9}", ["fanout.batch_bytes_max: more"]),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told(
+    path: Path, text: str, expected: list[str]
+) -> None:
+    found = problems(path, text)
+    assert len(found) == len(expected)
+    assert all(one.startswith(begin) for one, begin in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "[]", "text", "http: 5", "http:", "http: {port: null}", "1: 2"]
+)
+def test_what_has_not_the_form_is_refused(path: Path, text: str) -> None:
+    assert len(problems(path, text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"http: [\n", r":2:1: not YAML: "),
+        (b"a: b: c\n", r":1:5: not YAML: "),
+        (b"\xff\xfe\xff", r"not (YAML|UTF-8)"),
+        (b"? [a]\n: 1\n", r":1:3: not YAML"),
+        (b"a: !!python/object/apply:os.getcwd []\n", r"not YAML"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_place(path: Path, content: bytes, reason: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    [problem] = refused.value.problems
+    assert problem.startswith(str(path))
+    assert re.search(reason, problem)
+
+
+def test_a_file_that_is_not_there_is_told(path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    assert refused.value.problems == [f"{path}: No such file or directory"]
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**6), 10**6),
+    st.floats(allow_nan=False),
+    st.text("ab:,[ 5\u00e9\u65e5"),
+)
+
+
+@examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([p for p, _ in describe()]), values, max_size=6))
+def test_whatever_stands_in_the_file_it_is_taken_as_it_is_or_refused(
+    path: Path, chosen: dict[str, object]
+) -> None:
+    document: dict[str, object] = {}
+    for where, value in chosen.items():
+        *sections, name = where.split(".")
+        inner = document
+        for section in sections:
+            inner = inner.setdefault(section, {})  # type: ignore[assignment]
+        inner[name] = value
+    path.write_text(json.dumps(document))
+    try:
+        found = load(path)
+    except ConfigError as error:
+        told = {problem.removeprefix(f"{path}: ").split(":")[0] for problem in error.problems}
+        assert all(any(where.startswith(t) for where in chosen) for t in told - {"log.kafka"})
+        return
+    as_read = dict(describe_values(found))
+    assert all(as_read[where] == value for where, value in chosen.items())
+
+
+def describe_values(section: settings.Section, path: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name in section.__struct_fields__:
+        value = getattr(section, name)
+        where = f"{path}{name}"
+        if isinstance(value, settings.Section):
+            found += describe_values(value, f"{where}.")
+        else:
+            found.append((where, value))
+    return found
+
+
+def test_describe_names_every_setting_with_its_default() -> None:
+    assert list(describe()) == describe_values(Settings())
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| `(.*?)` \| (.+) \|$", text, re.MULTILINE)
+    documented = {path: json.loads(default) for path, default, _ in rows}
+    expected = {path: json.loads(json.dumps(default)) for path, default in describe()}
+    assert documented == expected
+    assert len(rows) == len(documented), "one row each"
+
+
+def test_the_files_that_come_with_the_package_are_sound() -> None:
+    for file in ("eventstreams.yaml", "kafka.yaml"):
+        load(ROOT / "config" / file)
