@@ -85,6 +85,7 @@ class Socket:
         """Bytes that the client has taken."""
         self.status: int | None = None
         self.headers: dict[str, str] = {}
+        self.reason = b"OK"
         self.complete = False
         self.aborted = False
         self.timed_out = False
@@ -142,6 +143,9 @@ class Socket:
 
     def unsent(self) -> int:
         return len(self.written) - self.read
+
+    def set_reason(self, reason: bytes) -> None:
+        self.reason = reason
 
     def abort(self) -> None:
         self.aborted = True
