@@ -96,7 +96,7 @@ class FanoutSettings(Section, frozen=True):
     """History kept in memory for clients that catch up: records, and bytes ready to send."""
     block_bytes: Bytes = 512 * 2**10
     """How much history one read of the log asks for."""
-    batch_bytes_max: Bytes = 64 * 2**10
+    batch_bytes_max: Bytes = 128 * 2**10
     """Most bytes in one write to one client; an event larger than this goes alone."""
     catch_up_slots: Count = 8
     """Clients that read history at the same time; others wait their turn."""

@@ -8,11 +8,12 @@ parse. Chunks hold bytes ready to send by want and position, so that they cost o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from typing import NamedTuple
 
-from eventstreams.errors import OffsetOutOfRange
+from eventstreams.errors import LogError, OffsetOutOfRange
 from eventstreams.fanout.chunk import Chunk
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Want
@@ -46,6 +47,8 @@ class History:
         self._blocks: OrderedDict[tuple[Partition, int], Block] = OrderedDict()
         self._starts: dict[Partition, list[int]] = {}
         self._reading: dict[Partition, asyncio.Lock] = {}
+        self._wanted: dict[Partition, tuple[int, int]] = {}
+        self._asked = asyncio.Event()
 
     def cached(self, partition: Partition, offset: int) -> Run | None:
         """What is held from `offset` on, if anything."""
@@ -71,6 +74,22 @@ class History:
                 partition, offset, min(self._block_bytes, self._shared_bytes // beside)
             )
         return self.cached(partition, offset) or Run([], offset)
+
+    def want(self, partition: Partition, offset: int, beside: int = 1) -> None:
+        """Somebody will load this soon: has it read meanwhile."""
+        if self._block(partition, offset) is None:
+            self._wanted[partition] = offset, beside
+            self._asked.set()
+
+    async def read_ahead(self) -> None:
+        """Reads what is wanted, until cancelled."""
+        while True:
+            self._asked.clear()
+            while self._wanted:
+                partition, (offset, beside) = self._wanted.popitem()
+                with contextlib.suppress(LogError):  # who needs it meets the error, and tells it
+                    await self.load(partition, offset, beside)
+            await self._asked.wait()
 
     async def timestamp_before(self, partition: Partition, offset: int) -> int | None:
         """Time in ms of the record before `offset`; None where there is none near. Raises LogError,

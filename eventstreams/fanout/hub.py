@@ -33,6 +33,7 @@ from eventstreams.fanout.tails import Tails
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Follower, Log, Slice
 from eventstreams.metrics import Metrics
+from eventstreams.model.event import Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Mark, Position
 from eventstreams.settings import FanoutSettings
@@ -93,7 +94,7 @@ class Hub:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Runs the hub's tasks. An error in one of them is a fault of ours and ends the block."""
-        async with background(self._feed(), self._write(), self._look()):
+        async with background(self._feed(), self._write(), self._look(), self.history.read_ahead()):
             yield
         if self._follower is not None:
             await self._follower.aclose()
@@ -407,14 +408,24 @@ class Hub:
             offset = position.offsets[i]
             if offset >= ends[i]:
                 continue
-            run = self.tails.since(partition, offset) or self.history.cached(partition, offset)
-            runs[i] = run = run or await self.history.load(partition, offset, len(ends))
+            run = self.tails.since(partition, offset)
+            if run is None:
+                run = await self._from_history(partition, offset, ends[i], len(ends))
+            runs[i] = run
             if run.next == offset:
                 raise LogUnavailable(f"{partition.topic}/{partition.number} ended at {offset}")
         chunk = render(want, position, runs, ends, self.settings.batch_bytes_max)
         self._metrics.records_skipped.inc(chunk.skipped)
         self._chunks.keep(want, position, chunk)
         return chunk
+
+    async def _from_history(self, partition: Partition, offset: int, end: int, beside: int) -> Run:
+        run = self.history.cached(partition, offset)
+        if run is None:
+            run = await self.history.load(partition, offset, beside)
+        if run.next < min(end, self.tails.floor(partition)):
+            self.history.want(partition, run.next, beside)
+        return run
 
     # The end.
 

@@ -49,6 +49,11 @@ class Tails:
         tail = self.by_partition.get(partition)
         return tail.next if tail is not None else 0
 
+    def floor(self, partition: Partition) -> int:
+        """Where its tail begins; 0 where it has none."""
+        tail = self.by_partition.get(partition)
+        return tail.floor if tail is not None else 0
+
     def since(self, partition: Partition, offset: int) -> Run | None:
         """What its tail holds from `offset` on, if it reaches back that far."""
         tail = self.by_partition.get(partition)
