@@ -167,3 +167,14 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
     newest = re.search(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
     assert newest is not None
     assert newest[1] == eventstreams.__version__
+
+
+def test_every_test_that_the_invariants_name_is_there() -> None:
+    text = (ROOT / "docs" / "INVARIANTS.md").read_text()
+    file = ""
+    named = re.findall(r"`(tests/[\w/]+(?:\.py)?)?(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for path, test in named:
+        file = path or file
+        assert (ROOT / file).exists(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
