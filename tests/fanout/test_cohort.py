@@ -123,6 +123,23 @@ async def test_a_member_stands_where_its_cohort_stands_when_it_joins(
     gateway.assert_nobody_is_left()
 
 
+async def test_one_who_pulls_alone_reads_as_far_as_its_cohort_and_no_further() -> None:
+    log = MemoryLog()
+    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+        client = Client(gateway, "t")
+        tasks.create_task(client.serve())
+        await joined(gateway, client)
+        [subscription] = gateway.hub.subscriptions
+        [partition] = gateway.hub.tails.partitions("t")
+        gateway.hub.tails.append(partition, [], 7)  # the tail knows more than was written
+        assert gateway.hub.ends(subscription.want) == (0,)
+        assert gateway.hub.now(subscription.want).offsets == (0,)
+        client.socket.hang_up()
+        await client.ended()
+        assert gateway.hub.ends(subscription.want) == (7,)
+    gateway.assert_nobody_is_left()
+
+
 @pytest.mark.parametrize("lent", [True, False])
 async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_contiguous(
     *, lent: bool

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventstreams.fanout.subscription import Reason
+from eventstreams.errors import LogUnavailable
+from eventstreams.fanout.subscription import Reason, Subscription
+from eventstreams.fanout.want import Format
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition
 from tests.fanout.gateway import Client, Gateway, Socket, events, joined, serving, settled
@@ -99,6 +101,26 @@ async def test_draining_ends_every_stream_whole_and_refuses_new_ones() -> None:
     gateway.assert_nobody_is_left()
 
 
+async def test_one_that_comes_in_while_draining_begins_is_ended_too() -> None:
+    """It was let in just before, and is not yet among those that are told."""
+    log = await log_with(0)
+    async with serving(log, ["t"]) as gateway:
+        selection = gateway.streams._catalogue.resolve(["t"])
+        start = await gateway.starter.start(selection, Format.SSE, marks=None, since_ms=None)
+        await gateway.hub.drain(0.0)
+        socket = Socket()
+        late = Subscription(
+            hub=gateway.hub,
+            want=start.want,
+            position=start.position,
+            receive=socket.receive,
+            send=socket.send,
+            connection=socket,
+        )
+        assert (await late.run()).reason is Reason.DRAINED
+    gateway.assert_nobody_is_left()
+
+
 async def test_the_first_reason_stands() -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
@@ -125,9 +147,50 @@ async def test_a_task_that_is_cancelled_from_outside_is_cancelled() -> None:
                 [subscription] = gateway.hub.subscriptions
                 subscription.leave_cohort()
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await settled()
+            assert task.cancelled()
             gateway.assert_nobody_is_left()
+
+
+@pytest.mark.parametrize("lent", [True, False])
+@pytest.mark.parametrize("what", ["leave", "grow"])
+async def test_a_send_that_is_given_up_in_flight_is_made_again(what: str, *, lent: bool) -> None:
+    log = await log_with(0)
+    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+        client = Client(gateway, "t", lent=lent, socket=Socket(high_water=50))
+        task = tasks.create_task(client.serve())
+        await joined(gateway, client)
+        for _ in range(3):  # the first fills the socket, the second is in flight
+            await log.append(events("t", 0, 1))
+            await settled()
+        assert gateway.count("slow_total") == 1
+        await _do(what, gateway, client, task)
+        await settled()
+        client.socket.take_all()
+        frames = await client.frames(3)
+        assert [place_of(frame)[2] for frame in frames] == [0, 1, 2]
+        client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_an_error_carries_the_id_of_what_was_written_not_of_what_was_in_flight() -> None:
+    log = await log_with(0)
+    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+        client = Client(gateway, "t", socket=Socket(high_water=50))
+        tasks.create_task(client.serve())
+        await joined(gateway, client)
+        for _ in range(3):
+            await log.append(events("t", 0, 1))
+            await settled()
+        [subscription] = gateway.hub.subscriptions
+        subscription.end(Reason.LOG_ERROR, LogUnavailable("gone"))
+        await settled()
+        client.socket.take_all()
+        await client.ended()
+        event, error = client.socket.frames
+        assert error.event == "error"
+        assert error.id == event.id
+    gateway.assert_nobody_is_left()
 
 
 interruptions = st.lists(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -116,6 +117,8 @@ def test_whatever_is_cached_a_reader_gets_what_the_log_holds(
         assert history._bytes == sum(block.bytes for block in history._blocks.values())
         assert history._bytes <= most or len(history._blocks) == 1
         assert sorted(s for _, s in history._blocks) == history._starts.get(P, [])
+        held = sorted((block.start, block.next) for block in history._blocks.values())
+        assert all(end <= start for (_, end), (start, _) in pairwise(held)), "held twice"
 
     asyncio.run(check())
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from eventstreams.errors import LogUnavailable
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange
 from eventstreams.fanout import hub as hub_module
 from eventstreams.fanout import subscription as subscription_module
 from eventstreams.fanout.subscription import Reason, Subscription
 from eventstreams.fanout.want import Format
 from eventstreams.log.base import Slice
 from eventstreams.log.memory import MemoryFollower, MemoryLog
-from eventstreams.model.event import Partition
+from eventstreams.model.event import Bounds, Partition
+from eventstreams.model.position import Position
 from tests.fanout.gateway import (
     Client,
     Gateway,
@@ -288,6 +289,21 @@ async def test_where_times_go_back_a_reader_overtaken_by_retention_is_told_all_t
         await client.socket.until(lambda: places(client)[-1] == (0, 39))
         client.socket.hang_up()
     gateway.assert_nobody_is_left()
+
+
+async def test_what_is_cached_does_not_lead_an_overtaken_reader_back_to_where_it_was() -> None:
+    log = MemoryLog()
+    await log.create_topic("t", 1)
+    await log.append(events("t", 0, 40))
+    partition = Partition("t", 0)
+    async with serving(log, ["t"], block_bytes=1) as gateway:
+        await gateway.hub.history.load(partition, 0)  # just the first record
+        log.forget_before(partition, 5)
+        position = Position((partition,), (1,), (1_000,))
+        error = OffsetOutOfRange(partition, 1, Bounds(5, 40))
+        found, gap = await gateway.hub.after_gap(position, error)
+        assert found.offsets == (5,)
+        assert gap is not None
 
 
 async def test_where_a_gap_cannot_be_said_the_response_is_dropped() -> None:
