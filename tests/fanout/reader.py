@@ -14,7 +14,7 @@ class History:
 
     def __init__(self) -> None:
         self.stamps: dict[Partition, list[int]] = {}
-        """By offset, of what was before it: the newest record that is not a hole."""
+        """By offset, of what was before it: the newest record that is not a hole; 0 for none."""
         self.texts: dict[Partition, list[str | None]] = {}
         """By offset; None where there is no event to deliver."""
         self.forgotten: set[Partition] = set()
@@ -99,9 +99,9 @@ class Reader:
             partition = Partition(entry["topic"], entry["partition"])
             at = self._at(partition)
             assert at <= entry["offset"] <= self.history.next(partition, at)
-            if entry["offset"] and partition not in self.history.forgotten:
-                stamps = self.history.stamps.get(partition, [0])
-                assert entry["timestamp"] == stamps[entry["offset"]], (entry, stamps)
+            stamp = self.history.stamps.get(partition, [0])[entry["offset"]]
+            if stamp and partition not in self.history.forgotten:
+                assert entry["timestamp"] == stamp, entry
         assert {Partition(e["topic"], e["partition"]) for e in entries} >= self.at.keys()
         self.last_id = frame.id
 
