@@ -63,7 +63,8 @@ def encode(event: Event) -> bytes | None:
         data = orjson.dumps(document)
     except orjson.JSONEncodeError:
         return _encode_with_care(event, value)
-    return _escape_line_ends(data)
+    # A copy, because orjson leaves its answer in a buffer of 8 KiB or more, and frames are kept.
+    return bytes(memoryview(_escape_line_ends(data)))
 
 
 def _insert_place(document: Any, event: Event) -> bool:
