@@ -23,7 +23,8 @@ from typing import Any, cast
 import msgspec
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from eventstreams import gateway
 from eventstreams.errors import ConfigError, LogError
@@ -39,6 +40,14 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_PROBES = 60, 15, 4
 _SPARE_FILES = 100
 """Open files left for the log, listeners and the like."""
 _ACCEPTS_A_TURN = 16
+_HEAD_S = 10.0
+"""How long the head of a request may take to come."""
+_HEAD_BYTES_MAX = 256 * 1024
+"""Beyond what came in one piece; ids of many partitions are long."""
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 
 class Protocol(HttpToolsProtocol):
@@ -50,12 +59,17 @@ class Protocol(HttpToolsProtocol):
     """Whether the kernel gave the connection up, because its peer took or answered nothing."""
     idle: asyncio.Event | None = None
     """Set, if it is there, when the last connection is gone."""
+    running: RequestResponseCycle | None = None
+    """The request being answered; `cycle` is the newest, which may have been sent ahead."""
+    awaits_head = True
+    head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             find_dead_peers(sock, self.user_timeout_ms)
+        self.loop.call_later(_HEAD_S, self._give_up_waiting)
         if len(self.connections) > self.connections_max:
             self.transport.write(_full(random.randint(2, 20)))  # noqa: S311
             self.transport.close()
@@ -63,11 +77,39 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         super().connection_lost(exc)
+        if self.running is not None and not self.running.response_complete:
+            self.running.disconnected = True
+            self.running.message_event.set()
         if self.idle is not None and not self.connections:
             self.idle.set()
 
+    def data_received(self, data: bytes) -> None:
+        if self.awaits_head:
+            self.head_bytes += len(data)
+            if self.head_bytes > _HEAD_BYTES_MAX:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self.awaits_head = False
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _give_up_waiting(self) -> None:
+        """Closes a connection whose request has not come whole in all this time."""
+        if self.awaits_head and not self.transport.is_closing():
+            self.transport.close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self.running is not None:
+            self.loop.call_later(_HEAD_S, self._give_up_waiting)
+        self.awaits_head, self.head_bytes = True, 0
         scope = cast("dict[str, Any]", self.scope)
         scope["extensions"] = {"eventstreams.connection": self}
 
@@ -94,7 +136,8 @@ class Protocol(HttpToolsProtocol):
 
     def set_reason(self, reason: bytes) -> None:
         """The reason phrase of the response that comes next."""
-        self.cycle.transport = cast("asyncio.Transport", _Reason(self.transport, reason))
+        assert self.running is not None
+        self.running.transport = cast("asyncio.Transport", _Reason(self.transport, reason))
 
 
 class _Reason:
@@ -162,7 +205,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready first, then no new connections, then every stream ended in its time."""
-        self._hub.draining = True
+        self._hub.stop_admitting()
         _log.info("draining", extra={"streams": len(self._hub.subscriptions)})
         for server in self.servers:
             server.close()

@@ -70,7 +70,8 @@ class Workers:
         failed = False
         try:
             for number in range(self._count):
-                self._start(number)
+                if not self._ending:
+                    self._start(number)
             while self._processes:
                 wait([process.sentinel for process in self._processes.values()])
                 for number, process in list(self._processes.items()):
@@ -88,14 +89,20 @@ class Workers:
         process = multiprocessing.get_context("fork").Process(
             target=self._child, args=(number,), name=f"worker {number}"
         )
-        process.start()
-        self._processes[number] = process
-        self._started[number] = time.monotonic()
+        signals = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one that comes now is passed on after
+        try:
+            process.start()
+            self._processes[number] = process
+            self._started[number] = time.monotonic()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     def _child(self, number: int) -> None:
         os.setpgrp()  # Ctrl-C reaches the parent, which tells us
         for handled in (signal.SIGINT, signal.SIGTERM):
             signal.signal(handled, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         os.close(self._ends_with_us)
         sock = listener(self._host, self._port, self._backlog, shared=True)
         os._exit(self._work(number, sock, self._alive))
@@ -105,11 +112,12 @@ class Workers:
         process.join()
         del self._processes[number]
         if self._ending:
-            return process.exitcode != 0
+            return process.exitcode not in (0, -signal.SIGTERM)  # told before it was ready to hear
         _log.error("worker died", extra={"worker": number, "exit_status": process.exitcode})
         if time.monotonic() - self._started[number] < _AGAIN_S:
             time.sleep(_AGAIN_S)
-        self._start(number)
+        if not self._ending:
+            self._start(number)
         return False
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

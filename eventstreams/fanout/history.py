@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from typing import NamedTuple
 
-from eventstreams.errors import LogError, OffsetOutOfRange
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
 from eventstreams.fanout.chunk import Chunk
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Want
@@ -47,6 +47,8 @@ class History:
         self._blocks: OrderedDict[tuple[Partition, int], Block] = OrderedDict()
         self._starts: dict[Partition, list[int]] = {}
         self._reading: dict[Partition, asyncio.Lock] = {}
+        self._ages: dict[Partition, int] = {}
+        """How often each was forgotten: what was read before that is of no use after."""
         self._wanted: dict[Partition, tuple[int, int]] = {}
         self._asked = asyncio.Event()
 
@@ -103,7 +105,8 @@ class History:
         return block.frames[before - 1].timestamp_ms if before else None
 
     def forget(self, partition: Partition) -> None:
-        """Drops what is held of a partition that is not what it was."""
+        """Drops what is held of a partition that is not what it was, and what is being read."""
+        self._ages[partition] = self._ages.get(partition, 0) + 1
         for start in self._starts.pop(partition, []):
             self._bytes -= self._blocks.pop((partition, start)).bytes
 
@@ -111,14 +114,18 @@ class History:
         start = max(offset - offset % _ALIGN, self._held_before(partition, offset))
         found = None
         if start < offset:
-            try:
-                found = await self._log.read(partition, start, max_bytes)
-            except OffsetOutOfRange:
-                found = None  # the aligned start is no longer kept; the offset itself may be
-        if found is not None:
-            self._keep(start, found)
+            with contextlib.suppress(OffsetOutOfRange):  # the offset itself may still be kept
+                found = await self._read_and_keep(partition, start, max_bytes)
         if found is None or found.next <= offset:
-            self._keep(offset, await self._log.read(partition, offset, max_bytes))
+            await self._read_and_keep(partition, offset, max_bytes)
+
+    async def _read_and_keep(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        age = self._ages.get(partition)
+        found = await self._log.read(partition, offset, max_bytes)
+        if self._ages.get(partition) != age:
+            raise LogUnavailable(f"{partition.topic}/{partition.number} changed while it was read")
+        self._keep(offset, found)
+        return found
 
     def _held_before(self, partition: Partition, offset: int) -> int:
         """Where the block below `offset` ends, so that nothing is read twice."""
@@ -164,6 +171,8 @@ class ChunkCache:
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
+        self.age = 0
+        """How often it was cleared: what was made before that is not to be kept after."""
         self._chunks: OrderedDict[tuple[Want, tuple[int, ...], tuple[int, ...]], Chunk] = (
             OrderedDict()
         )
@@ -193,6 +202,7 @@ class ChunkCache:
     def clear(self) -> None:
         self._chunks.clear()
         self._bytes = 0
+        self.age += 1
 
 
 def _weight(chunk: Chunk) -> int:

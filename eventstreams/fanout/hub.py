@@ -33,7 +33,7 @@ from eventstreams.fanout.tails import Tails
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Follower, Log, Slice
 from eventstreams.metrics import Metrics
-from eventstreams.model.event import Partition
+from eventstreams.model.event import Bounds, Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Mark, Position
 from eventstreams.settings import FanoutSettings
@@ -88,6 +88,7 @@ class Hub:
         self._looking = asyncio.Lock()
         self._unfollowed: set[str] = set()
         """Topics that the follower found missing, wholly or in part."""
+        self._looked_at = -math.inf
         self._feed_failed_at = -math.inf
         self._trouble_since = 0.0
 
@@ -110,8 +111,13 @@ class Hub:
         return self._follower is not None
 
     async def wait_until_well(self) -> None:
-        """Returns when the log is in reach and the tails are there."""
+        """Returns when the log is in reach and the tails are there; at once while draining."""
         await self._well.wait()
+
+    def stop_admitting(self) -> None:
+        """Not ready any more; who waits for the log is let go."""
+        self.draining = True
+        self._well.set()
 
     # For subscriptions.
 
@@ -120,6 +126,8 @@ class Hub:
         self._metrics.clients.set(len(self.subscriptions))
         if self.draining:
             subscription.end(Reason.DRAINED)
+        elif self.tails.of(subscription.want.partitions) is None:  # gone since its start was found
+            subscription.end(Reason.LOG_ERROR, UnknownTopic(subscription.want.partitions[0].topic))
 
     def remove(self, subscription: Subscription) -> None:
         self.leave(subscription)
@@ -228,9 +236,17 @@ class Hub:
     # Topics and partitions.
 
     async def refresh(self) -> None:
-        """Looks for topics and partitions that came or went. Raises LogUnavailable."""
+        """Looks for topics and partitions that came or went. Raises LogUnavailable.
+
+        Those who ask while somebody looks share the next look.
+        """
+        asked = time.monotonic()
         async with self._looking:
+            if self._looked_at >= asked:
+                return
+            began = time.monotonic()
             came, grew, went = await self.tails.refresh(self.topics)
+            self._looked_at = began
         starts = {partition: self.tails.end(partition) for partition in (*came, *grew)}
         if self._follower is None:
             self._follower = self._log.follow(starts)
@@ -315,7 +331,12 @@ class Hub:
                 self._unfollowed.add(error.partition.topic)
                 self._look_again.set()
             except OffsetOutOfRange as error:
-                await self._restart(error)
+                await self._overtaken(error)
+            except LogError as error:
+                _log.exception("can't follow the log")
+                self._feed_failed_at = time.monotonic()
+                self.suspect(LogUnavailable(str(error)))
+                await asyncio.sleep(_RETRY_S)
             else:
                 self._feed_failed_at = -math.inf
                 self._take(slices)
@@ -328,28 +349,32 @@ class Hub:
         self._pacer.arrived()
         self._news.set()
 
-    async def _restart(self, error: OffsetOutOfRange) -> None:
-        """Retention overtook the follower, or the topic was made anew."""
+    async def _overtaken(self, error: OffsetOutOfRange) -> None:
+        """Retention overtook the follower; or the topic is not the one that was followed."""
         partition = error.partition
-        while True:
-            try:
-                offset = await self.tails.restart(partition)
-                break
-            except LogUnavailable as failed:
-                self.suspect(failed)
-                await asyncio.sleep(_RETRY_S)
-            except LogError:
-                self._look_again.set()  # it is gone
-                return
-        _log.warning("%s; going on at %d", error, offset)
-        self.history.forget(partition)
-        self._chunks.clear()
+        tail = self.tails.by_partition.get(partition)
+        bounds: Bounds | None
+        try:
+            bounds = (await self._log.bounds([partition]))[partition]
+        except LogUnavailable as failed:
+            self.suspect(failed)
+            await asyncio.sleep(_RETRY_S)
+            bounds = error.bounds
+        except LogError:
+            bounds = None
+        if tail is None or self.tails.by_partition.get(partition) is not tail:
+            return  # it was dropped meanwhile
+        if bounds is None or tail.next >= bounds.oldest:
+            self._unfollowed.add(partition.topic)
+            self._look_again.set()
+            return
+        _log.warning("%s; going on at %d", error, bounds.oldest)
+        self.tails.skip(partition, bounds.oldest)
         assert self._follower is not None
-        self._follower.assign({partition: offset})
-        for subscription in list(self.subscriptions):
-            if partition in subscription.want.partitions:
-                subscription.misplace(error)
-        self._news.set()
+        self._follower.assign({partition: bounds.oldest})
+        for cohort in list(self._cohorts.values()):
+            if partition in cohort.want.partitions:
+                self._dissolve(cohort)  # its members find the gap, and tell it
 
     # From the tails to the clients.
 
@@ -403,6 +428,7 @@ class Hub:
         held = self._chunks.get(want, position, ends)
         if held is not None:
             return held
+        age = self._chunks.age
         runs: dict[int, Run] = {}
         for i, partition in enumerate(want.partitions):
             offset = position.offsets[i]
@@ -416,7 +442,8 @@ class Hub:
                 raise LogUnavailable(f"{partition.topic}/{partition.number} ended at {offset}")
         chunk = render(want, position, runs, ends, self.settings.batch_bytes_max)
         self._metrics.records_skipped.inc(chunk.skipped)
-        self._chunks.keep(want, position, chunk)
+        if self._chunks.age == age:
+            self._chunks.keep(want, position, chunk)
         return chunk
 
     async def _from_history(self, partition: Partition, offset: int, end: int, beside: int) -> Run:
@@ -431,7 +458,7 @@ class Hub:
 
     async def drain(self, over_s: float) -> None:
         """Ends every stream, spread over this time, in random order; new ones at once."""
-        self.draining = True
+        self.stop_admitting()
         subscriptions = list(self.subscriptions)
         random.shuffle(subscriptions)
         began = time.monotonic()

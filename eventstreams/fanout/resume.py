@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from eventstreams.errors import OffsetOutOfRange
+from eventstreams.errors import OffsetOutOfRange, UnknownTopic
 from eventstreams.fanout.history import History
 from eventstreams.fanout.tail import Tail
 from eventstreams.log.base import Log
@@ -68,7 +68,7 @@ class Resumer:
 
     def is_near(self, mark: Mark) -> bool:
         """Whether the tail alone knows the answer."""
-        tail = self._tails[mark.partition]
+        tail = self._tail(mark.partition)
         return mark.offset is not None and (mark.offset == LATEST or tail.knows(mark.offset))
 
     async def resume(self, mark: Mark) -> Resumed:
@@ -88,7 +88,7 @@ class Resumer:
         return await self._at_offset(partition, offset, timestamp_ms)
 
     def latest(self, partition: Partition) -> Resumed:
-        tail = self._tails[partition]
+        tail = self._tail(partition)
         return Resumed(tail.next, tail.timestamp_ms)
 
     async def at_time(self, partition: Partition, timestamp_ms: int) -> Resumed:
@@ -101,7 +101,7 @@ class Resumer:
     async def _at_offset(
         self, partition: Partition, offset: int, timestamp_ms: int | None
     ) -> Resumed:
-        tail = self._tails[partition]
+        tail = self._tail(partition)
         before: int | None = None
         if tail.knows(offset):
             before = tail.timestamp_before(offset)
@@ -165,8 +165,14 @@ class Resumer:
             return before
         if timestamp_ms is not None:
             return timestamp_ms
-        tail = self._tails[partition]
+        tail = self._tail(partition)
         return tail.timestamp_ms if offset == tail.next else 0
+
+    def _tail(self, partition: Partition) -> Tail:
+        tail = self._tails.get(partition)
+        if tail is None:  # dropped while something was awaited
+            raise UnknownTopic(partition.topic)
+        return tail
 
     async def _bounds(self, partition: Partition) -> Bounds:
         return (await self._log.bounds([partition]))[partition]

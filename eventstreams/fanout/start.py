@@ -8,11 +8,14 @@ on without a hole covers the topic as it was; partitions gained since start at t
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from eventstreams.errors import (
     ConfigurationFault,
+    GatewayFull,
+    LogError,
     LogUnavailable,
     LogUnreachable,
     TopicNotAvailable,
@@ -53,20 +56,20 @@ class Starter:
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._hub.wait_until_well()
+                if self._hub.draining:
+                    raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311
                 if marks is None:
                     return await self._fresh(selection, format_, since_ms)
                 return await self._resumed(selection, format_, marks, since_ms)
-        except (LogUnavailable, TimeoutError) as error:
-            if isinstance(error, LogUnavailable):
-                self._hub.suspect(error)
-            trouble = self._hub.trouble or error
-            raise LogUnreachable(
-                f"The log is out of reach: {trouble or 'no answer in time'}", _RETRY_AFTER_S
-            ) from error
         except (UnknownTopic, UnknownPartition) as error:
             raise TopicNotAvailable(str(error), availableTopics=self._available(selection)) from (
                 error
             )
+        except (LogError, TimeoutError) as error:
+            if isinstance(error, LogUnavailable):
+                self._hub.suspect(error)
+            reason = str(self._hub.trouble or error) or "no answer in time"
+            raise LogUnreachable(f"The log is out of reach: {reason}", _RETRY_AFTER_S) from error
 
     async def _fresh(self, selection: Selection, format_: Format, since_ms: int | None) -> Start:
         await self._require(selection, selection.topics)
@@ -87,23 +90,19 @@ class Starter:
         await self._require(selection, topics)
         by_name = [mark for mark in marks if isinstance(mark, str)]
         given = [mark for mark in marks if not isinstance(mark, str)]
+        order = {partition: i for i, partition in enumerate(self._partitions(topics))}
         for mark in given:
-            if mark.partition not in self._hub.tails.by_partition:
+            if mark.partition not in order:
                 raise UnknownPartition(mark.partition)
         named = {mark.partition for mark in given}
         for partition in self._partitions(by_name):
             if partition not in named:
                 given.append(_from_name(partition, since_ms))
         whole = self._whole([mark for mark in given if mark.partition.topic not in by_name])
-        gained = [p for p in self._partitions(tuple(whole)) if p not in named]
-        order = {partition: i for i, partition in enumerate(self._partitions(topics))}
         given.sort(key=lambda mark: order[mark.partition])
         partitions = tuple(mark.partition for mark in given)
-        start = await self._at(Want(partitions, whole | frozenset(by_name), format_), given)
-        if not gained:
-            return start
-        want, position = self._hub.grown(start.want, start.position)
-        return Start(want, position, start.gaps)
+        # Partitions gained since the id was made are added when the subscription begins.
+        return await self._at(Want(partitions, whole | frozenset(by_name), format_), given)
 
     async def _at(self, want: Want, marks: list[Mark]) -> Start:
         found = await asyncio.gather(*(self._hub.resume(mark) for mark in marks))
@@ -131,7 +130,8 @@ class Starter:
 
     async def _require(self, selection: Selection, topics: Sequence[str]) -> None:
         """All topics must be allowed and exist; one that is missing fails the whole request."""
-        if any(not self._hub.tails.partitions(topic) for topic in topics):
+        refused = any(topic not in selection.allowed for topic in topics)
+        if not refused and any(not self._hub.tails.partitions(topic) for topic in topics):
             await self._hub.refresh()
         available = self._available(selection)
         missing = [topic for topic in topics if topic not in available]

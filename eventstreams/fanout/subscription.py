@@ -79,7 +79,6 @@ class Subscription:
         "_hub",
         "_in_flight",
         "_interrupted",
-        "_misplaced",
         "_receive",
         "_task",
         "_wrote_at",
@@ -112,7 +111,6 @@ class Subscription:
         self._in_flight: tuple[Coroutine[Any, Any, None], Any, Position] | None = None
         self._end: End | None = None
         self._growing = True  # partitions may have come since the want was made
-        self._misplaced: OffsetOutOfRange | None = None
         self._interrupted = False
         self._wrote_at = time.monotonic()
 
@@ -128,12 +126,6 @@ class Subscription:
         """A topic that is wanted whole has gained partitions."""
         self._hub.leave(self)
         self._growing = True
-        self._interrupt()
-
-    def misplace(self, error: OffsetOutOfRange) -> None:
-        """The log is no longer what it was around this position: find the place anew."""
-        self._hub.leave(self)
-        self._misplaced = error
         self._interrupt()
 
     def leave_cohort(self) -> None:
@@ -191,10 +183,7 @@ class Subscription:
         if self._growing:
             self._growing = False
             self.want, self.position = self._hub.grown(self.want, self.position)
-        if self._misplaced is not None:
-            error, self._misplaced = self._misplaced, None
-            await self._tell_gap(error)
-        elif self._hub.join(self):
+        if self._hub.join(self):
             await self._listen()
         else:
             await self._pull()

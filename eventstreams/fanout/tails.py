@@ -106,12 +106,13 @@ class Tails:
         came = [p for p in new if p.topic not in self._topics]
         grew = [p for p in new if p.topic in self._topics]
         made = await asyncio.gather(*(self._at_end(p, bounds[p]) for p in came))
+        went = [topic for topic in self._topics if topic not in found]
+        gone = [topic for topic in went if not await self._exists(topic)]
+        # From here on nothing waits: all of it is seen, or nothing.
         for tail in made:
             self.by_partition[tail.partition] = tail
         for p in grew:
             self.by_partition[p] = Tail(p, bounds[p].oldest, 0, known=False)
-        went = [topic for topic in self._topics if topic not in found]
-        gone = [topic for topic in went if not await self._exists(topic)]
         self._topics.update(found)
         return came, grew, gone
 
@@ -122,21 +123,10 @@ class Tails:
             self.by_partition.pop(partition, None)
         return lost
 
-    async def restart(self, partition: Partition) -> int:
-        """Empties a tail whose next offset the log does not have (any more); returns the new one.
-
-        Behind the oldest kept record it begins there; beyond the end, which means a log made anew
-        or cut short, at the first record that is not older than the newest one seen.
-        """
-        tail = self.by_partition[partition]
-        bounds = (await self._log.bounds([partition]))[partition]
-        if tail.next < bounds.oldest:
-            offset = bounds.oldest
-        else:
-            at = (await self._log.offset_at({partition: tail.timestamp_ms}))[partition]
-            offset = bounds.end if at is None else at
-        self.by_partition[partition] = Tail(partition, offset, tail.timestamp_ms, known=False)
-        return offset
+    def skip(self, partition: Partition, offset: int) -> None:
+        """Retention overtook its tail, which goes on, empty, at the oldest kept record."""
+        stamp = self.by_partition[partition].timestamp_ms
+        self.by_partition[partition] = Tail(partition, offset, stamp, known=False)
 
     async def _at_end(self, partition: Partition, bounds: Bounds) -> Tail:
         begin = max(bounds.oldest, bounds.end - _LOOK_BACK)

@@ -6,13 +6,14 @@ The stack of a waiting client is kept shallow (no framework in between): thousan
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from eventstreams.errors import ClientError, GatewayFull
+from eventstreams.errors import ClientError
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.resume import gap_document
 from eventstreams.fanout.start import Start, Starter
@@ -82,8 +83,6 @@ class Streams:
 
     async def _start(self, names: list[str], scope: Scope) -> Start:
         """Everything that can be wrong is found here. Raises ClientError."""
-        if self._hub.draining:
-            raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311
         selection = self._catalogue.resolve(names)
         query = request.parse_query(scope)
         since_ms = request.parse_since(query.since)
@@ -171,8 +170,10 @@ async def _drop(connection: Connection | None, end: End, receive: Receive) -> No
     if connection is None:
         raise ConnectionAbortedError(f"stream ended: {end.reason.value}")
     connection.abort()  # where it is gone already, this changes nothing
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 def _connection(scope: Scope) -> Connection | None:

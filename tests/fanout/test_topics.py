@@ -197,23 +197,34 @@ async def test_a_topic_that_is_deleted_ends_its_streams_with_the_reason(format_:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_topic_made_anew_is_told_as_a_gap() -> None:
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_topic_made_anew_ends_its_streams_and_is_told_as_a_gap(partitions: int) -> None:
     log = MemoryLog()
-    await log.create_topic("t", 1)
-    await log.append(events("t", 0, 9))
+    await log.create_topic("t", partitions)
+    for number in range(partitions):
+        await log.append(events("t", number, 9))
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t")
         tasks.create_task(client.serve())
         await joined(gateway, client)
         del log._topics["t"]  # at once, so that nobody sees it gone
-        await log.create_topic("t", 1)
-        await log.append(events("t", 0, 2, at_ms=5_000))
-        gap, first, second = await client.frames(3)
-        assert gap.event == "gap"
-        [told] = json.loads(gap.data)["partitions"]
-        assert (told["requested"], told["resumed"], told["cause"]) == (9, 0, "other_log")
-        assert [place_of(f)[2] for f in (first, second)] == [0, 1]
-        client.socket.hang_up()
+        await log.create_topic("t", partitions)
+        for number in range(partitions):
+            await log.append(events("t", number, 2, at_ms=5_000))
+        [error] = await client.frames(1)
+        assert error.event == "error", "nothing jumps in silence"
+        await client.ended()
+        back = Client(gateway, "t", last_event_id=error.id)
+        tasks.create_task(back.serve())
+        gap, *rest = await back.frames(1 + 2 * partitions)
+        told = json.loads(gap.data)["partitions"]
+        assert [(t["requested"], t["resumed"], t["cause"]) for t in told] == [
+            (9, 0, "other_log")
+        ] * partitions
+        assert sorted(place_of(f)[1:] for f in rest) == [
+            (number, offset) for number in range(partitions) for offset in (0, 1)
+        ]
+        back.socket.hang_up()
     gateway.assert_nobody_is_left()
 
 
