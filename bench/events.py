@@ -1,4 +1,7 @@
-"""The events of all benches: recent changes of 1 KiB whose data begins with time and number."""
+"""The events of all benches: 1 KiB each, their data beginning with time and number.
+
+They are recent changes; `plain` ones hold a single text beside, which is less to parse.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,17 @@ def _rest() -> bytes:
 
 
 _REST = _rest()
+_PLAIN_REST = b'"text":"' + b"x" * (len(_REST) - 10) + b'"}'
+assert len(_PLAIN_REST) == len(_REST)
 
 
-def value(seq: int) -> bytes:
+def value(seq: int, *, plain: bool = False) -> bytes:
     """An event made now."""
-    return _HEAD % (time.time_ns(), seq) + _REST
+    return _HEAD % (time.time_ns(), seq) + (_PLAIN_REST if plain else _REST)
 
 
-def records(seqs: Iterable[int], topic: str = TOPIC) -> list[Record]:
-    return [Record(topic, value(seq)) for seq in seqs]
+def records(seqs: Iterable[int], topic: str = TOPIC, *, plain: bool = False) -> list[Record]:
+    return [Record(topic, value(seq, plain=plain)) for seq in seqs]
 
 
 def frame_bytes() -> int:

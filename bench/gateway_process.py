@@ -97,6 +97,7 @@ def _report(hub: Hub, metrics: Metrics) -> dict[str, Any]:
         "leases": sum(each.held for each in gc.get_objects() if isinstance(each, Limits)),
         "files": len(os.listdir("/proc/self/fd")),
         "memory_kib": memory_kib(os.getpid()),
+        "blocks": sys.getallocatedblocks(),
         "metrics": {
             sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
             for family in metrics.registry.collect()

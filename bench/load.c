@@ -291,7 +291,10 @@ static void on_line(struct client *c, const char *line, int bytes, double now) {
   } else if (bytes > 7 && !memcmp(line, "retry: ", 7)) {
     c->retry_s = strtol(line + 7, NULL, 10) / 1000.0;
   } else if (bytes > 7 && !memcmp(line, "event: ", 7)) {
-    seen.gaps += !memcmp(line + 7, "gap", 3);
+    if (!memcmp(line + 7, "gap", 3)) { /* told, so what follows need not join */
+      seen.gaps++;
+      c->seq = -1;
+    }
     seen.errors += !memcmp(line + 7, "error", 5);
   }
 }

@@ -27,7 +27,9 @@ async def feed(
         seq += 1
 
 
-async def fill(log: Log, count: int, seq: int, topic: str) -> None:
+async def fill(log: Log, count: int, seq: int, topic: str, *, plain: bool) -> None:
     """Appends that many as fast as it goes."""
-    for first in range(seq, seq + count, 1000):
-        await log.append(events.records(range(first, min(first + 1000, seq + count)), topic))
+    end = seq + count
+    for first in range(seq, end, 1000):
+        seqs = range(first, min(first + 1000, end))
+        await log.append(events.records(seqs, topic, plain=plain))

@@ -1,8 +1,8 @@
 """Appends to a log from a process of its own, as producers do.
 
-Its argument: {"log": {...}, "topic", "seq": first number, "fill": how many at once, "feed": then so
-many a second}. It prints {"next"}, the number after the last, when it has filled, and again for
-each line on its standard input.
+Its argument: {"log": {...}, "topic", "seq": first number, "fill": how many at once, "plain":
+whether those are simple, "feed": then so many a second}. It prints {"next"}, the number after the
+last, when it has filled, and again for each line on its standard input.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Plan(msgspec.Struct, frozen=True):
     topic: str
     seq: int
     fill: int = 0
+    plain: bool = False
     feed: float = 0.0
 
 
@@ -44,7 +45,7 @@ async def _produce(plan: Plan) -> None:
     await log.start()
     try:
         await log.create_topic(plan.topic, 1)
-        await pace.fill(log, plan.fill, plan.seq, plan.topic)
+        await pace.fill(log, plan.fill, plan.seq, plan.topic, plain=plan.plain)
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

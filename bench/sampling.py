@@ -24,14 +24,6 @@ class Samples:
     def socket_peak_kib(self) -> int:
         return max(kib for _, _, kib in self.kib)
 
-    def slope_kib_s(self, after_s: float) -> float:
-        """Least squares over what came after a while."""
-        points = [(at, kib) for at, kib, _ in self.kib if at >= after_s]
-        mean_at = sum(at for at, _ in points) / len(points)
-        mean_kib = sum(kib for _, kib in points) / len(points)
-        spread = sum((at - mean_at) ** 2 for at, _ in points)
-        return sum((at - mean_at) * (kib - mean_kib) for at, kib in points) / max(spread, 1e-9)
-
 
 @contextlib.contextmanager
 def sampled(pid: int) -> Generator[Samples]:

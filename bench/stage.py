@@ -104,10 +104,18 @@ class Stage:
         topic: str = events.TOPIC,
         seq: int = events.FIRST_SEQ,
         fill: int = 0,
+        plain: bool = False,
         feed: float = 0.0,
     ) -> Generator[tuple[Child, int]]:
         """A producer that has appended `fill` events and goes on at a rate; and its next number."""
-        plan = {"log": log, "topic": topic, "seq": seq, "fill": fill, "feed": feed}
+        plan = {
+            "log": log,
+            "topic": topic,
+            "seq": seq,
+            "fill": fill,
+            "plain": plain,
+            "feed": feed,
+        }
         with running(module("producer_process", plan), self.folder / "producer.log") as child:
             yield child, child.answer(_FILL_S)["next"]
 
