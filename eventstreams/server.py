@@ -40,7 +40,7 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_PROBES = 60, 15, 4
 _SPARE_FILES = 100
 """Open files left for the log, listeners and the like."""
 _ACCEPTS_A_TURN = 16
-_SWITCH_S = 0.001
+SWITCH_S = 0.001
 _HEAD_S = 10.0
 """How long the head of a request may take to come."""
 _HEAD_BYTES_MAX = 256 * 1024
@@ -327,7 +327,7 @@ def _run(
     parent: int | None,
 ) -> int:
     # Threads that read the embedded log wait this long for a loop that is busy rendering.
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(settings, catalogue, protocol, sock, parent))
