@@ -184,7 +184,7 @@ class Hub:
 
     async def prepare(self, want: Want, position: Position, ends: tuple[int, ...]) -> None:
         """Has the chunk after the present one made ready, if there is a turn to spare."""
-        if position.offsets == ends or self._slots.locked():
+        if not position.is_behind(ends) or self._slots.locked():
             return
         with contextlib.suppress(LogError):  # it is met again, and told, when it is needed
             async with self._slots:
@@ -216,7 +216,7 @@ class Hub:
         if gap is not None:
             self._metrics.gaps.labels(gap.cause).inc()
         return (
-            position.at(error.partition, offset, time_ms if overtaken else timestamp_ms),
+            position.at(error.partition, offset, timestamp_ms),
             None if gap is None else gap_document([gap]),
         )
 
@@ -425,6 +425,7 @@ class Hub:
         return max(0.0, first + self.heartbeat_s - time.monotonic())
 
     async def _chunk(self, want: Want, position: Position, ends: tuple[int, ...]) -> Chunk:
+        assert position.is_behind(ends), "a chunk that leads nowhere would be read for ever"
         held = self._chunks.get(want, position, ends)
         if held is not None:
             return held

@@ -2,7 +2,8 @@
 
 The offset wins while it belongs to this log. It does not when it is out of range, or when the
 record before it has another timestamp than the mark says (another cluster, a topic made anew): then
-the timestamp finds the place. Nothing jumps in silence: where events may be missing there is a Gap.
+the timestamp finds the place. A timestamp of 0 is not known: the offset alone counts. Nothing jumps
+in silence: where events may be missing there is a Gap.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from eventstreams.errors import OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange, UnknownTopic
 from eventstreams.fanout.history import History
 from eventstreams.fanout.tail import Tail
 from eventstreams.log.base import Log
@@ -20,6 +21,7 @@ from eventstreams.model.position import EARLIEST, LATEST, Mark, before_end
 _RETENTION_SLACK_MS = 60_000
 """Records are not in order of time. Below the oldest kept offset, a mark is taken for one of
 another log only where this log reaches back further than that before the mark's time."""
+_TRIES = 10
 
 
 class Gap(NamedTuple):
@@ -73,6 +75,14 @@ class Resumer:
 
     async def resume(self, mark: Mark) -> Resumed:
         """The partition must have a tail."""
+        for _ in range(_TRIES):
+            try:
+                return await self._resume(mark)
+            except OffsetOutOfRange as error:  # retention was at work in between: look again
+                overtaken = error
+        raise LogUnavailable(f"{overtaken}; it was there just now")
+
+    async def _resume(self, mark: Mark) -> Resumed:
         partition, offset, timestamp_ms = mark
         if offset is None:
             assert timestamp_ms is not None
@@ -103,23 +113,24 @@ class Resumer:
     ) -> Resumed:
         tail = self._tail(partition)
         before: int | None = None
-        if tail.knows(offset):
-            before = tail.timestamp_before(offset)
-        elif offset > tail.next and offset > (bounds := await self._bounds(partition)).end:
-            return await self._beyond(partition, offset, timestamp_ms, bounds)
-        elif offset > 0:
-            try:
+        try:
+            if tail.knows(offset):
+                before = tail.timestamp_before(offset)
+            elif offset > tail.next and offset > (bounds := await self._bounds(partition)).end:
+                return await self._beyond(partition, offset, timestamp_ms, bounds)
+            elif offset > 0:
                 before = await self._history.timestamp_before(partition, offset)
-            except OffsetOutOfRange:
-                bounds = await self._bounds(partition)
-                if offset < bounds.oldest:
-                    return await self._below(partition, offset, timestamp_ms, bounds)
-        else:
+            if before is not None and timestamp_ms and before != timestamp_ms:
+                first = (await self._history.load(partition, offset)).frames[:1]
+                if first and first[0].timestamp_ms == timestamp_ms:  # an id of after a gap
+                    return Resumed(offset, timestamp_ms)
+                return await self._elsewhere(partition, offset, timestamp_ms)
+        except OffsetOutOfRange:
+            pass
+        if before is None:
             bounds = await self._bounds(partition)
             if offset < bounds.oldest:
                 return await self._below(partition, offset, timestamp_ms, bounds)
-        if before is not None and timestamp_ms is not None and before != timestamp_ms:
-            return await self._elsewhere(partition, offset, timestamp_ms)
         return Resumed(offset, self._first(before, timestamp_ms, partition, offset))
 
     async def _trusted(self, partition: Partition, offset: int, otherwise_ms: int) -> Resumed:
@@ -132,17 +143,19 @@ class Resumer:
     async def _below(
         self, partition: Partition, offset: int, timestamp_ms: int | None, bounds: Bounds
     ) -> Resumed:
-        if timestamp_ms is not None and bounds.oldest < bounds.end:
-            oldest = (await self._history.load(partition, bounds.oldest)).frames
-            if oldest and oldest[0].timestamp_ms + _RETENTION_SLACK_MS < timestamp_ms:
+        oldest_ms = 0
+        if bounds.oldest < bounds.end:
+            oldest = (await self._history.load(partition, bounds.oldest)).frames[:1]
+            oldest_ms = oldest[0].timestamp_ms if oldest else 0
+            if oldest and timestamp_ms and oldest_ms + _RETENTION_SLACK_MS < timestamp_ms:
                 return await self.at_time(partition, timestamp_ms)
         gap = Gap(partition, offset, bounds, bounds.oldest, "retention")
-        return Resumed(bounds.oldest, timestamp_ms or 0, gap)
+        return Resumed(bounds.oldest, oldest_ms, gap)
 
     async def _beyond(
         self, partition: Partition, offset: int, timestamp_ms: int | None, bounds: Bounds
     ) -> Resumed:
-        if timestamp_ms is not None:
+        if timestamp_ms:
             found = (await self._log.offset_at({partition: timestamp_ms}))[partition]
             if found is not None:
                 told = found == bounds.oldest

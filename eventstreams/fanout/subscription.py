@@ -195,7 +195,7 @@ class Subscription:
 
     async def _pull(self) -> None:
         ends = self._hub.ends(self.want)
-        if not any(o < end for o, end in zip(self.position.offsets, ends, strict=True)):
+        if not self.position.is_behind(ends):
             await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
             return
         try:

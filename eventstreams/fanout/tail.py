@@ -22,19 +22,15 @@ class Run(NamedTuple):
 
 
 class Tail:
-    def __init__(
-        self, partition: Partition, next_offset: int, timestamp_ms: int, *, known: bool
-    ) -> None:
+    def __init__(self, partition: Partition, next_offset: int, timestamp_ms: int) -> None:
         """Empty, at the end of what was read so far.
 
-        `timestamp_ms` is that of the newest record before it; `known` is False where there is no
-        such record and it is only a time before the next one.
+        `timestamp_ms` is that of the newest record before it; 0 where there is none to be had.
         """
         self.partition = partition
         self.floor = next_offset
         self.next = next_offset
         self.timestamp_ms = timestamp_ms
-        self._known = known
         self.bytes = 0
         self._frames: list[Frame] = []
         self._offsets: list[int] = []
@@ -49,7 +45,6 @@ class Tail:
         self.next = next_offset
         if frames:
             self.timestamp_ms = frames[-1].timestamp_ms
-            self._known = True
 
     def knows(self, offset: int) -> bool:
         """Whether it can say what comes before `offset`."""
@@ -58,7 +53,7 @@ class Tail:
     def timestamp_before(self, offset: int) -> int | None:
         """Time in ms of the record before `offset`, where the tail knows it."""
         if offset == self.next:
-            return self.timestamp_ms if self._known else None
+            return self.timestamp_ms or None
         i = bisect_left(self._offsets, offset)
         return self._frames[i - 1].timestamp_ms if i and offset > self.floor else None
 

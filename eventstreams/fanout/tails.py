@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Sequence
 
 from eventstreams.errors import UnknownTopic
@@ -112,7 +111,7 @@ class Tails:
         for tail in made:
             self.by_partition[tail.partition] = tail
         for p in grew:
-            self.by_partition[p] = Tail(p, bounds[p].oldest, 0, known=False)
+            self.by_partition[p] = Tail(p, bounds[p].oldest, 0)
         self._topics.update(found)
         return came, grew, gone
 
@@ -125,12 +124,11 @@ class Tails:
 
     def skip(self, partition: Partition, offset: int) -> None:
         """Retention overtook its tail, which goes on, empty, at the oldest kept record."""
-        stamp = self.by_partition[partition].timestamp_ms
-        self.by_partition[partition] = Tail(partition, offset, stamp, known=False)
+        self.by_partition[partition] = Tail(partition, offset, 0)
 
     async def _at_end(self, partition: Partition, bounds: Bounds) -> Tail:
         begin = max(bounds.oldest, bounds.end - _LOOK_BACK)
-        timestamp_ms: int | None = None
+        timestamp_ms = 0
         while begin < bounds.end:
             found = await self._log.read(partition, begin, _LOOK_BACK_BYTES)
             before = [event for event in found.events if event.offset < bounds.end]
@@ -138,9 +136,7 @@ class Tails:
             if found.next <= begin:
                 break
             begin = found.next
-        if timestamp_ms is None:
-            return Tail(partition, bounds.end, int(time.time() * 1000), known=False)
-        return Tail(partition, bounds.end, timestamp_ms, known=True)
+        return Tail(partition, bounds.end, timestamp_ms)
 
     async def _exists(self, topic: str) -> bool:
         try:

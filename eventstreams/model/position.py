@@ -3,8 +3,9 @@
 An id is a compact JSON array with one object per partition of the subscription:
 `{"topic": T, "partition": P, "offset": N, "timestamp": MS}`. `offset` is the next one to read;
 `timestamp` is that of the record before it, so that another log that holds the same events under
-other offsets can find the place. The shape is upstream's (its ids are read by clients), the pair of
-offset and timestamp is ours: a timestamp alone loses records that share one millisecond.
+other offsets can find the place; after a gap that of the first record kept; 0 where not known. The
+shape is upstream's (its ids are read by clients), the pair of offset and timestamp is ours: a
+timestamp alone loses records that share one millisecond.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Mark(NamedTuple):
 class Position:
     """The next offset of every partition of a subscription, in that subscription's order.
 
-    Immutable. `timestamps[i]` is that of the newest record before `offsets[i]`, in ms.
+    Immutable. `timestamps[i]` is that of the newest record before `offsets[i]`, in ms, or 0.
     """
 
     __slots__ = ("offsets", "partitions", "timestamps")
@@ -58,6 +59,10 @@ class Position:
         self.partitions = partitions
         self.offsets = offsets
         self.timestamps = timestamps
+
+    def is_behind(self, ends: Sequence[int]) -> bool:
+        """Whether there is anything left to read before these, in any partition."""
+        return any(offset < end for offset, end in zip(self.offsets, ends, strict=True))
 
     def at(self, partition: Partition, offset: int, timestamp_ms: int) -> Position:
         """This position with one partition moved."""

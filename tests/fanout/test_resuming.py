@@ -17,7 +17,8 @@ from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition, Record
 from tests.fanout.gateway import Client, Gateway, Socket, serving
 from tests.fanout.reader import History, Reader
-from tests.log.backends import Backend, over_all_backends
+from tests.log.backends import Backend, Memory, over_all_backends
+from tests.log.hesitant import HesitantLog
 from tests.strategies import close_timestamps_ms
 
 CLIENTS = 4
@@ -229,6 +230,44 @@ async def _resumes(
                 gateway.assert_nobody_is_left()
         finally:
             await log.aclose()
+
+
+class Hesitant(Memory):
+    """A log whose every call takes its time, so that everything happens in between."""
+
+    name = "hesitant"
+    seed = 0
+
+    async def open(self) -> Log:
+        return HesitantLog(self.seed, partitions_per_topic=self.partitions_per_topic)
+
+
+def test_resuming_does_so_whatever_happens_while_the_log_is_asked() -> None:
+    @settings(
+        max_examples=Memory.examples * 5,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        st.integers(0, 2**32),
+        sizes,
+        st.lists(st.lists(close_timestamps_ms, max_size=9).filter(bool), max_size=6),
+        starts,
+        steps,
+    )
+    def resumes(
+        hesitation: int,
+        gateway_settings: dict[str, Any],
+        seed: list[list[int]],
+        visits: list[Visit],
+        todo: list[tuple[str, int, Any]],
+    ) -> None:
+        kind = type("Seeded", (Hesitant,), {"seed": hesitation})
+        asyncio.run(_resumes(kind, gateway_settings, seed, visits, todo))
+
+    resumes()
 
 
 @over_all_backends

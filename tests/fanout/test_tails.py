@@ -39,7 +39,7 @@ def frames_of(batch: list[tuple[int, int]], offset: int) -> tuple[list[Frame], i
 def test_a_tail_is_exact_from_its_floor_on_and_bounded(
     todo: list[tuple[list[tuple[int, int]], int]], start: int, bytes_max: int
 ) -> None:
-    tail = Tail(P, start, 0, known=False)
+    tail = Tail(P, start, 0)
     everything: list[Frame] = []
     for batch, hole in todo:
         frames, end = frames_of(batch, tail.next)
@@ -64,7 +64,7 @@ def test_a_tail_is_exact_from_its_floor_on_and_bounded(
 
 
 def test_trimming_keeps_what_fits() -> None:
-    tail = Tail(P, 0, 0, known=False)
+    tail = Tail(P, 0, 0)
     frames = [Frame(Event(P, n, n, b"x" * 10)) for n in range(5)]
     tail.append(frames, 5)
     tail.trim(tail.bytes)
@@ -76,15 +76,15 @@ def test_trimming_keeps_what_fits() -> None:
 
 
 def test_records_without_a_value_are_bounded_too() -> None:
-    tail = Tail(P, 0, 0, known=False)
+    tail = Tail(P, 0, 0)
     tail.append([Frame(Event(P, n, n, None)) for n in range(10_000)], 10_000)
     tail.trim(50_000)
     assert len(tail.since(tail.floor).frames) < 1_000
 
 
 def test_an_empty_tail_does_not_make_times_up() -> None:
-    assert Tail(P, 7, 1_000, known=False).timestamp_before(7) is None
-    assert Tail(P, 7, 1_000, known=True).timestamp_before(7) == 1_000
+    assert Tail(P, 7, 0).timestamp_before(7) is None
+    assert Tail(P, 7, 1_000).timestamp_before(7) == 1_000
 
 
 @given(
@@ -96,7 +96,7 @@ def test_the_sum_over_all_tails_is_bounded_at_the_cost_of_the_largest(
     tails = Tails(log=MemoryLog(), bytes_max=bytes_max)
     for number in range(3):
         p = Partition("t", number)
-        tails.by_partition[p] = Tail(p, 0, 0, known=False)
+        tails.by_partition[p] = Tail(p, 0, 0)
     for number, size in appends:
         p = Partition("t", number)
         at = tails.end(p)
@@ -172,7 +172,7 @@ async def test_a_tail_that_retention_overtook_goes_on_at_the_oldest_kept() -> No
     await log.append([Record("t", b"{}", None, stamp, 0) for stamp in range(100, 110)])
     tails = Tails(log=log, bytes_max=1)
     await tails.refresh(["t"])
-    tails.by_partition[P] = Tail(P, 5, 120, known=True)
+    tails.by_partition[P] = Tail(P, 5, 120)
     tails.skip(P, 8)
     assert tails.end(P) == tails.floor(P) == 8
     assert tails.by_partition[P].timestamp_before(8) is None
