@@ -75,6 +75,7 @@ class Resumer:
 
     async def resume(self, mark: Mark) -> Resumed:
         """The partition must have a tail."""
+        overtaken: OffsetOutOfRange | None = None
         for _ in range(_TRIES):
             try:
                 return await self._resume(mark)
