@@ -66,7 +66,7 @@ async def _serve(plan: Plan) -> None:
         if plan.feed:
             beside.append(_feed(running.log, plan.feed, plan.kept))
         async with background(*beside):
-            await running.hub.wait_until_well()
+            await running.hub.feed.well.wait()
             child.say({"port": sock.getsockname()[1]})
             await serving.serve([sock])
 

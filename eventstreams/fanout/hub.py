@@ -1,8 +1,8 @@
-"""The hub: feeds the tails from the log, and makes the cohorts write.
+"""The hub: knows every subscription, and makes the cohorts write what the feed brings.
 
-Three tasks. One follows the log and appends to the tails; one writes to all cohorts that have news,
-paced; one looks for topics and partitions that came or went. Waiting is level-triggered: clear the
-signal, look, and wait only if nothing moved.
+One task writes to all cohorts that have news, paced; the feed and the reading ahead of history have
+tasks of their own. Waiting is level-triggered: clear the signal, look, and wait only if nothing
+moved.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import random
 import time
 from collections.abc import AsyncGenerator, Collection
@@ -19,22 +18,20 @@ from eventstreams.errors import (
     LogError,
     LogUnavailable,
     OffsetOutOfRange,
-    UnknownPartition,
     UnknownTopic,
 )
 from eventstreams.fanout.chunk import Chunk, render
 from eventstreams.fanout.cohort import Cohort
+from eventstreams.fanout.feed import Feed
 from eventstreams.fanout.history import ChunkCache, History
 from eventstreams.fanout.pacer import Pacer
 from eventstreams.fanout.resume import Resumed, Resumer, gap_document
 from eventstreams.fanout.subscription import Reason, Subscription, heartbeat
 from eventstreams.fanout.tail import Run
-from eventstreams.fanout.tails import Tails
 from eventstreams.fanout.want import Want
-from eventstreams.log.base import Follower, Log, Slice
+from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
-from eventstreams.model.event import Bounds, Partition
-from eventstreams.model.frame import Frame
+from eventstreams.model.event import Partition
 from eventstreams.model.position import Mark, Position
 from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
@@ -59,8 +56,15 @@ class Hub:
     ) -> None:
         """`started` is False where the log is still to be started, and may be out of reach."""
         self.settings = settings
-        self.topics = frozenset(topics)
-        self.tails = Tails(log=log, bytes_max=settings.tail_bytes_max)
+        self.feed = Feed(
+            log=log,
+            topics=topics,
+            settings=settings,
+            metrics=metrics,
+            listener=self,
+            started=started,
+        )
+        self.tails = self.feed.tails
         self.history = History(
             log=log,
             block_bytes=settings.block_bytes,
@@ -70,54 +74,36 @@ class Hub:
         self.resumer = Resumer(log=log, history=self.history, tails=self.tails.by_partition)
         self.subscriptions: set[Subscription] = set()
         self.draining = False
-        self.trouble: LogUnavailable | None = None
-        """Why the log is out of reach, while it is."""
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done, and replaced, when cohorts have moved on."""
-        self._log = log
-        self._started = started
         self._metrics = metrics
         self._chunks = ChunkCache(bytes_max=settings.cache_bytes_max // 2)
         self._slots = asyncio.Semaphore(settings.catch_up_slots)
         self._pacer = Pacer(pace_max_s=settings.pace_max_ms / 1000)
         self._cohorts: dict[Want, Cohort] = {}
-        self._follower: Follower | None = None
         self._news = asyncio.Event()
-        self._well = asyncio.Event()
-        self._look_again = asyncio.Event()
-        self._looking = asyncio.Lock()
-        self._unfollowed: set[str] = set()
-        """Topics that the follower found missing, wholly or in part."""
-        self._looked_at = -math.inf
-        self._feed_failed_at = -math.inf
-        self._trouble_since = 0.0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Runs the hub's tasks. An error in one of them is a fault of ours and ends the block."""
-        async with background(self._feed(), self._write(), self._look(), self.history.read_ahead()):
+        tasks = (self._write(), self.feed.look(), self._feed(), self.history.read_ahead())
+        async with background(*tasks):
             yield
-        if self._follower is not None:
-            await self._follower.aclose()
+        await self.feed.aclose()
+
+    async def _feed(self) -> None:
+        await self.feed.well.wait()
+        await self.feed.follow()
 
     @property
     def ready(self) -> bool:
         """Whether clients are well served here."""
-        return self.fed and self.trouble is None and not self.draining
-
-    @property
-    def fed(self) -> bool:
-        """Whether the log is being followed."""
-        return self._follower is not None
-
-    async def wait_until_well(self) -> None:
-        """Returns when the log is in reach and the tails are there; at once while draining."""
-        await self._well.wait()
+        return self.feed.following and self.feed.trouble is None and not self.draining
 
     def stop_admitting(self) -> None:
         """Not ready any more; who waits for the log is let go."""
         self.draining = True
-        self._well.set()
+        self.feed.well.set()
 
     # For subscriptions.
 
@@ -220,161 +206,38 @@ class Hub:
             None if gap is None else gap_document([gap]),
         )
 
-    def suspect(self, error: LogUnavailable) -> None:
-        """Somebody could not read: find out whether the log is out of reach for all."""
-        if self.trouble is None:
-            _log.warning("log out of reach: %s", error)
-            self.trouble = error
-            self._trouble_since = time.monotonic()
-            self._well.clear()
-            self._metrics.log_reachable.set(0)
-        self._look_again.set()
-
     def count_out(self, events: int, clients: int) -> None:
         self._metrics.events_out.inc(events * clients)
 
-    # Topics and partitions.
+    # What the feed tells.
 
-    async def refresh(self) -> None:
-        """Looks for topics and partitions that came or went. Raises LogUnavailable.
-
-        Those who ask while somebody looks share the next look.
-        """
-        asked = time.monotonic()
-        async with self._looking:
-            if self._looked_at >= asked:
-                return
-            began = time.monotonic()
-            came, grew, went = await self.tails.refresh(self.topics)
-            self._looked_at = began
-        starts = {partition: self.tails.end(partition) for partition in (*came, *grew)}
-        if self._follower is None:
-            self._follower = self._log.follow(starts)
-        elif starts:
-            self._follower.assign(starts)
-        for topic in {*went, *self._unfollowed}:
-            self._lose_topic(topic)
-        if self._unfollowed:  # if they are back, they are other topics of the same name
-            self._unfollowed.clear()
-            self._look_again.set()
-        if grew:
-            _log.info("gained partitions: %s", ", ".join(f"{t}/{n}" for t, n in grew))
-            topics = {partition.topic for partition in grew}
-            for subscription in list(self.subscriptions):
-                if subscription.want.growing & topics:
-                    subscription.grow()
-        if time.monotonic() - self._feed_failed_at > _QUIET_S:
-            self._recovered()
-
-    def _lose_topic(self, topic: str) -> None:
-        _log.warning("topic %s is gone", topic)
-        lost = self.tails.drop(topic)
-        if self._follower is not None:
-            self._follower.drop(lost)
-        for partition in lost:
-            self.history.forget(partition)
-        self._chunks.clear()
-        for subscription in list(self.subscriptions):
-            if not lost.isdisjoint(subscription.want.partitions):
-                self.leave(subscription)
-                subscription.end(Reason.LOG_ERROR, UnknownTopic(topic))
-
-    async def _look(self) -> None:
-        """Refreshes now and then, at once when asked to; ends streams when patience is over."""
-        while True:
-            self._look_again.clear()
-            try:
-                if not self._started:
-                    await self._log.start()
-                    self._started = True
-                await self.refresh()
-            except LogUnavailable as error:
-                self.suspect(error)
-            except LogError:
-                _log.exception("could not look for topics and partitions")
-            if self.trouble is not None:
-                self._lose_patience(self.trouble)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.refresh_s):
-                    await self._look_again.wait()
-
-    def _lose_patience(self, error: LogUnavailable) -> None:
-        if time.monotonic() - self._trouble_since > self.settings.log_patience_s:
-            for subscription in list(self.subscriptions):
-                subscription.end(Reason.LOG_ERROR, error)
-
-    def _recovered(self) -> None:
-        if self.trouble is not None:
-            _log.info("log in reach again")
-        self.trouble = None
-        self._well.set()
-        self._metrics.log_reachable.set(1)
-
-    # From the log to the tails.
-
-    async def _feed(self) -> None:
-        await self._well.wait()
-        assert self._follower is not None
-        while True:
-            try:
-                slices = await self._follower.next()
-            except LogUnavailable as error:
-                self._feed_failed_at = time.monotonic()
-                self.suspect(error)
-                await asyncio.sleep(_RETRY_S)
-            except UnknownTopic as error:
-                self._unfollowed.add(error.topic)
-                self._look_again.set()
-            except UnknownPartition as error:
-                self._unfollowed.add(error.partition.topic)
-                self._look_again.set()
-            except OffsetOutOfRange as error:
-                await self._overtaken(error)
-            except LogError as error:
-                _log.exception("can't follow the log")
-                self._feed_failed_at = time.monotonic()
-                self.suspect(LogUnavailable(str(error)))
-                await asyncio.sleep(_RETRY_S)
-            else:
-                self._feed_failed_at = -math.inf
-                self._take(slices)
-
-    def _take(self, slices: list[Slice]) -> None:
-        for partition, events, following in slices:
-            self.tails.append(partition, [Frame(event) for event in events], following)
-            self._metrics.events_in.inc(len(events))
-        self._metrics.tail_bytes.set(self.tails.trim())
+    def came(self) -> None:
         self._pacer.arrived()
         self._news.set()
 
-    async def _overtaken(self, error: OffsetOutOfRange) -> None:
-        """Retention overtook the follower; or the topic is not the one that was followed."""
-        partition = error.partition
-        tail = self.tails.by_partition.get(partition)
-        bounds: Bounds | None
-        try:
-            bounds = (await self._log.bounds([partition]))[partition]
-        except LogUnavailable as failed:
-            self.suspect(failed)
-            await asyncio.sleep(_RETRY_S)
-            bounds = error.bounds
-        except LogError:
-            bounds = None
-        if tail is None or self.tails.by_partition.get(partition) is not tail:
-            return  # it was dropped meanwhile
-        if bounds is None or tail.next >= bounds.oldest:
-            self._unfollowed.add(partition.topic)
-            self._look_again.set()
-            return
-        _log.warning("%s; going on at %d", error, bounds.oldest)
-        self.tails.skip(partition, bounds.oldest)
-        assert self._follower is not None
-        self._follower.assign({partition: bounds.oldest})
+    def grew(self, topics: Collection[str]) -> None:
+        for subscription in list(self.subscriptions):
+            if not subscription.want.growing.isdisjoint(topics):
+                subscription.grow()
+
+    def lost(self, topic: str, partitions: Collection[Partition]) -> None:
+        for partition in partitions:
+            self.history.forget(partition)
+        self._chunks.clear()
+        gone = frozenset(partitions)
+        for subscription in list(self.subscriptions):
+            if not gone.isdisjoint(subscription.want.partitions):
+                self.leave(subscription)
+                subscription.end(Reason.LOG_ERROR, UnknownTopic(topic))
+
+    def skipped(self, partition: Partition) -> None:
         for cohort in list(self._cohorts.values()):
             if partition in cohort.want.partitions:
                 self._dissolve(cohort)  # its members find the gap, and tell it
+
+    def gave_up(self, error: LogUnavailable) -> None:
+        for subscription in list(self.subscriptions):
+            subscription.end(Reason.LOG_ERROR, error)
 
     # From the tails to the clients.
 

@@ -55,7 +55,7 @@ class Starter:
         """Raises TopicNotAvailable, ConfigurationFault, LogUnreachable."""
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._hub.wait_until_well()
+                await self._hub.feed.well.wait()
                 if self._hub.draining:
                     raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311
                 if marks is None:
@@ -67,8 +67,8 @@ class Starter:
             )
         except (LogError, TimeoutError) as error:
             if isinstance(error, LogUnavailable):
-                self._hub.suspect(error)
-            reason = str(self._hub.trouble or error) or "no answer in time"
+                self._hub.feed.suspect(error)
+            reason = str(self._hub.feed.trouble or error) or "no answer in time"
             raise LogUnreachable(f"The log is out of reach: {reason}", _RETRY_AFTER_S) from error
 
     async def _fresh(self, selection: Selection, format_: Format, since_ms: int | None) -> Start:
@@ -132,7 +132,7 @@ class Starter:
         """All topics must be allowed and exist; one that is missing fails the whole request."""
         refused = any(topic not in selection.allowed for topic in topics)
         if not refused and any(not self._hub.tails.partitions(topic) for topic in topics):
-            await self._hub.refresh()
+            await self._hub.feed.refresh()
         available = self._available(selection)
         missing = [topic for topic in topics if topic not in available]
         if not available:

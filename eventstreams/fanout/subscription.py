@@ -279,7 +279,7 @@ class Subscription:
 
     async def _wait_for_log(self, error: LogUnavailable) -> None:
         """The hub ends all streams when its patience is over; until then, try again."""
-        self._hub.suspect(error)
+        self._hub.feed.suspect(error)
         loop = asyncio.get_running_loop()
         again: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(_RETRY_LOG_S, _resolve, again)

@@ -16,7 +16,7 @@ class Health:
         hub = self._hub
         return {
             "ready": hub.ready,
-            "log": "ok" if hub.trouble is None else str(hub.trouble),
-            "fed": hub.fed,
+            "log": "ok" if hub.feed.trouble is None else str(hub.feed.trouble),
+            "fed": hub.feed.following,
             "draining": hub.draining,
         }

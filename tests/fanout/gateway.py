@@ -68,7 +68,7 @@ async def serving(log: Log, topics: Collection[str], **settings: Any) -> AsyncIt
     before = asyncio.all_tasks()
     gateway = Gateway(log, topics, FanoutSettings(**settings))
     async with asyncio.timeout(PATIENCE_S * 3), gateway.hub.running():
-        await gateway.hub.wait_until_well()
+        await gateway.hub.feed.well.wait()
         yield gateway
     if isinstance(log, MemoryLog):  # the others have tasks of their own
         assert asyncio.all_tasks() <= before

@@ -300,7 +300,7 @@ async def test_one_ahead_of_its_cohort_waits_until_the_cohort_comes_by() -> None
     name = await topic(log)
     await log.append(events("t", 0, 5))
     async with serving(log, [name]) as gateway, asyncio.TaskGroup() as tasks:
-        follower = gateway.hub._follower
+        follower = gateway.hub.feed._follower
         assert follower is not None
         follower.drop(gateway.hub.tails.partitions("t"))  # this gateway lags
         await log.append(events("t", 0, 3))

@@ -49,7 +49,7 @@ async def test_a_quiet_stream_has_heartbeats_that_are_no_events(format_: str) ->
 async def test_one_that_waits_alone_has_heartbeats_too() -> None:
     log = await log_with(5)
     async with serving(log, ["t"], heartbeat_s=0.005) as gateway, asyncio.TaskGroup() as tasks:
-        follower = gateway.hub._follower
+        follower = gateway.hub.feed._follower
         assert follower is not None
         follower.drop(gateway.hub.tails.partitions("t"))
         await log.append(events("t", 0, 3))

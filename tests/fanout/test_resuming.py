@@ -185,7 +185,7 @@ class World:
         if self.counts[topic] < 4:
             self.counts[topic] += 1
             await self.log.create_topic(topic, self.counts[topic])
-            await self.gateway.hub.refresh()
+            await self.gateway.hub.feed.refresh()
 
     async def read(self, number: int, count: int) -> None:
         visitor = self._visitor(number)

@@ -91,7 +91,7 @@ async def test_a_partition_that_a_topic_gains_is_read_from_its_first_record_on(
         await settled()
         await log.create_topic("t", 3)
         await log.append(events("t", 2, 2))
-        await gateway.hub.refresh()
+        await gateway.hub.feed.refresh()
         await log.append([*events("t", 2, 1), *events("t", 0, 1)])
         client.socket.take_all()
         await client.frames(8)
@@ -111,7 +111,7 @@ async def test_a_partition_gained_before_the_stream_began_is_not_forgotten() -> 
         selection = gateway.streams._catalogue.resolve(["t"])
         start = await gateway.starter.start(selection, Format.SSE, marks=None, since_ms=None)
         await log.create_topic("t", 2)
-        await gateway.hub.refresh()
+        await gateway.hub.feed.refresh()
         socket = Socket()
         socket.status = 200
         walk = tasks.create_task(
@@ -141,7 +141,7 @@ async def test_one_who_named_its_partitions_keeps_just_those() -> None:
         tasks.create_task(client.serve())
         await joined(gateway, client)
         await log.create_topic("t", 3)
-        await gateway.hub.refresh()
+        await gateway.hub.feed.refresh()
         await log.append([*events("t", 0, 1), *events("t", 2, 1), *events("t", 1, 1)])
         await client.frames(1)
         await settled()
@@ -237,7 +237,7 @@ async def test_a_topic_that_was_gone_for_a_moment_is_followed_again() -> None:
         client = Client(gateway, "t")
         tasks.create_task(client.serve())
         await joined(gateway, client)
-        async with gateway.hub._looking:  # holds the looking up until the topic is back
+        async with gateway.hub.feed._looking:  # holds the looking up until the topic is back
             log.delete_topic("t")
             await settled()
             await log.create_topic("t", 1)
@@ -342,7 +342,7 @@ async def test_where_a_gap_cannot_be_said_the_response_is_dropped() -> None:
 async def outage(gateway: Gateway, log: BrokenLog) -> None:
     log.broken = True
     log.wake_followers()
-    gateway.hub.suspect(LogUnavailable("no broker answers"))
+    gateway.hub.feed.suspect(LogUnavailable("no broker answers"))
     await settled()
 
 
@@ -361,7 +361,7 @@ async def test_a_log_that_comes_back_in_time_keeps_its_clients() -> None:
         assert late.socket.status is None, "it waits for the log"
         log.broken = False
         await joined(gateway, client, late)
-        await gateway.hub.wait_until_well()
+        await gateway.hub.feed.well.wait()
         await log.append(events("t", 0, 2))
         await client.frames(2)
         await late.frames(2)
