@@ -21,7 +21,7 @@ import uvloop
 
 from bench import child, events, pace
 from bench.machine import memory_kib
-from eventstreams import gateway, server
+from eventstreams import gateway
 from eventstreams.fanout.hub import Hub
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
@@ -29,6 +29,10 @@ from eventstreams.logs import log_to_stderr
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
 from eventstreams.model.stream import Catalogue, Stream
+from eventstreams.server.drain import Server
+from eventstreams.server.protocol import protocol_class
+from eventstreams.server.serve import SWITCH_S, uvicorn_config
+from eventstreams.server.sockets import raise_file_limit
 from eventstreams.settings import Settings
 from eventstreams.tasks import background
 from eventstreams.web.limits import Limits
@@ -55,13 +59,13 @@ async def _serve(plan: Plan) -> None:
         name: Stream(name, tuple(topics), frozenset(topics), (), None, None)
         for name, topics in plan.streams.items()
     }
-    sys.setswitchinterval(server.SWITCH_S)
-    protocol = server.protocol_class(server.raise_file_limit(settings.limits), settings.fanout)
+    sys.setswitchinterval(SWITCH_S)
+    protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http
     sock = listener(http.host, http.port, http.backlog)
     async with gateway.running(settings, Catalogue(streams)) as running:
-        config = server.uvicorn_config(settings, running.app, protocol)
-        serving = server.Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
+        config = uvicorn_config(settings, running.app, protocol)
+        serving = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
         beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
         if plan.feed:
             beside.append(_feed(running.log, plan.feed, plan.kept))
@@ -82,7 +86,7 @@ async def _feed(log: Log, rate: float, kept: int) -> None:
     await pace.feed(log, rate, appended=trim)
 
 
-async def _answer(hub: Hub, metrics: Metrics, serving: server.Server) -> None:
+async def _answer(hub: Hub, metrics: Metrics, serving: Server) -> None:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from eventstreams.cli.config import config_option, read_config
 from eventstreams.logs import log_to_stderr
-from eventstreams.server import serve
+from eventstreams.server.serve import serve
 from eventstreams.settings import Settings
 
 _LEVELS = ("debug", "info", "warning", "error")

@@ -64,7 +64,7 @@ def test_the_open_file_limit_is_raised_and_bounds_the_connections() -> None:
     code = (
         "import json, resource\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({wanted // 2}, {wanted}))\n"
-        "from eventstreams.server import raise_file_limit\n"
+        "from eventstreams.server.sockets import raise_file_limit\n"
         "from eventstreams.settings import LimitSettings\n"
         "allowed = raise_file_limit(LimitSettings(connections_max=10_000))\n"
         "print(json.dumps([allowed, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]))\n"

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from eventstreams import server
 from eventstreams.gateway import Gateway, running
 from eventstreams.log.base import Log
 from eventstreams.model.event import Partition, Placed, Record
 from eventstreams.model.stream import Catalogue
 from eventstreams.model.stream import Stream as CatalogueStream
+from eventstreams.server.drain import Server
+from eventstreams.server.protocol import protocol_class
+from eventstreams.server.serve import uvicorn_config
 from eventstreams.settings import (
     FanoutSettings,
     HttpSettings,
@@ -38,7 +40,7 @@ SSE = {"Accept": "text/event-stream"}
 NDJSON = {"Accept": "application/json"}
 
 
-class _Server(server.Server):
+class _Server(Server):
     """The real one, in a loop that keeps its own signal handlers, and told to stop by an event.
 
     It drains only where a test is about that: `drain` is what a signal leads to.
@@ -56,10 +58,9 @@ class _Server(server.Server):
         await super().shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server_ in self.servers:
-            server_.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        for server in self.servers:
+            server.close()
+        self.drop_connections()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks)
 
@@ -202,8 +203,8 @@ def as_value(value: Any) -> bytes | None:
 
 @asynccontextmanager
 async def _listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]:
-    protocol = server.protocol_class(settings.limits.connections_max, settings.fanout)
-    config = server.uvicorn_config(settings, parts.app, protocol)
+    protocol = protocol_class(settings, settings.limits.connections_max)
+    config = uvicorn_config(settings, parts.app, protocol)
     its_server = _Server(config, hub=parts.hub, drain_s=settings.fanout.drain_s)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))

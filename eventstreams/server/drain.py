@@ -1,0 +1,114 @@
+"""uvicorn's server, told what it can't know: streams never end by themselves.
+
+It ends them before it waits for open responses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Generator
+from typing import Any, cast
+
+import uvicorn
+
+from eventstreams.fanout.hub import Hub
+from eventstreams.server.protocol import Protocol
+
+_log = logging.getLogger(__name__)
+
+_ACCEPTS_A_TURN = 16
+
+
+class Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, *, hub: Hub, drain_s: float) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self._drain_s = drain_s
+        self._hurry = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """The first signal drains, the second ends at once. The process exits with 0 then."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+            self._hurry.set()
+        self.should_exit = True
+
+    def end_with(self, parent: int) -> None:
+        """Drains when this file ends, because the process that held its other side is gone."""
+        loop = asyncio.get_running_loop()
+
+        def parent_gone() -> None:
+            loop.remove_reader(parent)
+            self.should_exit = True
+
+        loop.add_reader(parent, parent_gone)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """The event loop accepts one connection a turn from each listening socket, and while it
+        writes to thousands its turns are long: so it gets each socket several times over."""
+        listening = sockets or []
+        again = [sock.dup() for sock in listening for _ in range(_ACCEPTS_A_TURN - 1)]
+        await super().startup(None if sockets is None else [*listening, *again])
+        for sock in listening or [sock for server in self.servers for sock in server.sockets]:
+            _log.info("listening", extra={"url": _url(sock)})
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Not ready first, then no new connections, then every stream ended in its time."""
+        self._hub.stop_admitting()
+        _log.info("draining", extra={"streams": len(self._hub.subscriptions)})
+        for server in self.servers:
+            server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                await self._first(self._hub.drain(self._drain_s * 0.8))
+                await self._first(self._until_idle())
+        self.drop_connections()
+        await super().shutdown(sockets)
+
+    def drop_connections(self) -> None:
+        """All there are, at once."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    @property
+    def _protocol(self) -> type[Protocol]:
+        return cast("type[Protocol]", self.config.http_protocol_class)
+
+    async def _first(self, work: Any) -> None:
+        """Does the work, unless there is a hurry."""
+        working, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({working, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            working.cancel()
+            hurry.cancel()
+
+    async def _until_idle(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if self.server_state.connections:
+            idle = self._protocol.idle = asyncio.Event()
+            await idle.wait()
+
+
+def _url(sock: Any) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,126 @@
+"""From settings to a process that serves, or several: runs a gateway until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+
+import msgspec
+import uvicorn
+import uvloop
+
+from eventstreams import gateway
+from eventstreams.errors import ConfigError, LogError
+from eventstreams.model.stream import Catalogue
+from eventstreams.server.drain import Server
+from eventstreams.server.protocol import Protocol, protocol_class
+from eventstreams.server.sockets import raise_file_limit
+from eventstreams.settings import Settings
+from eventstreams.web.app import App
+from eventstreams.workers import Workers, listener
+
+_log = logging.getLogger(__name__)
+
+SWITCH_S = 0.001
+
+
+def serve(settings: Settings, catalogue: Catalogue, workers: int = 1) -> int:
+    """Runs a gateway until it is told to stop; returns the exit status of the process.
+
+    Raises ConfigError where the log can't be shared by so many workers.
+    """
+    if workers > 1 and settings.log.backend != "kafka":
+        raise ConfigError(
+            [
+                f"--workers {workers}: the {settings.log.backend} log is embedded in one process; "
+                "more than one worker needs log.backend: kafka"
+            ]
+        )
+    protocol = protocol_class(settings, raise_file_limit(settings.limits))
+    http = settings.http
+    try:
+        if workers == 1:
+            with listener(http.host, http.port, http.backlog) as sock:
+                return _run(settings, catalogue, protocol, sock, None)
+
+        def work(number: int, sock: socket.socket, parent: int) -> int:
+            return _run(_of_worker(settings, number), catalogue, protocol, sock, parent)
+
+        return Workers(
+            count=workers, host=http.host, port=http.port, backlog=http.backlog, work=work
+        ).run()
+    except OSError as error:
+        _cannot_listen(http.host, http.port, error)
+        return 1
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> None:
+    _log.error("can't listen on %s:%d: %s", host, port, error.strerror or error)
+
+
+def _of_worker(settings: Settings, number: int) -> Settings:
+    """Each worker answers scrapes on a port of its own."""
+    metrics = settings.metrics
+    if metrics.port:
+        metrics = msgspec.structs.replace(metrics, port=metrics.port + number)
+    return msgspec.structs.replace(settings, metrics=metrics)
+
+
+def _run(
+    settings: Settings,
+    catalogue: Catalogue,
+    protocol: type[Protocol],
+    sock: socket.socket,
+    parent: int | None,
+) -> int:
+    # Threads that read the embedded log wait this long for a loop that is busy rendering.
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, catalogue, protocol, sock, parent))
+    except LogError as error:
+        _log.error("can't open the log: %s", error)
+        return 1
+
+
+async def _serve(
+    settings: Settings,
+    catalogue: Catalogue,
+    protocol: type[Protocol],
+    sock: socket.socket,
+    parent: int | None,
+) -> int:
+    async with gateway.running(settings, catalogue) as running:
+        host, port = settings.metrics.host, settings.metrics.port
+        if port is not None:
+            try:
+                running.metrics.serve(host, port)
+            except OSError as error:
+                _cannot_listen(host, port, error)
+                return 1
+        config = uvicorn_config(settings, running.app, protocol)
+        server = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
+        if parent is not None:
+            server.end_with(parent)
+        await server.serve([sock])
+        return 0 if server.started else 1
+
+
+def uvicorn_config(settings: Settings, app: App, protocol: type[Protocol]) -> uvicorn.Config:
+    """How uvicorn is told to serve the app."""
+    return uvicorn.Config(
+        app,
+        host=settings.http.host,
+        port=settings.http.port,
+        backlog=settings.http.backlog,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
