@@ -85,6 +85,7 @@ class Server(uvicorn.Server):
         """All there are, at once."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        self._protocol.refusals.drop_all()
 
     @property
     def _protocol(self) -> type[Protocol]:

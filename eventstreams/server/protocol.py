@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import random
 import socket
 import sys
 from typing import Any, cast
@@ -17,8 +16,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from eventstreams.server import sockets
-from eventstreams.server.refusal import full
+from eventstreams.server.refusal import Refusals
 from eventstreams.settings import Settings
+from eventstreams.web.answers import common_headers
 
 _HEAD_S = 10.0
 """How long the head of a request may take to come."""
@@ -34,6 +34,8 @@ class Protocol(HttpToolsProtocol):
     """One connection, and what it lends to the stream on it."""
 
     connections_max = sys.maxsize
+    refusals: Refusals
+    """Of the server, for connections beyond `connections_max`."""
     user_timeout_ms = 0
     timed_out = False
     """Whether the kernel gave the connection up, because its peer took or answered nothing."""
@@ -45,14 +47,15 @@ class Protocol(HttpToolsProtocol):
     head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if len(self.connections) >= self.connections_max:
+            headers = self.server_state.default_headers
+            self.refusals.refuse(cast("asyncio.Transport", transport), headers)
+            return
         super().connection_made(cast("asyncio.Transport", transport))
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sockets.find_dead_peers(sock, self.user_timeout_ms)
         self.loop.call_later(_HEAD_S, self._give_up_waiting)
-        if len(self.connections) > self.connections_max:
-            self.transport.write(full(random.randint(2, 20)))  # noqa: S311
-            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
@@ -141,6 +144,7 @@ def protocol_class(settings: Settings, connections_max: int) -> type[Protocol]:
     """The protocol of one server: uvicorn makes one for each connection, without arguments."""
     shared = {
         "connections_max": connections_max,
+        "refusals": Refusals(common_headers(settings.http)),
         "user_timeout_ms": int(settings.fanout.stall_timeout_s * 1000),
     }
     return type("Protocol", (Protocol,), shared)

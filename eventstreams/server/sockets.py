@@ -9,13 +9,14 @@ import socket
 import sys
 import termios
 
+from eventstreams.server.refusal import LINGERING_MAX
 from eventstreams.settings import LimitSettings
 
 _log = logging.getLogger(__name__)
 
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_PROBES = 60, 15, 4
-_SPARE_FILES = 100
-"""Open files left for the log, listeners and the like."""
+_SPARE_FILES = 100 + LINGERING_MAX
+"""Open files left for the log, listeners and the like, and for connections that are refused."""
 
 
 def find_dead_peers(sock: socket.socket, user_timeout_ms: int) -> None:

@@ -1,0 +1,173 @@
+"""Connections beyond the most there may be: each hears why, and none is held for long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal, cast
+
+import pytest
+
+from eventstreams.server import refusal
+from eventstreams.server.protocol import Protocol
+from eventstreams.server.refusal import Refusals
+from eventstreams.settings import HttpSettings, LimitSettings
+from tests.web.client import PATIENCE_S, Client, Head, connected
+from tests.web.gateway import Served, Site, ask
+
+pytestmark = pytest.mark.anyio
+
+ONE = LimitSettings(connections_max=1)
+REQUEST = b"GET /v2/stream/s HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def refusals(gateway: Served) -> Refusals:
+    return cast("type[Protocol]", gateway.server.config.http_protocol_class).refusals
+
+
+async def refused(client: Client) -> Head:
+    head = await client.head()
+    assert head.status == 503
+    assert (await client.body(head)).startswith(b'{"status":503,')
+    return head
+
+
+async def nobody_lingers(gateway: Served) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while refusals(gateway).lingering:
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def full(site: Site, http: HttpSettings | None = None) -> AsyncIterator[tuple[Served, Head]]:
+    """A gateway without room for one more, and the head of an answer to the one who is there."""
+    async with (
+        site.gateway({"s": [await site.topic()]}, limits=ONE, http=http) as gateway,
+        connected(gateway.port) as there,
+    ):
+        yield gateway, (await ask(there, "GET", "/healthz")).head
+
+
+@pytest.mark.parametrize("size", [len(REQUEST), 150_000])
+async def test_what_was_sent_before_the_refusal_does_not_cost_the_client_its_answer(
+    embedded: Site, size: int
+) -> None:
+    async with full(embedded) as (gateway, _), connected_after(gateway, REQUEST.ljust(size)) as out:
+        await refused(out)
+        assert await out.some(1) == b"", "an end, not a reset"
+    await nobody_lingers(gateway)
+
+
+async def test_what_is_sent_after_the_refusal_meets_no_reset(embedded: Site) -> None:
+    async with full(embedded) as (gateway, _):
+        async with connected(gateway.port) as out:
+            await refused(out)
+            assert await out.some(1) == b""
+            [lingering] = refusals(gateway)._lingering
+            for sent in range(len(REQUEST), 10 * len(REQUEST), len(REQUEST)):
+                out.writer.write(REQUEST)
+                async with asyncio.timeout(PATIENCE_S):
+                    while lingering._bytes < sent:
+                        await asyncio.sleep(0)
+            assert refusals(gateway).lingering == 1
+        await nobody_lingers(gateway)
+
+
+async def test_refused_connections_do_not_pile_up(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal, "LINGERING_MAX", 2)
+    async with full(embedded) as (gateway, _), AsyncExitStack() as stack:
+        held = []
+        for count in range(1, 6):
+            out = await stack.enter_async_context(connected(gateway.port))
+            await refused(out)
+            assert refusals(gateway).lingering == min(count, 2)
+            newest, held = held[-1:], list(refusals(gateway)._lingering)
+            assert held[:-1] == newest, "the oldest has gone"
+        assert len(gateway.server.server_state.connections) == 1
+
+
+async def test_one_who_sends_for_ever_is_dropped(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal, "_LINGER_S", 10 * PATIENCE_S)
+    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+        await refused(out)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(ConnectionError):
+                await _send_for_ever(out.writer)
+        assert not refusals(gateway).lingering
+
+
+async def test_one_who_never_hangs_up_is_dropped_in_time(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal, "_LINGER_S", 0.05)
+    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+        await refused(out)
+        await nobody_lingers(gateway)
+
+
+async def test_those_who_were_refused_take_no_place(embedded: Site) -> None:
+    async with (
+        embedded.gateway({"s": [await embedded.topic()]}, limits=ONE) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        async with gateway.stream("s"):
+            for _ in range(3):
+                await refused(await stack.enter_async_context(connected(gateway.port)))
+        async with asyncio.timeout(PATIENCE_S):
+            while gateway.server.server_state.connections:
+                await asyncio.sleep(0)
+        assert refusals(gateway).lingering == 3
+        async with gateway.stream("s") as stream:
+            await stream.opened()
+
+
+async def test_a_server_that_stops_drops_those_it_has_refused(embedded: Site) -> None:
+    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+        await refused(out)
+        assert refusals(gateway).lingering == 1
+        await gateway.parts.hub.feed.well.wait()
+        await gateway.server.drain()
+        assert not refusals(gateway).lingering
+
+
+@pytest.mark.parametrize("cors", ["*", "https://example.org", False])
+@pytest.mark.parametrize("csp", [HttpSettings().csp, False])
+async def test_a_refusal_has_the_headers_that_all_answers_have(
+    embedded: Site, cors: str | Literal[False], csp: str | Literal[False]
+) -> None:
+    http = HttpSettings(cors=cors, csp=csp)
+    async with full(embedded, http) as (gateway, other), connected(gateway.port) as out:
+        head = await refused(out)
+    own = {"content-type", "content-length", "retry-after", "connection", "date"}
+    assert sorted((n, v) for n, v in head.headers if n not in own) == sorted(
+        (n, v) for n, v in other.headers if n not in own
+    )
+    assert {name for name, _ in head.headers} >= own
+    assert head.get("access-control-allow-origin") == (cors or None)
+
+
+async def _send_for_ever(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x" * 10_000)
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def connected_after(gateway: Served, data: bytes) -> AsyncIterator[Client]:
+    """A client that has sent this, as far as it fits, before the gateway can see that it came."""
+    sock = socket.create_connection(("127.0.0.1", gateway.port))
+    sock.setblocking(False)
+    sent = sock.send(data)
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2**24)
+    writer.write(data[sent:])
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.transport.abort()
