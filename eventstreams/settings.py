@@ -21,6 +21,7 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[\t -~\xa0-\xff]+\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,9 +32,9 @@ class HttpSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8092
     """0 lets the system choose."""
-    cors: Text | Literal[False] = "*"
+    cors: HeaderValue | Literal[False] = "*"
     """The value of Access-Control-Allow-Origin; false sends no CORS headers."""
-    csp: Text | Literal[False] = (
+    csp: HeaderValue | Literal[False] = (
         "default-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
@@ -162,7 +163,7 @@ def load(path: Path) -> Settings:
 def read_yaml(path: Path) -> Any:
     """The document in a YAML file. Raises ConfigError with the file and, if known, the line."""
     try:
-        return yaml.safe_load(path.read_bytes())
+        document = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}"]) from error
     except yaml.YAMLError as error:
@@ -172,6 +173,33 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError([f"{path}{where}: not YAML: {reason}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8: {error.reason}"]) from error
+    places = list(_not_text(document, "", set()))
+    if places:
+        raise ConfigError(
+            [f"{path}: {place or 'the file'}: holds half of a surrogate pair" for place in places]
+        )
+    return document
+
+
+def _not_text(value: Any, path: str, seen: set[int]) -> Iterator[str]:
+    """Where strings are that can't be encoded: an escape in YAML may stand for a lone surrogate."""
+    if isinstance(value, str):
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            yield path
+        return
+    if id(value) in seen:  # an alias may lead to where it stands
+        return
+    seen.add(id(value))
+    if isinstance(value, list):
+        for n, item in enumerate(cast("list[Any]", value)):
+            yield from _not_text(item, f"{path}[{n}]", seen)
+    elif isinstance(value, Mapping):
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            name = str(key).encode("utf-8", "backslashreplace").decode()
+            where = f"{path}.{name}" if path else name
+            if name != str(key):
+                yield where
+            yield from _not_text(item, where, seen)
 
 
 def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:

@@ -137,6 +137,39 @@ def test_what_is_no_yaml_is_told_with_its_place(path: Path, content: bytes, reas
     assert re.search(reason, problem)
 
 
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (r'http: {homepage: "\ud800"}', ["http.homepage"]),
+        (
+            r'{http: {host: "a\udfff", csp: "\udc80"}, catalogue: "\ud83d\ude00"}',
+            ["http.host", "http.csp", "catalogue"],
+        ),
+        (r'log: {backend: "\ud800"}', ["log.backend"]),
+        (
+            r'log: {kafka: {bootstrap_servers: ["a:1", "\ud800:1"]}}',
+            ["log.kafka.bootstrap_servers[1]"],
+        ),
+        (r'http: {"\udbff": 1}', [r"http.\udbff"]),
+        (r'"\ud800"', ["the file"]),
+        (r'{http: &a {homepage: "\ud800", again: *a}, log: *a}', ["http.homepage"]),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
+    path: Path, text: str, places: list[str]
+) -> None:
+    found = problems(path, text)
+    assert found == [f"{place}: holds half of a surrogate pair" for place in places]
+    "\n".join(found).encode()
+
+
+@pytest.mark.parametrize("name", ["cors", "csp"])
+@pytest.mark.parametrize("value", ["", "\u65e5", "*\r\nx: y", "*\n", "\x00", "\x7f"])
+def test_what_can_not_stand_in_a_header_is_refused(path: Path, name: str, value: str) -> None:
+    [problem] = problems(path, json.dumps({"http": {name: value}}))
+    assert problem.startswith(f"http.{name}: ")
+
+
 def test_a_file_that_is_not_there_is_told(path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load(path)
