@@ -64,7 +64,8 @@ class Cohort:
     async def write(self, body: bytes, position: Position) -> tuple[int, int]:
         """Writes to every member there is now; returns how many took it and how many were slow.
 
-        Members that leave meanwhile are passed over; who joins meanwhile stands behind this chunk.
+        Those whose client is gone are neither. Members that leave meanwhile are passed over; who
+        joins meanwhile stands behind this chunk.
         """
         self.wrote_at = turn = time.monotonic()
         message = {"type": "http.response.body", "body": body, "more_body": True}
@@ -75,10 +76,11 @@ class Cohort:
                 continue
             if framed is None and member.connection is not None:
                 framed = member.connection.framed(body)
-            if self._write_to(member, framed) or self._send(member, message, position):
+            took = self._write_to(member, framed) or self._send(member, message, position)
+            if took:
                 member.position = position
                 taken += 1
-            else:
+            elif took is not None:
                 slow += 1
             if n % _LOOK_EVERY == 0 and time.monotonic() - turn > _TURN_S:
                 await asyncio.sleep(0)
@@ -89,8 +91,8 @@ class Cohort:
         connection = member.connection
         return connection is not None and framed is not None and connection.write_framed(framed)
 
-    def _send(self, member: Subscription, message: Message, position: Position) -> bool:
-        """Through ASGI; False where the client is slow, or gone."""
+    def _send(self, member: Subscription, message: Message, position: Position) -> bool | None:
+        """Through ASGI; False where the client is slow, None where it is gone."""
         sending = member.send(message)
         try:
             waiting_for = sending.send(None)
@@ -98,6 +100,6 @@ class Cohort:
             return True
         except Exception as error:  # a server may raise when the client is gone
             member.lose(error)
-        else:
-            member.fall_behind(sending, waiting_for, position)
+            return None
+        member.fall_behind(sending, waiting_for, position)
         return False
