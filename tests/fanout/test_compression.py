@@ -1,0 +1,307 @@
+"""Shared compression: whoever joins, leaves and pulls alone, each client decodes its own bytes."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import shutil
+import subprocess
+import zlib
+from itertools import pairwise
+
+import cramjam
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from eventstreams.fanout.compression import (
+    Apart,
+    EncodedResponse,
+    Encoding,
+    SharedStream,
+    apart,
+    begin,
+)
+from eventstreams.fanout.compression_crc import EMPTY, Checksum
+
+every_encoding = pytest.mark.parametrize("encoding", Encoding, ids=lambda e: e.value)
+COMPRESSED = (Encoding.GZIP, Encoding.ZSTD)
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_LAST_BLOCK = b"\1\0\0"
+LONGER_THAN_ANY_BLOCK = random.Random(1).randbytes(150_000)
+
+
+def events(first: int, count: int) -> bytes:
+    """Much like each other, as events are: so that there is something to refer back to."""
+    return b"".join(
+        b'event: message\ndata: {"title":"Page %d","user":"%x"}\nid: [{"offset":%d}]\n\n'
+        % (n % 7, n * 7919, n)
+        for n in range(first, first + count)
+    )
+
+
+some_events = st.builds(events, st.integers(0, 50), st.integers(1, 20))
+bodies = st.one_of(
+    some_events,
+    some_events,
+    some_events,
+    st.builds(events, st.integers(0, 50), st.just(900)),
+    st.binary(min_size=1, max_size=40),
+    st.builds(lambda byte: byte * 400, st.binary(min_size=1, max_size=1)),
+    st.just(LONGER_THAN_ANY_BLOCK),
+)
+clients = st.integers(0, 3)
+streams = st.sampled_from((0, 0, 0, 1))
+batches = st.tuples(st.just("batch"), streams, bodies)
+joins = st.tuples(st.just("join"), clients, streams)
+steps = st.one_of(
+    batches,
+    batches,
+    joins,
+    joins,
+    st.tuples(st.just("begin"), bodies),
+    st.tuples(st.just("take"), clients, bodies),
+    st.tuples(st.just("leave"), clients),
+    st.tuples(st.just("batch"), streams, bodies, clients),  # that one of them does not get
+    st.tuples(st.just("end"), clients),
+)
+
+
+class Client:
+    """Decodes as it goes: what it was sent has to come out at once, all of it."""
+
+    def __init__(self, encoding: Encoding, first: bytes) -> None:
+        self.encoding = encoding
+        self.joined: SharedStream | None = None
+        self.content = b""
+        self.expected = b""
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._inflated = b""
+        self.response, content = begin(apart(encoding, first))
+        self.get(content, first)
+
+    def get(self, content: bytes, body: bytes) -> None:
+        self.content += content
+        self.expected += body
+        if self.encoding is Encoding.GZIP:
+            self._inflated += self._inflate.decompress(content)
+            assert self._inflated == self.expected
+        elif self.encoding is Encoding.ZSTD:
+            assert unzstd(self.content + ZSTD_LAST_BLOCK) == self.expected
+        else:
+            assert self.content == self.expected
+
+    def leave(self, *, missed_last: bool = False) -> None:
+        if self.joined is not None:
+            self.response.leave(missed_last=missed_last)
+            self.joined = None
+
+    def end(self) -> None:
+        self.leave()
+        self.content += self.response.finish()
+        assert decode(self.encoding, self.content) == self.expected
+
+
+def unzstd(content: bytes) -> bytes:
+    return bytes(cramjam.zstd.decompress(content))
+
+
+def decode(encoding: Encoding, content: bytes) -> bytes:
+    """Of a whole response; whatever is wrong with its end raises."""
+    if encoding is Encoding.GZIP:
+        return gzip.decompress(content)
+    return unzstd(content) if encoding is Encoding.ZSTD else content
+
+
+class Clients:
+    """Two cohorts, and one to four clients that come to them."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self.streams = (SharedStream(encoding), SharedStream(encoding))
+        self.going: list[Client] = []
+
+    def begin(self, body: bytes) -> None:
+        if len(self.going) < 4:
+            self.going.append(Client(self.encoding, body))
+
+    def take(self, which: int, body: bytes) -> None:
+        client = self._client(which)
+        client.leave()
+        client.get(client.response.take(apart(self.encoding, body)), body)
+
+    def join(self, which: int, stream: int) -> None:
+        client = self._client(which)
+        client.leave()
+        client.joined = self.streams[stream]
+        client.response.join(client.joined)
+
+    def batch(self, stream: int, body: bytes, misses: int | None = None) -> None:
+        shared = self.streams[stream]
+        missing = None if misses is None else self._client(misses)
+        content = shared.compress(body)
+        for client in self.going:
+            if client.joined is shared:
+                if client is missing:
+                    client.leave(missed_last=True)
+                else:
+                    client.get(content, body)
+
+    def leave(self, which: int) -> None:
+        self._client(which).leave()
+
+    def end(self, which: int) -> None:
+        if len(self.going) > 1:
+            client = self._client(which)
+            client.end()
+            self.going.remove(client)
+
+    def _client(self, which: int) -> Client:
+        return self.going[which % len(self.going)]
+
+
+@every_encoding
+@example([("batch", 0, events(0, 5)), ("join", 0, 0), ("batch", 0, events(5, 5))])
+@example([("join", 0, 0), *[("batch", 0, events(n, 1)) for n in range(3)], ("batch", 0, b"-", 0)])
+@settings(deadline=None)
+@given(st.lists(steps, min_size=12, max_size=40))
+def test_each_client_decodes_all_it_was_sent_at_once_and_ends_well(
+    encoding: Encoding, walk: list[tuple[str, object]]
+) -> None:
+    here = Clients(encoding)
+    here.begin(b":ok\n\n")
+    for name, *arguments in walk:
+        getattr(here, name)(*arguments)
+    for client in here.going:
+        client.end()
+
+
+def a_long_response(encoding: Encoding) -> tuple[bytes, bytes]:
+    """Some of everything, and the bytes it is of."""
+    client = Client(encoding, b":ok\n\n")
+    here = Clients(encoding)
+    here.going.append(client)
+    for n in range(6):
+        here.take(0, events(n * 1000, 800))
+        here.take(0, LONGER_THAN_ANY_BLOCK)
+        here.join(0, n % 2)
+        for k in range(20):
+            here.batch(n % 2, events(n * 1000 + 800 + k, 1))
+    client.end()
+    return client.content, client.expected
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
+def test_the_usual_command_decodes_a_response(encoding: Encoding) -> None:
+    command = shutil.which(encoding.value)
+    if command is None:
+        pytest.skip(f"there is no {encoding.value} command")
+    content, body = a_long_response(encoding)
+    done = subprocess.run([command, "-dc"], input=content, capture_output=True, check=True)
+    assert done.stdout == body
+    assert not done.stderr
+
+
+def test_a_torn_gzip_response_is_seen_to_be_torn() -> None:
+    content, _ = a_long_response(Encoding.GZIP)
+    with pytest.raises(EOFError):
+        gzip.decompress(content[:-1])
+
+
+def test_zstd_frames_ask_for_no_more_memory_than_browsers_give() -> None:
+    content, _ = a_long_response(Encoding.ZSTD)
+    frames = content.split(ZSTD_MAGIC)[1:]
+    assert len(frames) > 12
+    for frame in frames:
+        assert frame[0] == 0, "neither one segment, nor size, checksum or dictionary"
+        exponent, mantissa = divmod(frame[1], 8)
+        assert (1 << 10 + exponent) * (8 + mantissa) // 8 <= 1 << 20
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
+def test_a_batch_is_smaller_for_what_came_before_it(encoding: Encoding) -> None:
+    stream = SharedStream(encoding)
+    sizes = [len(stream.compress(events(n, 1))) for n in range(10)]
+    assert sizes[-1] < sizes[0] / 2
+    assert stream.compress(b"") == b""
+
+
+@every_encoding
+def test_only_the_batch_after_someone_joined_is_a_keyframe(encoding: Encoding) -> None:
+    stream = SharedStream(encoding)
+    due: list[bool] = []
+    for n in range(6):
+        if n in (2, 3):
+            begin(apart(encoding, b":ok\n\n"))[0].join(stream)
+        due.append(stream.keyframe_due)
+        stream.compress(b"")
+        stream.compress(events(n, 1))
+    assert due == [True, False, True, True, False, False]
+
+
+@every_encoding
+def test_a_piece_apart_serves_every_client_alike(encoding: Encoding) -> None:
+    piece = apart(encoding, events(0, 30))
+    for first in (b":ok\n\n", events(0, 100)):
+        client = Client(encoding, first)
+        for _ in range(3):
+            client.get(client.response.take(piece), events(0, 30))
+        client.end()
+
+
+@every_encoding
+def test_a_joined_response_takes_nothing_apart_and_has_no_end(encoding: Encoding) -> None:
+    stream = SharedStream(encoding)
+    response, _ = begin(apart(encoding, b":ok\n\n"))
+    response.join(stream)
+    with pytest.raises(AssertionError):
+        response.take(apart(encoding, b":\n"))
+    with pytest.raises(AssertionError):
+        response.join(stream)
+    with pytest.raises(AssertionError):
+        response.finish()
+    response.leave()
+    with pytest.raises(AssertionError):
+        response.leave()
+
+
+def test_encodings_do_not_mix() -> None:
+    response, _ = begin(apart(Encoding.GZIP, b":ok\n\n"))
+    with pytest.raises(AssertionError):
+        response.take(apart(Encoding.ZSTD, b":\n"))
+    with pytest.raises(AssertionError):
+        response.join(SharedStream(Encoding.ZSTD))
+
+
+def test_the_length_at_the_end_is_that_modulo_four_gibibytes() -> None:
+    length = (1 << 32) + 5
+    piece = apart(Encoding.GZIP, b"x")
+    huge = Apart(Encoding.GZIP, piece.content, Checksum(0x01020304, length))
+    assert EncodedResponse(huge).finish()[-8:] == b"\4\3\2\1\5\0\0\0"
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8))
+def test_checksums_of_parts_make_that_of_the_whole(parts: list[bytes]) -> None:
+    """Each part comes from elsewhere, where something else came before it."""
+    whole = EMPTY
+    for n, part in enumerate(parts):
+        since = EMPTY.over(bytes([n]) * n)
+        whole = whole.extended(since, since.over(part))
+    assert whole == Checksum(zlib.crc32(b"".join(parts)), sum(map(len, parts)))
+
+
+@given(st.binary(max_size=50), st.lists(st.integers(0, 200_000), min_size=2, max_size=5))
+def test_any_part_of_a_long_run_can_follow_anything(before: bytes, cuts: list[int]) -> None:
+    run = LONGER_THAN_ANY_BLOCK + bytes(50_000)
+    for start, end in pairwise(sorted(cuts)):
+        joined = EMPTY.over(before).extended(EMPTY.over(run[:start]), EMPTY.over(run[:end]))
+        assert joined.crc == zlib.crc32(before + run[start:end])
+
+
+def test_lengths_beyond_32_bits_keep_their_checksum() -> None:
+    """All at once, against as much in steps that are short."""
+    far = EMPTY.over(b"far")
+    at_once = far.extended(EMPTY, Checksum(0, 1 << 34)).crc
+    for _ in range(1 << 14):
+        far = far.extended(EMPTY, Checksum(0, 1 << 20))
+    assert far.crc == at_once
