@@ -5,7 +5,8 @@ An id is a compact JSON array with one object per partition of the subscription:
 `timestamp` is that of the record before it, so that another log that holds the same events under
 other offsets can find the place; after a gap that of the first record kept; 0 where not known. The
 shape is upstream's (its ids are read by clients), the pair of offset and timestamp is ours: a
-timestamp alone loses records that share one millisecond.
+timestamp alone loses records that share one millisecond. Where the array would be longer than
+JSON_BYTES_MAX, a token says the same in a tenth of that (token.py). Both are always read.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from eventstreams.errors import InvalidAssignment
+from eventstreams.model import token
 from eventstreams.model.event import Partition
 from eventstreams.model.instant import parse_instant
 
+JSON_BYTES_MAX = 1024
+"""Longer ids go out as tokens: many proxies and servers take no header of more than 8 KiB."""
 LATEST = -1
 EARLIEST = -2
 _TAIL_BASE = -2000  # librdkafka: -2000 - n means the last n events
 _LATEST_ALIASES = (-1, -1000, -1001)
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _ENTRY = b'%b%d,"timestamp":%d}'
+_ENTRY_ALONE = _ENTRY + b"]"
 
 
 class Mark(NamedTuple):
@@ -74,13 +79,25 @@ class Position:
         )
 
     def encode(self) -> bytes:
-        """The `id:` of this position: ASCII, no spaces."""
-        return b"[%b]" % b",".join(
+        """The `id:` of this position: JSON, or a token where that would be too long."""
+        as_json = self.encode_json()
+        if len(as_json) <= JSON_BYTES_MAX:
+            return as_json
+        return self.encode_token() or as_json
+
+    def encode_json(self) -> bytes:
+        """ASCII, no spaces."""
+        entries = b"".join(
             _ENTRY % (entry_prefix(p), offset, timestamp)
             for p, offset, timestamp in zip(
                 self.partitions, self.offsets, self.timestamps, strict=True
             )
         )
+        return b"[%b]" % entries[1:]
+
+    def encode_token(self) -> bytes | None:
+        """None where there is more than a token may hold."""
+        return token.encode(self.partitions, self.offsets, self.timestamps)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Position):
@@ -96,25 +113,44 @@ class Position:
 
 @functools.lru_cache(maxsize=4096)
 def entry_prefix(partition: Partition) -> bytes:
-    """An entry of an id up to its offset."""
+    """An entry of an id up to its offset, and the comma before it."""
     topic = json.dumps(partition.topic)  # ASCII, whatever the name
-    return b'{"topic":%b,"partition":%d,"offset":' % (topic.encode(), partition.number)
+    return b',{"topic":%b,"partition":%d,"offset":' % (topic.encode(), partition.number)
 
 
 class Cursor:
     """A position on the move: makes the id after each event without encoding the rest anew."""
 
-    __slots__ = ("_entries", "_offsets", "_partitions", "_prefixes", "_timestamps")
+    __slots__ = (
+        "_entries",
+        "_entry",
+        "_json_bytes",
+        "_offsets",
+        "_partitions",
+        "_prefixes",
+        "_timestamps",
+        "_writer",
+    )
 
     def __init__(self, position: Position) -> None:
         self._partitions = position.partitions
         self._offsets = list(position.offsets)
         self._timestamps = list(position.timestamps)
-        self._prefixes = [entry_prefix(p) for p in position.partitions]
+        # An id is all entries put together: the first one and the last bring the brackets.
+        self._prefixes = prefixes = [entry_prefix(p) for p in position.partitions]
+        if prefixes:
+            prefixes[0] = b"[" + prefixes[0][1:]
+        alone = len(prefixes) == 1
+        self._entry = form = _ENTRY_ALONE if alone else _ENTRY
         self._entries = [
-            _ENTRY % entry
-            for entry in zip(self._prefixes, position.offsets, position.timestamps, strict=True)
+            form % entry
+            for entry in zip(prefixes, position.offsets, position.timestamps, strict=True)
         ]
+        if not alone:
+            self._entries.append(b"]")
+        self._writer: token.Writer | None = None
+        self._json_bytes = 0
+        """Only kept where there is a writer."""
 
     def offset(self, index: int) -> int:
         return self._offsets[index]
@@ -122,18 +158,54 @@ class Cursor:
     def pass_event(self, index: int, offset: int, timestamp_ms: int) -> bytes:
         """Moves partition `index` past the event at `offset`.
 
-        Returns the id to send with that event, without the brackets around it.
+        Returns the id to send with that event as JSON, without the brackets around it.
         """
         self._offsets[index] = offset + 1
         self._timestamps[index] = timestamp_ms
         entries = self._entries
-        entries[index] = _ENTRY % (self._prefixes[index], offset + 1, timestamp_ms)
-        return entries[0] if len(entries) == 1 else b",".join(entries)
+        entries[index] = self._entry % (self._prefixes[index], offset + 1, timestamp_ms)
+        self._writer = None
+        return b"".join(entries)[1:-1]
+
+    def pass_event_id(self, index: int, offset: int, timestamp_ms: int) -> bytes:
+        """Moves partition `index` past the event at `offset`.
+
+        Returns the id to send with that event, in whichever form is due.
+        """
+        if self._writer is not None:
+            self._move(index, offset + 1, timestamp_ms)
+            return self._long_id()
+        self._offsets[index] = offset + 1
+        self._timestamps[index] = timestamp_ms
+        entries = self._entries
+        entries[index] = self._entry % (self._prefixes[index], offset + 1, timestamp_ms)
+        position_id = b"".join(entries)
+        if len(position_id) <= JSON_BYTES_MAX:
+            return position_id
+        self._writer = token.writer(self._partitions, self._offsets, self._timestamps)
+        if self._writer is None:
+            return position_id
+        self._json_bytes = len(position_id)
+        return self._writer.token()
 
     def pass_hole(self, index: int, offset: int) -> None:
         """Moves to `offset` where the log has no events up to it; the timestamp stays."""
+        self._move(index, offset, self._timestamps[index])
+
+    def _move(self, index: int, offset: int, timestamp_ms: int) -> None:
         self._offsets[index] = offset
-        self._entries[index] = _ENTRY % (self._prefixes[index], offset, self._timestamps[index])
+        self._timestamps[index] = timestamp_ms
+        entry = self._entry % (self._prefixes[index], offset, timestamp_ms)
+        if self._writer is not None:
+            self._json_bytes += len(entry) - len(self._entries[index])
+            self._writer.move(index, offset, timestamp_ms)
+        self._entries[index] = entry
+
+    def _long_id(self) -> bytes:
+        assert self._writer is not None
+        if self._json_bytes <= JSON_BYTES_MAX:  # it has become shorter: times not known
+            return b"".join(self._entries)
+        return self._writer.token()
 
     def position(self) -> Position:
         return Position(self._partitions, tuple(self._offsets), tuple(self._timestamps))
@@ -143,8 +215,12 @@ def parse_last_event_id(text: str) -> tuple[Mark | str, ...]:
     """Reads a Last-Event-ID in any form upstream takes; a bare string is a topic's name.
 
     Forms: an array of objects with `offset` or `timestamp` or both, an array of topic names, a
-    JSON string "a,b", or a mixture. Raises InvalidAssignment.
+    JSON string "a,b", or a mixture; or a token. Raises InvalidAssignment.
     """
+    if token.is_token(text):
+        said = tuple(Mark(*entry) for entry in token.parse_token(text))
+        _refuse_duplicates(said, text)
+        return said
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
