@@ -19,6 +19,7 @@ from eventstreams.model.stream import Catalogue
 from eventstreams.settings import HttpSettings
 from eventstreams.web import describe
 from eventstreams.web.answers import Headers, answer, not_found
+from eventstreams.web.cursor import CursorPage
 from eventstreams.web.health import Health
 from eventstreams.web.request import PREFIX
 from eventstreams.web.selftest import selftest
@@ -133,6 +134,7 @@ def _routes(
     return [
         Route("/", root),
         Route("/v2/streams", get_streams),
+        Route("/v2/cursor", CursorPage(), methods=["GET"]),
         Route("/v2/selftest", selftest),
         Route("/_info", get_info),
         Route("/_info/", get_info),

@@ -69,6 +69,32 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             },
         }
     }
+    paths["/v2/cursor"] = {
+        "get": {
+            "tags": ["Service"],
+            "summary": "What an id says, in either of its forms",
+            "x-monitor": False,
+            "parameters": [
+                {
+                    "name": "id",
+                    "in": "query",
+                    "description": "The id of an event: a JSON array, or a token (v1.…)",
+                    "required": True,
+                    "schema": {"type": "string"},
+                }
+            ],
+            "responses": {
+                "200": {
+                    "description": "Its partitions with offsets and times, and its other form",
+                    "content": {"application/json": _content({"type": "object"})},
+                },
+                "400": {
+                    "description": "No id, or one that a stream would refuse, too",
+                    "content": {"application/json": _content(_PROBLEM)},
+                },
+            },
+        }
+    }
     paths["/v2/selftest"] = {
         "get": {
             "tags": ["Service"],
@@ -119,7 +145,8 @@ def _operation(
 
 
 _ID_DESCRIPTION = (
-    "The id of the last event received: a JSON array of {topic, partition, offset, timestamp}. "
+    "The id of the last event received: a JSON array of {topic, partition, offset, timestamp}, "
+    "or a token (v1.…) where that would be longer than 1 KiB. "
     "It decides what is read, and from where; since is ignored then."
 )
 _PARAMETERS: list[dict[str, Any]] = [

@@ -1,0 +1,140 @@
+"""An id is explained to a person, in either form, and told off as a stream would."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from eventstreams.model.event import Partition
+from eventstreams.model.position import Position, parse_last_event_id
+from tests.web.gateway import Served, Site
+
+pytestmark = pytest.mark.anyio
+
+POSITION = Position(
+    (Partition("a", 0), Partition("a", 1), Partition("b", 0)),
+    (42, 0, 7),
+    (1_769_860_800_123, 0, 10**17),
+)
+PARTITIONS = [
+    {
+        "topic": "a",
+        "partition": 0,
+        "offset": 42,
+        "timestamp": 1_769_860_800_123,
+        "time": "2026-01-31T12:00:00.123Z",
+    },
+    {"topic": "a", "partition": 1, "offset": 0, "timestamp": 0, "time": None},
+    {"topic": "b", "partition": 0, "offset": 7, "timestamp": 10**17, "time": None},
+]
+
+
+async def explained(gateway: Served, id_: str) -> Any:
+    answer = await gateway.get(f"/v2/cursor?id={quote(id_, safe='')}")
+    assert answer.status == 200
+    assert answer.head.get("content-type") == "application/json"
+    assert answer.head.get("access-control-allow-origin") == "*"
+    return answer.json()
+
+
+async def test_both_forms_of_an_id_say_the_same_and_name_each_other(embedded: Site) -> None:
+    as_json = POSITION.encode_json().decode()
+    as_token = (POSITION.encode_token() or b"").decode()
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        of_json = await explained(gateway, as_json)
+        of_token = await explained(gateway, as_token)
+    assert of_json == {
+        "form": "json",
+        "size_bytes": len(as_json),
+        "partitions": PARTITIONS,
+        "other_form": {"form": "token v1", "size_bytes": len(as_token), "id": as_token},
+    }
+    assert of_token == {
+        "form": "token v1",
+        "size_bytes": len(as_token),
+        "partitions": PARTITIONS,
+        "other_form": {"form": "json", "size_bytes": len(as_json), "id": as_json},
+    }
+
+
+@pytest.mark.parametrize(
+    ("id_", "partition"),
+    [
+        ('["a"]', {"partition": None, "offset": None, "timestamp": None}),
+        (
+            '[{"topic":"a","partition":0,"offset":-1}]',
+            {"partition": 0, "offset": -1, "timestamp": None},
+        ),
+        (
+            '[{"topic":"a","partition":0,"timestamp":0}]',
+            {"partition": 0, "offset": None, "timestamp": 0},
+        ),
+    ],
+)
+async def test_an_id_that_is_no_position_has_no_other_form(
+    embedded: Site, id_: str, partition: dict[str, Any]
+) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        document = await explained(gateway, id_)
+    assert document["partitions"] == [{"topic": "a", **partition, "time": None}]
+    assert document["other_form"] is None
+
+
+@pytest.mark.parametrize("id_", ["{", "[]", "v2.AAAA", "v1.AAAA", "v1.%", "[{}]"])
+async def test_a_bad_id_gets_what_a_stream_would_answer(embedded: Site, id_: str) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        page = await gateway.get(f"/v2/cursor?id={quote(id_, safe='')}")
+        stream = await gateway.get("/v2/stream/s", {"Last-Event-ID": id_})
+    assert page.status == stream.status == 400
+    assert page.body == stream.body
+    assert page.head.reason == stream.head.reason
+    assert page.json()["name"] == "InvalidAssignmentError"
+
+
+@pytest.mark.parametrize("query", ["", "?", "?id=", "?id=%20", "?last-event-id=x"])
+async def test_without_an_id_the_answer_says_what_to_give(embedded: Site, query: str) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        answer = await gateway.get(f"/v2/cursor{query}")
+    assert answer.status == 400
+    assert "/v2/cursor?id=ID" in answer.json()["detail"]
+
+
+async def test_it_is_only_to_be_read(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        assert (await gateway.ask("POST", "/v2/cursor?id=[]")).status == 404
+        head = await gateway.ask("HEAD", f"/v2/cursor?id={quote(POSITION.encode().decode())}")
+        assert head.status == 200
+
+
+async def test_the_spec_describes_it(embedded: Site) -> None:
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        spec = (await gateway.get("/?spec")).json()
+    [parameter] = spec["paths"]["/v2/cursor"]["get"]["parameters"]
+    assert (parameter["name"], parameter["in"], parameter["required"]) == ("id", "query", True)
+
+
+@pytest.mark.parametrize("where", ["header", "query"])
+async def test_a_stream_resumes_from_a_token_as_from_its_json(site: Site, where: str) -> None:
+    topic = await site.topic(2)
+    for n in range(4):
+        await site.produce(topic, {"n": n}, partition=n % 2)
+    async with site.gateway({"s": [topic]}) as gateway:
+        async with gateway.stream("s", since="0") as stream:
+            id_ = (await stream.frames(3))[-1].id
+        rows = [(e["topic"], e["partition"], e["offset"], e["timestamp"]) for e in json.loads(id_)]
+        position = Position(
+            tuple(Partition(topic, number) for topic, number, _, _ in rows),
+            tuple(offset for _, _, offset, _ in rows),
+            tuple(timestamp for _, _, _, timestamp in rows),
+        )
+        token = (position.encode_token() or b"").decode()
+        assert parse_last_event_id(token) == parse_last_event_id(id_)
+        if where == "header":
+            opened = gateway.stream("s", last_event_id=token)
+        else:
+            opened = gateway.stream("s", **{"last-event-id": token})
+        async with opened as stream:
+            assert [d["n"] for d in await stream.documents(1)] == [3]
