@@ -31,6 +31,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from eventstreams.model.event import Bounds, Partition
 
 
@@ -155,7 +157,11 @@ class LogError(EventStreamsError):
 
 
 class LogUnavailable(LogError):
-    pass
+    """`partitions` are those that are out of reach; none means the whole log."""
+
+    def __init__(self, message: str, partitions: Iterable[Partition] = ()) -> None:
+        super().__init__(message)
+        self.partitions = frozenset(partitions)
 
 
 class AppendRefused(LogError):

@@ -4,8 +4,10 @@ What a reader gets wrong most easily: logs have holes (compaction, transaction m
 offset to read is `Slice.next`, never "last event's offset + 1", and `Slice.next` advances whenever
 the offset asked for is within bounds, even when no event was found, else a reader would spin.
 
-Every method may raise LogUnavailable (passing; call again later) unless it says otherwise. A
-backend bounds its own waiting: no call hangs longer than the backend's request timeout.
+Every method may raise LogUnavailable (passing; call again later) unless it says otherwise. It names
+the partitions it is about, where only they are out of reach: of those that a call asked for, all
+that could not be answered for, so that the caller can go on with the rest. A backend bounds its own
+waiting: no call hangs longer than the backend's request timeout.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Follower(Protocol):
         """Waits for news and returns it: at least one slice, at most one per partition.
 
         Per partition the slices join without a gap: each begins where the last one's `next` was.
-        Raises LogUnavailable (keep the follower and call again: it goes on where it was),
+        Raises LogUnavailable (keep the follower and call again: it goes on where it was; partitions
+        that are out of reach are named now and then, not at every call, and hold up no other),
         UnknownTopic or UnknownPartition (that partition, or all of that topic, is dropped from
         the follower first, the rest goes on), OffsetOutOfRange (likewise dropped; `assign` it
         anew). Cancelling a waiting `next` loses nothing.

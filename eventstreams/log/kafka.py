@@ -9,8 +9,8 @@ stands on, and why.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from eventstreams.errors import LogUnavailable, OffsetOutOfRange
 from eventstreams.log import kafka_errors as errors
@@ -45,9 +45,8 @@ class KafkaLog:
         self._isolation = settings.isolation_level
         self._brokers = Brokers(settings=settings)
         self._appender = Appender(brokers=self._brokers, settings=settings)
-        self._free_lanes: asyncio.LifoQueue[str] = asyncio.LifoQueue()
-        for number in range(settings.history_readers):
-            self._free_lanes.put_nowait(f"history-{number}")
+        # By broker, so that one that is silent has only those wait that need it.
+        self._free_lanes: dict[int, asyncio.LifoQueue[str]] = {}
         self._followers: list[KafkaFollower] = []
 
     async def start(self) -> None:
@@ -68,9 +67,11 @@ class KafkaLog:
         }
 
     async def bounds(self, partitions: Collection[Partition]) -> dict[Partition, Bounds]:
-        async with self._bounded("tell the bounds"):
-            oldest = await self._offsets(dict.fromkeys(partitions, EARLIEST))
-            end = await self._offsets(dict.fromkeys(partitions, LATEST))
+        oldest: dict[Partition, int] = {}
+        end: dict[Partition, int] = {}
+        async with self._bounded("tell the bounds", partitions, oldest, end):
+            await self._offsets(dict.fromkeys(partitions, EARLIEST), oldest)
+            await self._offsets(dict.fromkeys(partitions, LATEST), end)
         # Retention may pass an end that was asked for later; never the other way round.
         return {p: Bounds(oldest[p], max(oldest[p], end[p])) for p in partitions}
 
@@ -78,22 +79,19 @@ class KafkaLog:
         """A record of an aborted transaction counts: reading from there finds what comes after."""
         # Negative times have another meaning to Kafka, and no record has one.
         asked = {p: min(max(0, time_ms), INT64_MAX) for p, time_ms in times.items()}
-        async with self._bounded("find a time"):
-            found = await self._offsets(asked)
+        found: dict[Partition, int] = {}
+        async with self._bounded("find a time", asked, found):
+            await self._offsets(asked, found)
         return {
             partition: None if found[partition] < 0 else found[partition] for partition in times
         }
 
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
         """Whole batches as they were appended, so it may be more than `max_bytes`."""
-        async with self._bounded("read"):
+        async with self._bounded("read", [partition]):
             if not is_offset(offset):
                 raise await self._out_of_range(partition, offset)
-            lane = await self._free_lanes.get()
-            try:
-                return await self._read(lane, partition, offset, max_bytes)
-            finally:
-                self._free_lanes.put_nowait(lane)
+            return await self._read(partition, offset, max_bytes)
 
     def follow(self, starts: Mapping[Partition, int]) -> KafkaFollower:
         follower = KafkaFollower(
@@ -119,11 +117,11 @@ class KafkaLog:
         await self._appender.aclose()
         await self._brokers.aclose()
 
-    async def _read(self, lane: str, partition: Partition, offset: int, max_bytes: int) -> Slice:
+    async def _read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
         events: Sequence[Event] = ()
         following = offset
         while True:  # past a run of aborted transactions there may still be events
-            found = await self._fetch(lane, partition, following, max_bytes)
+            found = await self._fetch(partition, following, max_bytes)
             started = following
             try:
                 _, events, following = unpack(partition, started, found.data, found.aborted)
@@ -132,7 +130,7 @@ class KafkaLog:
             if events or following == started or following >= found.end:
                 return Slice(partition, events, following)
 
-    async def _fetch(self, lane: str, partition: Partition, offset: int, max_bytes: int) -> Fetched:
+    async def _fetch(self, partition: Partition, offset: int, max_bytes: int) -> Fetched:
         request = fetch_request(
             {partition: offset},
             isolation=self._isolation,
@@ -143,7 +141,8 @@ class KafkaLog:
         while True:
             for node in await self._brokers.route([partition]):
                 try:
-                    answer = await self._brokers.ask(lane, node, request)
+                    async with self._lane(node) as lane:
+                        answer = await self._brokers.ask(lane, node, request)
                 except LogUnavailable:
                     break
                 found = next(fetched(answer, self._isolation))
@@ -156,41 +155,56 @@ class KafkaLog:
             self._brokers.forget([partition])
             await asyncio.sleep(_RETRY_PAUSE_S)
 
+    @asynccontextmanager
+    async def _lane(self, node: int) -> AsyncGenerator[str]:
+        if node not in self._free_lanes:
+            lanes = self._free_lanes[node] = asyncio.LifoQueue()
+            for number in range(self._settings.history_readers):
+                lanes.put_nowait(f"history-{number}")
+        lane = await self._free_lanes[node].get()
+        try:
+            yield lane
+        finally:
+            self._free_lanes[node].put_nowait(lane)
+
     async def _out_of_range(self, partition: Partition, offset: int) -> OffsetOutOfRange:
         bounds = await self.bounds([partition])
         return OffsetOutOfRange(partition, offset, bounds[partition])
 
-    async def _offsets(self, times: Mapping[Partition, int]) -> dict[Partition, int]:
-        """What the leaders know, asked until all have answered."""
-        found: dict[Partition, int] = {}
-        while True:
-            missing = [partition for partition in times if partition not in found]
-            if not missing:
-                return found
+    async def _offsets(self, times: Mapping[Partition, int], found: dict[Partition, int]) -> None:
+        """Adds what the leaders know to `found`; asks until all have answered."""
+        while missing := [partition for partition in times if partition not in found]:
             by_node = await self._brokers.route(missing)
             asked = [
-                self._offsets_of(node, {p: times[p] for p in partitions})
+                self._offsets_of(node, {p: times[p] for p in partitions}, found)
                 for node, partitions in by_node.items()
             ]
-            for answer in await asyncio.gather(*asked):
-                found |= answer
+            await asyncio.gather(*asked)
             if len(found) < len(times):
                 self._brokers.forget(p for p in missing if p not in found)
                 await asyncio.sleep(_RETRY_PAUSE_S)
 
-    async def _offsets_of(self, node: int, times: Mapping[Partition, int]) -> dict[Partition, int]:
+    async def _offsets_of(
+        self, node: int, times: Mapping[Partition, int], found: dict[Partition, int]
+    ) -> None:
         request = offsets_request(times, isolation=self._isolation)
         try:
             answer = await self._brokers.ask(METADATA_LANE, node, request)
         except LogUnavailable:
-            return {}
-        found: dict[Partition, int] = {}
+            return
         for partition, code, offset in offsets_found(answer):
             if code == errors.NONE:
                 found[partition] = offset
             elif code not in errors.PASSING:
                 raise errors.refusal(code, f"asking for offsets of {partition.topic}", partition)
-        return found
 
-    def _bounded(self, doing: str) -> AbstractAsyncContextManager[None]:
-        return bounded(self._settings.request_timeout_s, doing)
+    def _bounded(
+        self, doing: str, partitions: Collection[Partition] = (), *found: Collection[Partition]
+    ) -> AbstractAsyncContextManager[None]:
+        """`found`: those that each step has had an answer for, one step after the other."""
+
+        def unanswered() -> Collection[Partition]:
+            missing = ([p for p in partitions if p not in step] for step in found)
+            return next(filter(None, missing), () if found else partitions)
+
+        return bounded(self._settings.request_timeout_s, doing, unanswered)

@@ -199,7 +199,7 @@ class _Writer:
                     self._brokers.forget([self._home])
                     await asyncio.sleep(_RETRY_PAUSE_S)
         except TimeoutError as error:
-            raise LogUnavailable(f"appending to {self._home.topic}: {trial.problem}") from error
+            raise self._unavailable(trial.problem) from error
         finally:
             if trial.unsure:  # its sequence numbers may be used or not: start with new ones
                 self._producer = None
@@ -229,12 +229,15 @@ class _Writer:
             return offset
         if code in errors.PRODUCER_FORGOTTEN:
             if trial.unsure:
-                raise LogUnavailable(f"appending to {self._home.topic}: the outcome is not known")
+                raise self._unavailable("the outcome is not known")
             self._producer = None
         elif code not in errors.PASSING:
             trial.unsure = False  # what is refused now was not taken before
             raise errors.append_refusal(code, self._home)
         return None
+
+    def _unavailable(self, problem: str) -> LogUnavailable:
+        return LogUnavailable(f"appending to {self._home.topic}: {problem}", [self._home])
 
     async def _has_producer(self, node: int) -> bool:
         if self._producer is None:

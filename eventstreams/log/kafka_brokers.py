@@ -15,7 +15,7 @@ import logging
 import random
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +54,7 @@ class Brokers:
         self._connections: dict[tuple[str, Address], Any] = {}
         self._connecting: defaultdict[tuple[str, Address], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._addresses: dict[int, Address] = {}
+        self._silent: set[Address] = set()
         self._controller: int | None = None
         self._counts: dict[str, int] = {}
         self._leaders: dict[Partition, int] = {}
@@ -149,7 +150,8 @@ class Brokers:
         random.shuffle(known)
         first = [_address(server) for server in self._settings.bootstrap_servers]
         random.shuffle(first)
-        return list(dict.fromkeys([*known, *first]))
+        # Who did not answer last time goes last: it may cost half of what a call may take.
+        return sorted(dict.fromkeys([*known, *first]), key=lambda each: each in self._silent)
 
     def _learn(self, answer: Any) -> dict[str, int]:
         if answer.brokers:
@@ -175,21 +177,28 @@ class Brokers:
         doing = f"asking {host}:{port}"
         try:
             async with asyncio.timeout(answer_s):
-                connection, fresh = await self._connection(lane, address)
-                try:
-                    return await connection.send(request)
-                except KafkaConnectionError:
-                    if fresh:
-                        raise
-                # An idle connection may have died unnoticed, which says nothing of the broker.
-                connection, _ = await self._connection(lane, address)
-                return await connection.send(request)
+                answer = await self._exchange(lane, address, request)
         except TimeoutError as error:
+            self._silent.add(address)
             if late := self._connections.pop((lane, address), None):
                 late.close()
             raise errors.translated(error, doing) from error
         except errors.FOREIGN as error:
+            self._silent.add(address)
             raise LogUnavailable(str(errors.translated(error, doing))) from error
+        self._silent.discard(address)
+        return answer
+
+    async def _exchange(self, lane: str, address: Address, request: Any) -> Any:
+        connection, fresh = await self._connection(lane, address)
+        try:
+            return await connection.send(request)
+        except KafkaConnectionError:
+            if fresh:
+                raise
+        # An idle connection may have died unnoticed, which says nothing of the broker.
+        connection, _ = await self._connection(lane, address)
+        return await connection.send(request)
 
     async def _connection(self, lane: str, address: Address) -> tuple[Any, bool]:
         """An open connection, and whether it is a new one."""
@@ -206,13 +215,26 @@ class Brokers:
 
 
 @asynccontextmanager
-async def bounded(timeout_s: float, doing: str) -> AsyncGenerator[None]:
-    """No call of the log waits longer than this: it raises LogUnavailable."""
+async def bounded(
+    timeout_s: float, doing: str, unanswered: Callable[[], Collection[Partition]] = tuple
+) -> AsyncGenerator[None]:
+    """No call of the log waits longer than this: it raises LogUnavailable, for the partitions that
+    are still `unanswered`."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError as error:
-        raise LogUnavailable(f"Kafka could not {doing} within {timeout_s:g} s") from error
+        out = sorted(unanswered())
+        about = f" of {named(out)}" if out else ""
+        raise LogUnavailable(f"Kafka could not {doing}{about} within {timeout_s:g} s", out) from (
+            error
+        )
+
+
+def named(partitions: Sequence[Partition]) -> str:
+    """The first, and how many more."""
+    more = f" and {len(partitions) - 1} more" if len(partitions) > 1 else ""
+    return f"{partitions[0].topic}/{partitions[0].number}{more}"
 
 
 def _address(server: str) -> Address:

@@ -100,7 +100,7 @@ def refusal(code: int, doing: str, partition: Partition | None = None) -> LogErr
 def append_refusal(code: int, partition: Partition) -> LogError:
     """The error for an append the broker will not take; whatever is not passing is a refusal."""
     if code in PASSING:
-        return LogUnavailable(f"appending to {partition.topic}: {name_of(code)}")
+        return LogUnavailable(f"appending to {partition.topic}: {name_of(code)}", [partition])
     return AppendRefused(f"appending to {partition.topic}: {name_of(code)}")
 
 
@@ -116,6 +116,8 @@ def _made(kind: type[LogError], message: str, partition: Partition | None) -> Lo
         return UnknownTopic(partition.topic)
     if kind in (UnknownTopic, UnknownPartition, OffsetOutOfRange):  # these need more than a text
         kind = LogUnavailable
+    if kind is LogUnavailable:
+        return LogUnavailable(message, [partition] if partition else ())
     return kind(message)
 
 

@@ -3,7 +3,7 @@
 Positions move only when a slice is handed out, so a fetch that is late, lost or cut off costs its
 repetition and nothing else. What is easily got wrong is telling quiet from dead: a quiet partition
 is one whose leader *answers* that there is nothing, and only a leader that has not answered for
-`PATIENCE_S`, while someone waited for it, is reported.
+`PATIENCE_S`, while someone waited for it, is reported. The partitions of other leaders go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eventstreams.errors import (
 )
 from eventstreams.log import kafka_errors as errors
 from eventstreams.log.base import Slice
-from eventstreams.log.kafka_brokers import Brokers
+from eventstreams.log.kafka_brokers import Brokers, named
 from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched, is_offset
 from eventstreams.log.kafka_records import unpack
 from eventstreams.model.event import Bounds, Partition
@@ -251,8 +251,9 @@ class KafkaFollower:
     async def _raise_out_of_range(self) -> None:
         for partition, offset in list(self._out_of_range.items()):
             try:
-                bounds = (await self._bounds([partition])).get(partition)
-            except LogError:
+                async with asyncio.timeout(self._patience_s):  # the others wait for it
+                    bounds = (await self._bounds([partition])).get(partition)
+            except (LogError, TimeoutError):
                 bounds = None
             if self._out_of_range.get(partition) == offset:  # not assigned anew meanwhile
                 self.drop([partition])
@@ -274,6 +275,6 @@ class KafkaFollower:
         for partition in silent:
             self._followed[partition].heard_s = now
         raise LogUnavailable(
-            f"no answer from the leader of {silent[0].topic}/{silent[0].number} "
-            f"and {len(silent) - 1} more for {self._patience_s:g} s: {problem}"
+            f"no answer from the leader of {named(silent)} for {self._patience_s:g} s: {problem}",
+            silent,
         )
