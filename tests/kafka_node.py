@@ -2,18 +2,23 @@
 
 `shared` is one node for the whole run, or the broker that EVENTSTREAMS_TEST_KAFKA=host:port names
 (it must take and keep records of any timestamp, as scripts/kafka sets it up). Topics are never
-cleaned up, so a test uses names no other uses. `own_node` is one to stop, kill and start again.
+cleaned up, so a test uses names no other uses. `own_node` is one to stop, kill and start again, and
+`own_cluster` are several, one of which may be missed.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,12 +40,14 @@ class KafkaNode:
     properties: dict[str, str] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     """Names and passwords, for listeners with SASL/SCRAM-SHA-256."""
+    options: tuple[str, ...] = ()
+    """More arguments of `scripts/kafka start`."""
 
     def start(self) -> str:
         """Its host:port, the same each time. Raises KafkaMissing."""
         extra = [("--set", f"{key}={value}") for key, value in self.properties.items()]
         extra += [("--scram", f"{name}:{password}") for name, password in self.users.items()]
-        return self._run("start", *(part for pair in extra for part in pair))
+        return self._run("start", *self.options, *(part for pair in extra for part in pair))
 
     def stop(self) -> None:
         self._run("stop")
@@ -48,6 +55,16 @@ class KafkaNode:
     def kill(self) -> None:
         """As a crash does."""
         self._run("stop", "--kill")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and bytes and answers nothing."""
+        pid = int((self.directory / "pid").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def port_of(self, listener: str) -> int:
         """The port of one of the listeners in its properties."""
@@ -81,10 +98,41 @@ def own_node(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def require(node: KafkaNode) -> str:
-    """Starts it and returns its host:port; without one the test is skipped, or failed in CI."""
+@contextmanager
+def own_cluster(count: int = 3) -> Iterator[list[KafkaNode]]:
+    """Nodes of one cluster, with the ids 1 to `count`, not yet started: `require` all of them."""
+    controllers, brokers = _free_ports(count), _free_ports(count)
+    voters = ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers, 1))
+    identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
+    with ExitStack() as stack:
+        nodes: list[KafkaNode] = []
+        for n, (controller, broker) in enumerate(zip(controllers, brokers, strict=True), 1):
+            listeners = f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}"
+            properties = {
+                "node.id": str(n),
+                "controller.quorum.voters": voters,
+                "listeners": listeners,
+            }
+            node = stack.enter_context(own_node(properties))
+            node.options = ("--cluster", identity, "--port", str(broker), "--heap", "256m")
+            nodes.append(node)
+        yield nodes
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in held]
+
+
+def require(*nodes: KafkaNode) -> str:
+    """Starts them, all at once, and returns each host:port, separated by commas; without one the
+    test is skipped, or failed in CI."""
     try:
-        return node.start()
+        with ThreadPoolExecutor(len(nodes)) as starting:
+            return ",".join(starting.map(KafkaNode.start, nodes))
     except (KafkaMissing, OSError, subprocess.TimeoutExpired) as error:
         if os.environ.get("CI"):
             pytest.fail(f"no Kafka broker, and in CI none may be missing: {error}", pytrace=False)

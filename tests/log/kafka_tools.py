@@ -23,7 +23,8 @@ PLENTY = 1 << 20
 
 @asynccontextmanager
 async def opened(bootstrap: str, **settings: Any) -> AsyncIterator[KafkaLog]:
-    log = KafkaLog(settings=KafkaSettings(bootstrap_servers=(bootstrap,), **settings))
+    servers = tuple(bootstrap.split(","))
+    log = KafkaLog(settings=KafkaSettings(bootstrap_servers=servers, **settings))
     await log.start()
     try:
         yield log

@@ -134,6 +134,11 @@ async def test_what_a_transaction_took_back_never_appears(kafka: str, log: Kafka
                         kept.append(value)
             await (first.abort_transaction if turn % 2 else first.commit_transaction)()
             await (second.abort_transaction if turn > 1 else second.commit_transaction)()
+
+    async def decided() -> bool:  # a commit is answered before its marker is written
+        return (await log.bounds([partition]))[partition].end == 4 * (9 + 2)
+
+    await eventually(decided)
     events = await read_all(log, partition)
     assert values(events) == kept
     assert await follow_until(follower, len(kept)) == events

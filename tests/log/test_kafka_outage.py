@@ -7,9 +7,6 @@ nobody asks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -51,17 +48,6 @@ def address(node: KafkaNode) -> str:
 async def log(address: str) -> AsyncIterator[KafkaLog]:
     async with opened(address, request_timeout_s=5.0) as log:
         yield log
-
-
-@contextlib.contextmanager
-def hanging(node: KafkaNode) -> Iterator[None]:
-    """The broker takes connections and bytes and answers nothing."""
-    pid = int((node.directory / "pid").read_text())
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def append_through(log: KafkaLog, topic: str, value: bytes) -> None:
@@ -134,7 +120,7 @@ async def test_a_broker_that_hangs_is_noticed_by_every_call(node: KafkaNode, add
         await log.append([Record(topic, b"before")])
         follower = log.follow({partition: 0})
         assert values(await follow_until(follower, 1)) == [b"before"]
-        with hanging(node):
+        with node.hanging():
             for call in (
                 lambda: log.partitions([topic]),
                 lambda: log.bounds([partition]),
