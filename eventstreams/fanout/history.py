@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
@@ -37,8 +38,19 @@ class Block(NamedTuple):
 
 
 class History:
-    def __init__(self, *, log: Log, block_bytes: int, bytes_max: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        log: Log,
+        block_bytes: int,
+        bytes_max: int,
+        metrics: Metrics,
+        outage: Callable[[list[Partition]], LogUnavailable | None] = lambda _: None,
+    ) -> None:
+        """`outage` says why partitions are known to be out of reach, if they are: nobody's turn is
+        spent on waiting for them."""
         self._log = log
+        self._outage = outage
         self._block_bytes = block_bytes
         self._shared_bytes = bytes_max // 4
         self._bytes_max = bytes_max
@@ -72,6 +84,8 @@ class History:
             self._metrics.history_reads.labels("shared" if held else "log").inc()
             if held is not None:
                 return held
+            if error := self._outage([partition]):
+                raise error
             await self._read(
                 partition, offset, min(self._block_bytes, self._shared_bytes // beside)
             )
@@ -123,7 +137,9 @@ class History:
         age = self._ages.get(partition)
         found = await self._log.read(partition, offset, max_bytes)
         if self._ages.get(partition) != age:
-            raise LogUnavailable(f"{partition.topic}/{partition.number} changed while it was read")
+            raise LogUnavailable(
+                f"{partition.topic}/{partition.number} changed while it was read", [partition]
+            )
         self._keep(offset, found)
         return found
 

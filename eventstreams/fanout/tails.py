@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-from eventstreams.errors import UnknownTopic
+from eventstreams.errors import (
+    LogCorrupt,
+    LogUnavailable,
+    OffsetOutOfRange,
+    UnknownTopic,
+)
 from eventstreams.fanout.tail import Run, Tail
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log
@@ -19,16 +25,37 @@ may lie in between."""
 _LOOK_BACK_BYTES = 64 * 1024
 
 
+class Found(NamedTuple):
+    """What a look at the log found."""
+
+    came: list[Partition]
+    """Of new topics."""
+    grew: list[Partition]
+    """That known topics have gained."""
+    gone: list[str]
+    """Topics that do not exist any more, and still have tails."""
+    missing: list[LogUnavailable]
+    """Why there are partitions without a tail."""
+
+
 class Tails:
     def __init__(self, *, log: Log, bytes_max: int) -> None:
         self.by_partition: dict[Partition, Tail] = {}
+        self.missing: set[Partition] = set()
+        """They exist, but have no tail yet: they could not be asked where they end."""
+        self._gained: set[Partition] = set()
+        """Of these, the ones that a known topic has gained, to be read from their first record."""
         self._topics: dict[str, tuple[Partition, ...]] = {}
         self._log = log
         self._bytes_max = bytes_max
 
     def partitions(self, topic: str) -> tuple[Partition, ...]:
-        """Ascending; none where the topic does not exist."""
+        """Ascending, also those that are out of reach; none where the topic does not exist."""
         return self._topics.get(topic, ())
+
+    @property
+    def known(self) -> set[Partition]:
+        return self.by_partition.keys() | self.missing
 
     def of(self, partitions: Sequence[Partition]) -> list[Tail] | None:
         """Their tails, unless one is gone."""
@@ -36,7 +63,12 @@ class Tails:
         return None if None in tails else [tail for tail in tails if tail is not None]
 
     def now(self, partitions: tuple[Partition, ...]) -> Position:
-        tails = [self.by_partition[partition] for partition in partitions]
+        """Where they end. Raises LogUnavailable where one has no tail yet, UnknownTopic."""
+        if missing := self.missing.intersection(partitions):
+            raise LogUnavailable("partitions are out of reach", missing)
+        tails = self.of(partitions)
+        if tails is None:
+            raise UnknownTopic(next(p.topic for p in partitions if p not in self.by_partition))
         return Position(
             partitions,
             tuple(tail.next for tail in tails),
@@ -82,7 +114,9 @@ class Tails:
         stamps = dict(zip(want.partitions, position.timestamps, strict=True))
         for topic in dict.fromkeys(p.topic for p in want.partitions if p.topic in want.growing):
             after = max(i for i, p in enumerate(partitions) if p.topic == topic) + 1
-            gained = [p for p in self.partitions(topic) if p not in offsets]
+            gained = [
+                p for p in self.partitions(topic) if p not in offsets and p not in self.missing
+            ]
             partitions[after:after] = gained
             for partition in gained:
                 offsets[partition], stamps[partition] = 0, 0
@@ -93,38 +127,88 @@ class Tails:
             ordered, tuple(offsets[p] for p in ordered), tuple(stamps[p] for p in ordered)
         )
 
-    async def refresh(
-        self, topics: Collection[str]
-    ) -> tuple[list[Partition], list[Partition], list[str]]:
-        """Looks which partitions there are; returns those of new topics, those that known topics
-        have gained, and the topics that are gone (and still have tails). Raises LogUnavailable.
+    async def refresh(self, topics: Collection[str]) -> Found:
+        """Looks which partitions there are; those that cannot be asked where they end are left out,
+        and are to be reached later. Raises LogUnavailable where the whole log is out of reach.
         """
         found = await self._log.partitions(topics)
-        new = [p for mine in found.values() for p in mine if p not in self.by_partition]
-        bounds = await self._log.bounds(new) if new else {}
-        came = [p for p in new if p.topic not in self._topics]
-        grew = [p for p in new if p.topic in self._topics]
-        made = await asyncio.gather(*(self._at_end(p, bounds[p]) for p in came))
+        new = [p for mine in found.values() for p in mine if p not in self.known]
+        gained = [p for p in new if p.topic in self._topics]
+        made, errors = await self._make(new, gained)
         went = [topic for topic in self._topics if topic not in found]
         gone = [topic for topic in went if not await self._exists(topic)]
         # From here on nothing waits: all of it is seen, or nothing.
-        for tail in made:
-            self.by_partition[tail.partition] = tail
-        for p in grew:
-            self.by_partition[p] = Tail(p, bounds[p].oldest, 0)
+        came = [p for p in new if p.topic not in self._topics]
+        self.missing.update(new)
+        self._gained.update(gained)
         self._topics.update(found)
-        return came, grew, gone
+        self._add(made)
+        added = {tail.partition for tail in made}
+        return Found(
+            [p for p in came if p in added], [p for p in gained if p in added], gone, errors
+        )
+
+    async def reach(self) -> list[Partition]:
+        """Tries the missing ones again; returns those that have a tail now. Raises LogUnavailable
+        where the whole log is out of reach."""
+        made, _ = await self._make(sorted(self.missing), self._gained)
+        made = [tail for tail in made if tail.partition in self.missing]  # others were dropped
+        self._add(made)
+        return [tail.partition for tail in made]
 
     def drop(self, topic: str) -> set[Partition]:
         """Forgets a topic; returns what its partitions were."""
         lost = set(self._topics.pop(topic, ()))
         for partition in lost:
             self.by_partition.pop(partition, None)
+        self.missing -= lost
+        self._gained -= lost
         return lost
 
     def skip(self, partition: Partition, offset: int) -> None:
         """Retention overtook its tail, which goes on, empty, at the oldest kept record."""
         self.by_partition[partition] = Tail(partition, offset, 0)
+
+    def _add(self, made: list[Tail]) -> None:
+        for tail in made:
+            self.by_partition[tail.partition] = tail
+        self.missing.difference_update(self.by_partition)
+        self._gained &= self.missing
+
+    async def _make(
+        self, partitions: Sequence[Partition], gained: Collection[Partition]
+    ) -> tuple[list[Tail], list[LogUnavailable]]:
+        """Their tails, as far as they can be reached, and why the others can't."""
+        bounds: dict[Partition, Bounds] = {}
+        errors: list[LogUnavailable] = []
+        left = list(partitions)
+        while left and not bounds:
+            try:
+                bounds = await self._log.bounds(left)
+            except LogUnavailable as error:
+                if error.partitions.isdisjoint(left):
+                    raise
+                errors.append(error)
+                left = [p for p in left if p not in error.partitions]
+        made = await asyncio.gather(
+            *(self._tail(p, bounds[p], at_end=p not in gained) for p in left)
+        )
+        errors += [each for each in made if isinstance(each, LogUnavailable)]
+        return [each for each in made if isinstance(each, Tail)], errors
+
+    async def _tail(
+        self, partition: Partition, bounds: Bounds, *, at_end: bool
+    ) -> Tail | LogUnavailable:
+        if not at_end:
+            return Tail(partition, bounds.oldest, 0)
+        try:
+            return await self._at_end(partition, bounds)
+        except LogUnavailable as error:
+            if partition not in error.partitions:
+                raise
+            return error
+        except (OffsetOutOfRange, LogCorrupt) as error:
+            return LogUnavailable(str(error), [partition])
 
     async def _at_end(self, partition: Partition, bounds: Bounds) -> Tail:
         begin = max(bounds.oldest, bounds.end - _LOOK_BACK)
@@ -143,4 +227,7 @@ class Tails:
             await self._log.bounds(self._topics[topic][:1])
         except UnknownTopic:
             return False
+        except LogUnavailable as error:
+            if not error.partitions:
+                raise
         return True

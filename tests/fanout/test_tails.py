@@ -116,8 +116,8 @@ async def test_tails_begin_at_the_ends_and_know_the_time_before() -> None:
     await log.append([Record("t", b"{}", None, 100 + n, 0) for n in range(30)])
     log.punch_hole(P, 29)
     tails = Tails(log=log, bytes_max=1)
-    came, grew, went = await tails.refresh(["t", "missing"])
-    assert (came, grew, went) == ([P, Partition("t", 1)], [], [])
+    came, grew, went, missing = await tails.refresh(["t", "missing"])
+    assert (came, grew, went, missing) == ([P, Partition("t", 1)], [], [], [])
     assert (tails.end(P), tails.end(Partition("t", 1))) == (30, 0)
     assert tails.by_partition[P].timestamp_before(30) == 128
     assert tails.by_partition[Partition("t", 1)].timestamp_before(0) is None
@@ -133,15 +133,15 @@ async def test_partitions_and_topics_that_come_and_go_are_found() -> None:
     await tails.refresh(["t", "u"])
     await log.create_topic("t", 3)
     await log.append([Record("t", b"{}", None, 1, 2)])
-    _, grew, _ = await tails.refresh(["t", "u"])
+    grew = (await tails.refresh(["t", "u"])).grew
     assert grew == [Partition("t", 1), Partition("t", 2)]
     assert [tails.end(p) for p in grew] == [0, 0]
     assert tails.partitions("t") == tuple(Partition("t", n) for n in range(3))
     log.delete_topic("t")
-    assert await tails.refresh(["t", "u"]) == ([], [], ["t"])
+    assert await tails.refresh(["t", "u"]) == ([], [], ["t"], [])
     assert tails.drop("t") == {Partition("t", n) for n in range(3)}
     assert set(tails.by_partition) == {Partition("u", 0)}
-    assert await tails.refresh(["t", "u"]) == ([], [], [])
+    assert await tails.refresh(["t", "u"]) == ([], [], [], [])
 
 
 async def test_a_topic_that_grew_is_read_from_the_first_records_of_what_it_gained() -> None:

@@ -138,13 +138,3 @@ async def test_the_spec_is_openapi_3_and_lists_all_names_where_clients_read_them
     alias = spec["paths"]["/v2/stream/a"]["get"]["description"]
     assert "(NOTE: This stream is an alias of b)" in alias
     assert all(operation["get"]["x-monitor"] is False for operation in spec["paths"].values())
-
-
-async def test_health_is_well_and_ready_on_a_log_in_reach(site: Site) -> None:
-    topic = await site.topic()
-    async with site.gateway({"s": [topic]}) as gateway:
-        assert (await gateway.get("/healthz")).status == 200
-        async with gateway.stream("s"):
-            ready = await gateway.get("/readyz")
-    assert ready.status == 200
-    assert ready.json() == {"ready": True, "log": "ok", "fed": True, "draining": False}
