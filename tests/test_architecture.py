@@ -39,6 +39,7 @@ HOMES = {
     "uvloop": r"(server/\w+|cli/\w+)\.py",
     "prometheus_client": r"metrics\.py",
     "click": r"cli/\w+\.py",
+    "cramjam": r"fanout/compression\.py",
     "httpx": r"cli/\w+\.py",
     "httpx_sse": r"cli/\w+\.py",
     "yaml": r"settings\.py",
