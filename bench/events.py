@@ -12,6 +12,7 @@ import orjson
 
 from eventstreams.demo_events import RecentChanges
 from eventstreams.fanout.chunk import render
+from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model.event import Event, Partition, Record
@@ -57,5 +58,7 @@ def frame_bytes() -> int:
     frame = Frame(Event(partition, offset, now_ms, value(FIRST_SEQ)))
     want = Want((partition,), frozenset({TOPIC}), Format.SSE)
     position = Position((partition,), (offset,), (now_ms,))
-    chunk = render(want, position, {0: Run([frame], offset + 1)}, (offset + 1,), 1 << 20)
+    chunk = render(
+        want, position, {0: Run([frame], offset + 1)}, (offset + 1,), 1 << 20, documents=Documents()
+    )
     return len(chunk.body)

@@ -6,14 +6,20 @@ EventStreamsError
 │   ├── ServiceProblem         {"status", "type", "title", "detail", "method", "uri"} as JSON
 │   │   ├── UnknownStream          400 not_found
 │   │   ├── InvalidTimestamp       400 invalid_timestamp
+│   │   ├── InvalidFilter          400 invalid_filter
+│   │   ├── InvalidFields          400 invalid_fields
+│   │   ├── InvalidSample          400 invalid_sample
 │   │   ├── MissingClientAddress   400 bad_request
 │   │   ├── TooManyConnections     429 too_many_requests
 │   │   └── GatewayFull            503 unavailable (also while draining)
+│   │   ├── InvalidParameter       400 invalid_parameter: limit, max_seconds, heartbeat, gap
+│   ├── GapFound               410: events are missing, and the request said gap=fail
 │   └── AssignmentProblem      the other shape: reason phrase "Name: message", no content type
 │       ├── InvalidAssignment      400
 │       ├── TopicNotAvailable      404
 │       ├── ConfigurationFault     500: none of the topics of the request exist
 │       └── LogUnreachable         503: the log did not answer in time
+├── FilterTooCostly        a filter takes too much work, event after event; its stream ends
 └── LogError               the log's: what a backend raises, whatever library it is built on
     ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
     ├── AppendRefused          nothing of this append was kept: disk full, record too large, ...
@@ -57,6 +63,10 @@ class ClientError(EventStreamsError):
     status: ClassVar[int] = 400
 
 
+class FilterTooCostly(EventStreamsError):
+    """A filter keeps using up the work that one event may cost; its stream ends."""
+
+
 class ServiceProblem(ClientError):
     """Errors the service itself finds, in the first of the two upstream body shapes."""
 
@@ -83,6 +93,28 @@ class InvalidTimestamp(ServiceProblem):
     title = "Invalid timestamp"
 
 
+class InvalidFilter(ServiceProblem):
+    """The detail has three lines: what and where, the expression, a caret below the place."""
+
+    type = "invalid_filter"
+    title = "Invalid Filter"
+
+
+class InvalidFields(ServiceProblem):
+    type = "invalid_fields"
+    title = "Invalid Fields"
+
+
+class InvalidSample(ServiceProblem):
+    type = "invalid_sample"
+    title = "Invalid Sample"
+
+
+class InvalidParameter(ServiceProblem):
+    type = "invalid_parameter"
+    title = "Invalid Parameter"
+
+
 class MissingClientAddress(ServiceProblem):
     title = "Missing Required X-Client-IP Header"
 
@@ -101,6 +133,16 @@ class GatewayFull(ServiceProblem):
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class GapFound(ClientError):
+    """What was asked for is not to be had whole. `document` is that of a gap frame."""
+
+    status = 410
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        super().__init__(document["message"])
+        self.document = document
 
 
 class AssignmentProblem(ClientError):

@@ -22,6 +22,7 @@ from eventstreams.settings import LogSettings, Settings
 from eventstreams.tasks import background
 from eventstreams.web.answers import common_headers
 from eventstreams.web.app import App
+from eventstreams.web.explain import Explain
 from eventstreams.web.health import Health
 from eventstreams.web.limits import Limits
 from eventstreams.web.streams import Streams
@@ -87,10 +88,12 @@ def static_folder() -> Path:
 def _app(settings: Settings, catalogue: Catalogue, hub: Hub, metrics: Metrics) -> App:
     headers = common_headers(settings.http)
     patience_s = min(settings.fanout.log_patience_s, settings.log.kafka.request_timeout_s)
+    starter = Starter(hub=hub, patience_s=patience_s)
     return App(
+        explain=Explain(catalogue=catalogue, starter=starter, hub=hub, headers=headers),
         streams=Streams(
             catalogue=catalogue,
-            starter=Starter(hub=hub, patience_s=patience_s),
+            starter=starter,
             hub=hub,
             limits=Limits(settings.limits),
             metrics=metrics,

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Cursor, Position
 
+_LOOKS_MAX = 500
+"""Events that a selector looks at in one go: what costs time gives others their turn."""
 _FRAMING_BYTES = len(sse.MESSAGE) + len(sse.ID) + len(sse.END)
 
 
@@ -31,9 +34,17 @@ class Chunk(NamedTuple):
 
 
 def render(
-    want: Want, position: Position, runs: Mapping[int, Run], ends: Sequence[int], bytes_max: int
+    want: Want,
+    position: Position,
+    runs: Mapping[int, Run],
+    ends: Sequence[int],
+    bytes_max: int,
+    *,
+    documents: Documents,
+    left: int | None = None,
 ) -> Chunk:
-    """Renders from `position` on, about `bytes_max` bytes, at least one event if there is any.
+    """Renders from `position` on, about `bytes_max` bytes, at least one event if there is any; at
+    most `left` events. Raises FilterTooCostly.
 
     `runs[i]` begins at `position.offsets[i]`; a partition without a run has nothing to give before
     `ends[i]`, and no event at or beyond `ends[i]` is taken. Several partitions are merged by record
@@ -43,22 +54,24 @@ def render(
     cursor = Cursor(position)
     frames = {i: _before(run, ends[i]) for i, run in runs.items()}
     short = {i for i, run in runs.items() if run.next < ends[i]}
-    as_sse = want.format is Format.SSE
+    framed = _framer(want)
+    selector = want.selector
     parts: list[bytes] = []
-    size = events = skipped = 0
+    size = events = skipped = looked = 0
     for index, frame in _in_order(frames, short):
         data = frame.data
         position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
         if data is None:
             skipped += 1
             continue
-        if as_sse:
-            parts += (sse.MESSAGE, data, sse.ID, position_id, sse.END)
-        else:
-            parts += (data, b"\n")
-        events += 1
-        size += len(data) + len(position_id) + _FRAMING_BYTES
-        if size >= bytes_max:
+        if selector is not None:
+            looked += 1
+            data = selector.select(frame, documents)
+        if data is not None:
+            parts += framed(data, position_id, None if left is None else left - events - 1)
+            events += 1
+            size += len(data) + len(position_id) + _FRAMING_BYTES
+        if size >= bytes_max or events == left or looked >= _LOOKS_MAX:
             break
     else:
         for index, run in runs.items():
@@ -66,6 +79,20 @@ def render(
             if not mine or cursor.offset(index) > mine[-1].offset:
                 cursor.pass_hole(index, min(run.next, ends[index]))
     return Chunk(b"".join(parts), cursor.position(), events, skipped)
+
+
+def _framer(want: Want) -> Callable[[bytes, bytes, int | None], tuple[bytes, ...]]:
+    """(data, position's id, events left after it) -> the pieces of its frame."""
+    extent = want.extent
+    if want.format is not Format.SSE:
+        return lambda data, _id, _left: (data, b"\n")
+    if extent is None:
+        return lambda data, id_, _left: (sse.MESSAGE, data, sse.ID, id_, sse.END)
+
+    def bounded(data: bytes, id_: bytes, left: int | None) -> tuple[bytes, ...]:
+        return sse.MESSAGE, data, sse.ID, extent._replace(left=left).wrap(id_), sse.END
+
+    return bounded
 
 
 def _before(run: Run, end: int) -> Sequence[Frame]:

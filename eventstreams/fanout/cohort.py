@@ -14,12 +14,14 @@ import time
 from typing import TYPE_CHECKING
 
 from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.fanout.connection import Message
+from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Tail
 from eventstreams.fanout.want import Want
 from eventstreams.model.position import Position
 
 if TYPE_CHECKING:
-    from eventstreams.fanout.subscription import Message, Subscription
+    from eventstreams.fanout.subscription import Subscription
 
 _TURN_S = 0.005
 """Writing lets the rest of the loop have its turn this often."""
@@ -50,14 +52,14 @@ class Cohort:
             for tail, offset in zip(self.tails, self.position.offsets, strict=True)
         )
 
-    def take(self, ends: tuple[int, ...], bytes_max: int) -> Chunk:
-        """Renders what came up to `ends` and moves on. Must fit."""
+    def take(self, ends: tuple[int, ...], bytes_max: int, documents: Documents) -> Chunk:
+        """Renders what came up to `ends` and moves on. Must fit. Raises FilterTooCostly."""
         runs = {
             i: tail.since(offset)
             for i, (tail, offset) in enumerate(zip(self.tails, self.position.offsets, strict=True))
             if offset < ends[i]
         }
-        chunk = render(self.want, self.position, runs, ends, bytes_max)
+        chunk = render(self.want, self.position, runs, ends, bytes_max, documents=documents)
         self.position = chunk.position
         return chunk
 

@@ -15,19 +15,19 @@ import time
 from collections.abc import AsyncGenerator, Collection
 
 from eventstreams.errors import (
-    LogError,
+    FilterTooCostly,
     LogUnavailable,
     OffsetOutOfRange,
     UnknownTopic,
 )
-from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.fanout.catch_up import CatchUp
 from eventstreams.fanout.cohort import Cohort
+from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.feed import Feed
-from eventstreams.fanout.history import ChunkCache, History
+from eventstreams.fanout.history import History
 from eventstreams.fanout.pacer import Pacer
 from eventstreams.fanout.resume import Resumed, Resumer, gap_document
-from eventstreams.fanout.subscription import Reason, Subscription, heartbeat
-from eventstreams.fanout.tail import Run
+from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
@@ -70,15 +70,18 @@ class Hub:
             block_bytes=settings.block_bytes,
             bytes_max=settings.cache_bytes_max // 2,
             metrics=metrics,
+            outage=self.feed.outage,
         )
+        self.catch_up = CatchUp(
+            history=self.history, tails=self.tails, settings=settings, metrics=metrics
+        )
+        self._log = log
         self.resumer = Resumer(log=log, history=self.history, tails=self.tails.by_partition)
         self.subscriptions: set[Subscription] = set()
         self.draining = False
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done, and replaced, when cohorts have moved on."""
         self._metrics = metrics
-        self._chunks = ChunkCache(bytes_max=settings.cache_bytes_max // 2)
-        self._slots = asyncio.Semaphore(settings.catch_up_slots)
         self._pacer = Pacer(pace_max_s=settings.pace_max_ms / 1000)
         self._cohorts: dict[Want, Cohort] = {}
         self._news = asyncio.Event()
@@ -93,7 +96,8 @@ class Hub:
 
     async def _feed(self) -> None:
         await self.feed.well.wait()
-        await self.feed.follow()
+        if self.feed.following:  # else it was told to stop before the log was reached
+            await self.feed.follow()
 
     @property
     def ready(self) -> bool:
@@ -103,7 +107,7 @@ class Hub:
     def stop_admitting(self) -> None:
         """Not ready any more; who waits for the log is let go."""
         self.draining = True
-        self.feed.well.set()
+        self.feed.release()
 
     # For subscriptions.
 
@@ -159,28 +163,17 @@ class Hub:
             return cohort.position.offsets
         return tuple(self.tails.end(partition) for partition in want.partitions)
 
-    async def chunk(self, subscription: Subscription, ends: tuple[int, ...]) -> Chunk:
-        """The next chunk for one who pulls alone, in its turn. Raises LogError."""
-        self._metrics.catching_up.inc()
-        try:
-            async with self._slots:
-                return await self._chunk(subscription.want, subscription.position, ends)
-        finally:
-            self._metrics.catching_up.dec()
-
-    async def prepare(self, want: Want, position: Position, ends: tuple[int, ...]) -> None:
-        """Has the chunk after the present one made ready, if there is a turn to spare."""
-        if not position.is_behind(ends) or self._slots.locked():
-            return
-        with contextlib.suppress(LogError):  # it is met again, and told, when it is needed
-            async with self._slots:
-                await self._chunk(want, position, ends)
+    async def ends_at(self, want: Want, until_ms: int) -> tuple[int, ...]:
+        """Where a stream until this time, which has come, ends. Raises LogError."""
+        found = await self._log.offset_at(dict.fromkeys(want.partitions, until_ms))
+        bounds = await self._log.bounds(want.partitions)
+        return tuple(bounds[p].end if (at := found[p]) is None else at for p in want.partitions)
 
     async def resume(self, mark: Mark) -> Resumed:
         """Where to read on from a client's mark, in its turn. Raises LogError."""
         if self.resumer.is_near(mark):
             return await self.resumer.resume(mark)
-        async with self._slots:
+        async with self.catch_up.slots:
             return await self.resumer.resume(mark)
 
     def grown(self, want: Want, position: Position) -> tuple[Want, Position]:
@@ -192,8 +185,7 @@ class Hub:
     ) -> tuple[Position, dict[str, object] | None]:
         """Where to go on, and what to tell, when an offset is not to be had. Raises LogError."""
         i = position.partitions.index(error.partition)
-        self._chunks.clear()
-        self.history.forget(error.partition)  # it may know the record before the lost one
+        self.catch_up.forget(error.partition)  # it may know the record before the lost one
         at, time_ms = position.offsets[i], position.timestamps[i]
         # Below the oldest kept it is this log all the same: its time must not find another place.
         overtaken = error.bounds is not None and at < error.bounds.oldest
@@ -222,8 +214,7 @@ class Hub:
 
     def lost(self, topic: str, partitions: Collection[Partition]) -> None:
         for partition in partitions:
-            self.history.forget(partition)
-        self._chunks.clear()
+            self.catch_up.forget(partition)
         gone = frozenset(partitions)
         for subscription in list(self.subscriptions):
             if not gone.isdisjoint(subscription.want.partitions):
@@ -235,9 +226,12 @@ class Hub:
             if partition in cohort.want.partitions:
                 self._dissolve(cohort)  # its members find the gap, and tell it
 
-    def gave_up(self, error: LogUnavailable) -> None:
+    def gave_up(
+        self, error: LogUnavailable, partitions: frozenset[Partition] | None = None
+    ) -> None:
         for subscription in list(self.subscriptions):
-            subscription.end(Reason.LOG_ERROR, error)
+            if partitions is None or not partitions.isdisjoint(subscription.want.partitions):
+                subscription.end(Reason.LOG_ERROR, error)
 
     # From the tails to the clients.
 
@@ -260,16 +254,25 @@ class Hub:
     async def _write_cohort(self, cohort: Cohort) -> None:
         ends = cohort.ends  # what comes while this is written waits for its own round
         while cohort.members and cohort.fits and cohort.position.offsets != ends:
-            chunk = cohort.take(ends, self.settings.batch_bytes_max)
+            try:
+                chunk = cohort.take(ends, self.settings.batch_bytes_max, self.catch_up.documents)
+            except FilterTooCostly as error:
+                for member in list(cohort.members):
+                    self.leave(member)
+                    member.end(Reason.FILTER_ERROR, error)
+                return
             self._metrics.records_skipped.inc(chunk.skipped)
             if chunk.body:
                 taken, slow = await cohort.write(chunk.body, chunk.position)
                 self.count_out(chunk.events, taken + slow)
                 self._metrics.slow.inc(slow)
+            else:
+                await asyncio.sleep(0)
         if not cohort.fits:
             self._dissolve(cohort)
         elif time.monotonic() - cohort.wrote_at >= self.heartbeat_s:
-            await cohort.write(heartbeat(cohort.want.format), cohort.position)
+            beat = cohort.want.heartbeat(cohort.position.encode())
+            await cohort.write(beat, cohort.position)
 
     def _dissolve(self, cohort: Cohort) -> None:
         """The tails no longer reach back to it (a burst), or its topic is not what it was."""
@@ -286,37 +289,6 @@ class Hub:
             return None
         first = min(cohort.wrote_at for cohort in self._cohorts.values())
         return max(0.0, first + self.heartbeat_s - time.monotonic())
-
-    async def _chunk(self, want: Want, position: Position, ends: tuple[int, ...]) -> Chunk:
-        assert position.is_behind(ends), "a chunk that leads nowhere would be read for ever"
-        held = self._chunks.get(want, position, ends)
-        if held is not None:
-            return held
-        age = self._chunks.age
-        runs: dict[int, Run] = {}
-        for i, partition in enumerate(want.partitions):
-            offset = position.offsets[i]
-            if offset >= ends[i]:
-                continue
-            run = self.tails.since(partition, offset)
-            if run is None:
-                run = await self._from_history(partition, offset, ends[i], len(ends))
-            runs[i] = run
-            if run.next == offset:
-                raise LogUnavailable(f"{partition.topic}/{partition.number} ended at {offset}")
-        chunk = render(want, position, runs, ends, self.settings.batch_bytes_max)
-        self._metrics.records_skipped.inc(chunk.skipped)
-        if self._chunks.age == age:
-            self._chunks.keep(want, position, chunk)
-        return chunk
-
-    async def _from_history(self, partition: Partition, offset: int, end: int, beside: int) -> Run:
-        run = self.history.cached(partition, offset)
-        if run is None:
-            run = await self.history.load(partition, offset, beside)
-        if run.next < min(end, self.tails.floor(partition)):
-            self.history.want(partition, run.next, beside)
-        return run
 
     # The end.
 

@@ -81,7 +81,8 @@ class Resumer:
                 return await self._resume(mark)
             except OffsetOutOfRange as error:  # retention was at work in between: look again
                 overtaken = error
-        raise LogUnavailable(f"{overtaken}; it was there just now")
+        assert overtaken is not None
+        raise LogUnavailable(f"{overtaken}; it was there just now", [overtaken.partition])
 
     async def _resume(self, mark: Mark) -> Resumed:
         partition, offset, timestamp_ms = mark

@@ -24,12 +24,12 @@ from eventstreams.errors import (
 )
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.resume import Gap
-from eventstreams.fanout.want import Format, Want
+from eventstreams.fanout.want import Want
 from eventstreams.model.event import Partition
 from eventstreams.model.position import Mark, Position, topics_of
 from eventstreams.model.stream import Selection
 
-_RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5
 
 
 class Start(NamedTuple):
@@ -47,20 +47,21 @@ class Starter:
     async def start(
         self,
         selection: Selection,
-        format_: Format,
+        template: Want,
         *,
         marks: Sequence[Mark | str] | None,
         since_ms: int | None,
     ) -> Start:
-        """Raises TopicNotAvailable, ConfigurationFault, LogUnreachable."""
+        """`template` is what is wanted, its partitions still to be found. Raises TopicNotAvailable,
+        ConfigurationFault, LogUnreachable."""
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._hub.feed.well.wait()
                 if self._hub.draining:
                     raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311
                 if marks is None:
-                    return await self._fresh(selection, format_, since_ms)
-                return await self._resumed(selection, format_, marks, since_ms)
+                    return await self._fresh(selection, template, since_ms)
+                return await self._resumed(selection, template, marks, since_ms)
         except (UnknownTopic, UnknownPartition) as error:
             raise TopicNotAvailable(str(error), availableTopics=self._available(selection)) from (
                 error
@@ -68,13 +69,15 @@ class Starter:
         except (LogError, TimeoutError) as error:
             if isinstance(error, LogUnavailable):
                 self._hub.feed.suspect(error)
-            reason = str(self._hub.feed.trouble or error) or "no answer in time"
-            raise LogUnreachable(f"The log is out of reach: {reason}", _RETRY_AFTER_S) from error
+            asked = self._partitions(sorted(selection.topics))
+            reason = str(self._hub.feed.outage(asked) or error) or "no answer in time"
+            raise LogUnreachable(f"The log is out of reach: {reason}", RETRY_AFTER_S) from error
 
-    async def _fresh(self, selection: Selection, format_: Format, since_ms: int | None) -> Start:
+    async def _fresh(self, selection: Selection, template: Want, since_ms: int | None) -> Start:
         await self._require(selection, selection.topics)
         partitions = self._partitions(selection.topics)
-        want = Want(partitions, frozenset(selection.topics), format_)
+        await self._hub.feed.reach(partitions)
+        want = template._replace(partitions=partitions, growing=frozenset(selection.topics))
         if since_ms is None:
             return Start(want, self._hub.now(want), [])
         return await self._at(want, [Mark(p, None, since_ms) for p in partitions])
@@ -82,7 +85,7 @@ class Starter:
     async def _resumed(
         self,
         selection: Selection,
-        format_: Format,
+        template: Want,
         marks: Sequence[Mark | str],
         since_ms: int | None,
     ) -> Start:
@@ -102,9 +105,11 @@ class Starter:
         given.sort(key=lambda mark: order[mark.partition])
         partitions = tuple(mark.partition for mark in given)
         # Partitions gained since the id was made are added when the subscription begins.
-        return await self._at(Want(partitions, whole | frozenset(by_name), format_), given)
+        growing = whole | frozenset(by_name)
+        return await self._at(template._replace(partitions=partitions, growing=growing), given)
 
     async def _at(self, want: Want, marks: list[Mark]) -> Start:
+        await self._hub.feed.reach(want.partitions)
         found = await asyncio.gather(*(self._hub.resume(mark) for mark in marks))
         position = Position(
             want.partitions,

@@ -12,11 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, MutableMapping
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
-from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
+from eventstreams.errors import (
+    FilterTooCostly,
+    GapFound,
+    LogError,
+    LogUnavailable,
+    OffsetOutOfRange,
+)
+from eventstreams.fanout.bound import Bound
+from eventstreams.fanout.connection import Connection, Receive, Send
+from eventstreams.fanout.ending import End, Reason
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
 from eventstreams.model.position import Position
@@ -25,51 +33,7 @@ if TYPE_CHECKING:
     from eventstreams.fanout.cohort import Cohort
     from eventstreams.fanout.hub import Hub
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
-Receive = Callable[[], Coroutine[Any, Any, Message]]
-
 _RETRY_LOG_S = 0.5
-
-
-class Connection(Protocol):
-    """What only the server knows of the client's connection."""
-
-    @property
-    def timed_out(self) -> bool:
-        """Whether it was given up because the client took nothing for too long."""
-        ...
-
-    def framed(self, body: bytes) -> bytes:
-        """A part of a response's body as it goes over the wire; the same for every connection."""
-        ...
-
-    def write_framed(self, data: bytes) -> bool:
-        """Writes what `framed` made, if there is room; False: use ASGI's send, and wait."""
-        ...
-
-    def unsent(self) -> int:
-        """Bytes written that the client's host has not acknowledged yet."""
-        ...
-
-    def abort(self) -> None:
-        """Drops the connection and what is unsent, at once."""
-        ...
-
-
-class Reason(Enum):
-    """Why a stream ended."""
-
-    DISCONNECTED = "disconnected"
-    STALLED = "stalled"
-    DRAINED = "drained"
-    LOG_ERROR = "log_error"
-    GAP = "gap"
-
-
-class End(NamedTuple):
-    reason: Reason
-    error: Exception | None = None
 
 
 class Subscription:
@@ -82,6 +46,7 @@ class Subscription:
         "_receive",
         "_task",
         "_wrote_at",
+        "bound",
         "cohort",
         "connection",
         "position",
@@ -98,8 +63,11 @@ class Subscription:
         receive: Receive,
         send: Send,
         connection: Connection | None,
+        bound: Bound | None = None,
     ) -> None:
         self.want = want
+        self.bound = bound
+        """Of a stream that ends by itself."""
         self.position = position
         """Where the next event for this client is; everything before it was written."""
         self.send = send
@@ -153,6 +121,8 @@ class Subscription:
         """
         self._hub.add(self)
         self._task = asyncio.current_task()
+        if self.bound is not None:
+            self.bound.start(self._interrupt)
         try:
             while self._end is None:
                 try:
@@ -170,6 +140,8 @@ class Subscription:
         finally:
             self._hub.remove(self)
             self._task = None
+            if self.bound is not None:
+                self.bound.stop()
             if self._in_flight is not None:
                 self._in_flight[0].close()
 
@@ -183,23 +155,38 @@ class Subscription:
         if self._growing:
             self._growing = False
             self.want, self.position = self._hub.grown(self.want, self.position)
-        if self._hub.join(self):
+        if self.bound is not None:
+            await self._pull_to_the_end(self.bound)
+        elif self._hub.join(self):
             await self._listen()
         else:
-            await self._pull()
+            await self._pull(self._hub.ends(self.want))
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._end = self._end or End(Reason.DISCONNECTED)
 
-    async def _pull(self) -> None:
-        ends = self._hub.ends(self.want)
+    async def _pull_to_the_end(self, bound: Bound) -> None:
+        """A bounded stream pulls alone: where it stands is its own."""
+        try:
+            ends = await bound.ends(self.want, self._hub)
+        except LogUnavailable as error:
+            await self._wait_for_log(error)
+        except LogError as error:
+            self._end = self._end or End(Reason.LOG_ERROR, error)
+        else:
+            if bound.is_reached(self.position):
+                self._end = self._end or End(Reason.FINISHED)
+            else:
+                await self._pull(ends)
+
+    async def _pull(self, ends: tuple[int, ...]) -> None:
         if not self.position.is_behind(ends):
             await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
             return
         try:
-            chunk = await self._hub.chunk(self, ends)
+            chunk = await self._hub.catch_up.chunk(self.want, self.position, ends, self.left)
         except LogUnavailable as error:
             await self._wait_for_log(error)
             return
@@ -209,12 +196,20 @@ class Subscription:
         except LogError as error:
             self._end = self._end or End(Reason.LOG_ERROR, error)
             return
+        except FilterTooCostly as error:
+            self._end = self._end or End(Reason.FILTER_ERROR, error)
+            return
         if chunk.body:
-            if not await self.write(chunk.body, ahead=(chunk.position, ends)):
+            ahead = (chunk.position, ends) if self.left is None else None
+            if not await self.write(chunk.body, ahead=ahead):
                 return
             self._hub.count_out(chunk.events, 1)
+            if self.bound is not None:
+                self.bound.count(chunk.events)
         self.position = chunk.position
-        if chunk.position.offsets != ends:
+        if not chunk.body and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
+            await self.write(self.heartbeat())  # a filter may pass over very much
+        elif chunk.position.offsets != ends:
             await asyncio.sleep(0)
 
     async def write(
@@ -245,7 +240,7 @@ class Subscription:
         stall_timeout_s = self._hub.settings.stall_timeout_s
         try:
             if ahead is not None:
-                await self._hub.prepare(self.want, *ahead)
+                await self._hub.catch_up.prepare(self.want, *ahead)
             while True:
                 unsent = self.connection.unsent() if self.connection else 0
                 if waiting_for is None:  # a bare yield: the server only gave the loop a turn
@@ -275,7 +270,7 @@ class Subscription:
         due = self._wrote_at + self._hub.heartbeat_s - time.monotonic()
         done, _ = await asyncio.wait({future}, timeout=max(0.0, due))
         if not done:
-            await self.write(heartbeat(self.want.format))
+            await self.write(self.heartbeat())
 
     async def _wait_for_log(self, error: LogUnavailable) -> None:
         """The hub ends all streams when its patience is over; until then, try again."""
@@ -300,10 +295,24 @@ class Subscription:
             return
         if gap is None:
             self.position = position
+        elif self.want.gap_fails:
+            self._end = self._end or End(Reason.GAP, GapFound(gap))
         elif self.want.format is not Format.SSE:
             self._end = self._end or End(Reason.GAP)  # NDJSON has no way to say it
-        elif await self.write(sse.control("gap", gap, position.encode())):
+        elif await self.write(sse.control("gap", gap, self.id_of(position))):
             self.position = position
+
+    def id_of(self, position: Position) -> bytes:
+        """What the client is to send to go on from there."""
+        return position.encode() if self.bound is None else self.bound.id_of(position)
+
+    @property
+    def left(self) -> int | None:
+        """How many events are still to be sent, where that is bounded."""
+        return None if self.bound is None else self.bound.extent.left
+
+    def heartbeat(self) -> bytes:
+        return self.want.heartbeat(self.id_of(self.position) if self.want.checkpoints else b"")
 
     @property
     def _timed_out(self) -> bool:
@@ -327,11 +336,6 @@ class Subscription:
             assert self._task is not asyncio.current_task()
             self._interrupted = True
             self._task.cancel()
-
-
-def heartbeat(format_: Format) -> bytes:
-    """Says that the stream lives, and finds out whether the client does."""
-    return sse.HEARTBEAT if format_ is Format.SSE else b"\n"
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from eventstreams.fanout.selector import Selector
+from eventstreams.model import sse
 from eventstreams.model.event import Partition
+from eventstreams.model.extent import Extent
 
 
 class Format(Enum):
@@ -14,7 +17,7 @@ class Format(Enum):
 
 
 class Want(NamedTuple):
-    """Partitions in the order their ids are written, and the shape of the answer.
+    """Partitions in the order their ids are written, what of them, and the shape of the answer.
 
     `growing` names the topics that are wanted whole: a partition that such a topic gains later
     joins the subscription; a client that named its partitions itself keeps just those.
@@ -23,3 +26,21 @@ class Want(NamedTuple):
     partitions: tuple[Partition, ...]
     growing: frozenset[str]
     format: Format
+    selector: Selector | None = None
+    checkpoints: bool = False
+    """Heartbeats are ids: while nothing matches, the client's position moves all the same."""
+    gap_fails: bool = False
+    """The stream ends where something is missing, rather than go on behind it."""
+    extent: Extent | None = None
+    """Of a stream that ends by itself. `left` is None here: it is each client's own."""
+
+    def heartbeat(self, position_id: bytes) -> bytes:
+        """Says that the stream lives, and finds out whether the client does."""
+        if self.format is not Format.SSE:
+            return b"\n"
+        return sse.checkpoint(position_id) if self.checkpoints else sse.HEARTBEAT
+
+
+def everything(format_: Format) -> Want:
+    """All there is, for ever; the partitions are still to be found."""
+    return Want((), frozenset(), format_)

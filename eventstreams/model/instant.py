@@ -1,4 +1,4 @@
-"""Points in time as clients write them: in `since`, and as timestamps in a Last-Event-ID."""
+"""Points in time as clients write them: in `since` and `until`, and in a Last-Event-ID."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+_AGO = re.compile(r"-(?P<count>\d{1,12})(?P<unit>[smhd])", re.IGNORECASE | re.ASCII)
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d+)?", re.ASCII)
 # ISO 8601 as Date.parse takes it; a "+" of the zone may have become a space in the query string.
 _ISO = re.compile(
@@ -32,6 +34,20 @@ def parse_instant(text: str) -> int | None:
         return _from_iso(iso)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+def parse_moment(text: str, now_ms: int) -> int | None:
+    """As `parse_instant`, and besides `earliest` (0) and a time before now as `-15m`.
+
+    Units are s, m, h and d.
+    """
+    text = text.strip()
+    match = _AGO.fullmatch(text)
+    if match is not None:
+        return now_ms - int(match["count"]) * _UNITS_MS[match["unit"].lower()]
+    if text.lower() == "earliest":
+        return 0
+    return parse_instant(text)
 
 
 def _from_iso(iso: re.Match[str]) -> int:

@@ -158,18 +158,6 @@ class Cursor:
     def pass_event(self, index: int, offset: int, timestamp_ms: int) -> bytes:
         """Moves partition `index` past the event at `offset`.
 
-        Returns the id to send with that event as JSON, without the brackets around it.
-        """
-        self._offsets[index] = offset + 1
-        self._timestamps[index] = timestamp_ms
-        entries = self._entries
-        entries[index] = self._entry % (self._prefixes[index], offset + 1, timestamp_ms)
-        self._writer = None
-        return b"".join(entries)[1:-1]
-
-    def pass_event_id(self, index: int, offset: int, timestamp_ms: int) -> bytes:
-        """Moves partition `index` past the event at `offset`.
-
         Returns the id to send with that event, in whichever form is due.
         """
         if self._writer is not None:

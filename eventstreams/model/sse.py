@@ -18,14 +18,19 @@ HEARTBEAT = b":\n"
 """A comment without a blank line after it: with one, several libraries hand out an empty event."""
 
 MESSAGE = b"event: message\ndata: "
-ID = b"\nid: ["
-END = b"]\n\n"
+ID = b"\nid: "
+END = b"\n\n"
 
 
 def control(event: str, document: dict[str, Any], position_id: bytes) -> bytes:
     """A frame of our own (`gap`, `error`); never holds bytes of a record."""
     data = orjson.dumps(document)
     return b"event: %b\ndata: %b\nid: %b\n\n" % (event.encode(), data, position_id)
+
+
+def checkpoint(position_id: bytes) -> bytes:
+    """Only an id: a browser keeps it and fires nothing, so it resumes here."""
+    return b"id: %b\n\n" % position_id
 
 
 def retry(delay_ms: int) -> bytes:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import orjson
 from starlette.types import Scope, Send
 
-from eventstreams.errors import AssignmentProblem, ClientError, ServiceProblem
+from eventstreams.errors import AssignmentProblem, ClientError, GapFound, ServiceProblem
 from eventstreams.settings import HttpSettings
 
 Headers = list[tuple[bytes, bytes]]
@@ -62,7 +62,10 @@ async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError)
     retry_after_s: int | None = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers = [*headers, (b"retry-after", b"%d" % retry_after_s)]
-    if isinstance(error, AssignmentProblem):
+    if isinstance(error, GapFound):
+        body = orjson.dumps(error.document)
+        await answer(send, error.status, headers, body, b"application/json; charset=utf-8")
+    elif isinstance(error, AssignmentProblem):
         set_reason(scope, f"{error.name}: {error.message}")
         body = orjson.dumps(error.body()) + b"\n"
         await answer(send, error.status, headers, body, None)

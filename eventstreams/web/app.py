@@ -20,6 +20,7 @@ from eventstreams.settings import HttpSettings
 from eventstreams.web import describe
 from eventstreams.web.answers import Headers, answer, not_found
 from eventstreams.web.cursor import CursorPage
+from eventstreams.web.explain import PATH as EXPLAIN
 from eventstreams.web.health import Health
 from eventstreams.web.request import PREFIX
 from eventstreams.web.selftest import selftest
@@ -30,6 +31,7 @@ class App:
         self,
         *,
         streams: ASGIApp,
+        explain: ASGIApp,
         catalogue: Catalogue,
         health: Health,
         settings: HttpSettings,
@@ -37,6 +39,7 @@ class App:
         headers: Headers,
     ) -> None:
         self._streams = streams
+        self._explain = explain
         self._headers = headers
         self._rest = Starlette(
             routes=_routes(catalogue, health, settings, static),
@@ -49,6 +52,8 @@ class App:
             raise RuntimeError(f"{scope['type']} is not served")
         if scope["path"].startswith(PREFIX):
             await self._streams(scope, receive, send)
+        elif scope["path"] == EXPLAIN and scope["method"] == "GET":
+            await self._explain(scope, receive, send)
         elif scope["method"] == "OPTIONS":
             allow = (b"access-control-allow-methods", b"GET, HEAD, OPTIONS")
             await answer(send, 200, [*self._headers, allow], b"", None)

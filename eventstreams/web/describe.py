@@ -6,6 +6,7 @@ from typing import Any
 
 import eventstreams
 from eventstreams.model.stream import Catalogue, Stream
+from eventstreams.web.parameters import PARAMETERS
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
 DESCRIPTION = "Topics of a log, out as Server-Sent Events"
@@ -95,6 +96,33 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             },
         }
     }
+    paths["/v2/explain"] = {
+        "get": {
+            "tags": ["Service"],
+            "summary": "What a request for streams would do: start, filter, share of new events",
+            "x-monitor": False,
+            "parameters": [
+                {
+                    "name": "streams",
+                    "in": "query",
+                    "description": "Names of streams, with commas between them",
+                    "required": True,
+                    "schema": {"type": "string"},
+                },
+                *PARAMETERS,
+            ],
+            "responses": {
+                "200": {
+                    "description": "What the request was understood as",
+                    "content": {"application/json": _content({"type": "object"})},
+                },
+                "400": {
+                    "description": "What a stream would refuse",
+                    "content": {"application/json": _content(_PROBLEM)},
+                },
+            },
+        }
+    }
     paths["/v2/selftest"] = {
         "get": {
             "tags": ["Service"],
@@ -136,51 +164,12 @@ def _operation(
         "tags": ["Streams"],
         "summary": summary,
         "x-monitor": False,
-        "parameters": [*path_parameters, *_PARAMETERS],
+        "parameters": [*path_parameters, *PARAMETERS],
         "responses": _RESPONSES,
     }
     if description is not None:
         operation["description"] = description
     return operation
-
-
-_ID_DESCRIPTION = (
-    "The id of the last event received: a JSON array of {topic, partition, offset, timestamp}, "
-    "or a token (v1.…) where that would be longer than 1 KiB. "
-    "It decides what is read, and from where; since is ignored then."
-)
-_PARAMETERS: list[dict[str, Any]] = [
-    {
-        "name": "Last-Event-ID",
-        "in": "header",
-        "description": _ID_DESCRIPTION,
-        "schema": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["topic", "partition"],
-                "properties": {
-                    "topic": {"type": "string"},
-                    "partition": {"type": "integer"},
-                    "offset": {"type": "integer", "format": "int64"},
-                    "timestamp": {"type": "integer", "format": "int64"},
-                },
-            },
-        },
-    },
-    {
-        "name": "since",
-        "in": "query",
-        "description": "Start at this time: milliseconds since 1970 in UTC, or ISO 8601",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "Last-Event-ID",
-        "in": "query",
-        "description": "As the header, for clients that can't set one; the header wins",
-        "schema": {"type": "string"},
-    },
-]
 
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:

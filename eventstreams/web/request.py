@@ -1,20 +1,31 @@
-"""What a stream request asks for: names, since, Last-Event-ID, format. Parsing only."""
+"""What a stream request asks for: names, from where, how far, what of it. Parsing only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from starlette.types import Scope
 
-from eventstreams.errors import InvalidTimestamp
-from eventstreams.fanout.want import Format
-from eventstreams.model.instant import parse_instant
+from eventstreams.errors import InvalidParameter, InvalidTimestamp
+from eventstreams.fanout.bound import now_ms
+from eventstreams.fanout.selector import parse_selector
+from eventstreams.fanout.want import Format, Want, everything
+from eventstreams.model.extent import Extent, unwrap
+from eventstreams.model.instant import parse_moment
 from eventstreams.model.position import Mark, parse_last_event_id
 
 PREFIX = "/v2/stream/"
 _ID_PARAMETERS = ("last-event-id", "lasteventid")
+_SINGLE = ("filter", "fields", "sample", "until", "limit", "max_seconds", "heartbeat", "gap")
+_WHOLE = re.compile(r"\d{1,15}", re.ASCII)
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
+_FORMS = (
+    "give milliseconds since 1970, ISO 8601 like 2026-01-31T12:00:00Z, a time ago like -15m, -2h "
+    "or -7d, or earliest"
+)
 
 
 class Query(NamedTuple):
@@ -22,6 +33,17 @@ class Query(NamedTuple):
 
     since: list[str]
     last_event_id: str | None
+    single: dict[str, str]
+    """Those of `_SINGLE` that are there and not empty."""
+
+
+class Ask(NamedTuple):
+    """All that a request for streams says, but for the streams' names."""
+
+    template: Want
+    extent: Extent | None
+    since_ms: int | None
+    marks: tuple[Mark | str, ...] | None
 
 
 def stream_names(scope: Scope) -> list[str] | None:
@@ -34,40 +56,89 @@ def stream_names(scope: Scope) -> list[str] | None:
     return unquote(rest).split(",")
 
 
+def read(scope: Scope) -> Ask:
+    """Raises InvalidTimestamp, InvalidParameter, InvalidFilter, InvalidFields, InvalidSample,
+    InvalidAssignment."""
+    query = parse_query(scope)
+    now = now_ms()
+    since_ms = parse_since(query.since, now)
+    bounds = _extent(query.single, now)
+    selector = parse_selector(*(query.single.get(n) for n in ("filter", "fields", "sample")))
+    checkpoints = _choice(query.single, "heartbeat", ("checkpoint", "comment"))
+    gap = _choice(query.single, "gap", ("tell", "fail"))
+    text = (header(scope, b"last-event-id") or "").strip() or query.last_event_id
+    carried, text = unwrap(text) if text else (None, None)
+    extent = carried if carried is not None else bounds
+    template = everything(wanted_format(scope))._replace(
+        selector=selector,
+        checkpoints=_is_browser(scope) if checkpoints is None else checkpoints == "checkpoint",
+        gap_fails=gap == "fail",
+        extent=None if extent is None else extent._replace(left=None),
+    )
+    marks = parse_last_event_id(text) if text else None
+    return Ask(template, extent, since_ms, marks)
+
+
 def parse_query(scope: Scope) -> Query:
+    """Raises InvalidParameter."""
     text = scope.get("query_string", b"").decode("latin-1")
     since: list[str] = []
     last_event_id = None
+    single: dict[str, str] = {}
     for name, value in parse_qsl(text, keep_blank_values=True, max_num_fields=None):
         if name == "since" or name.startswith("since["):
             since.append(value if name == "since" else name)
         elif name.lower() in _ID_PARAMETERS and value:
             last_event_id = value
-    return Query(since, last_event_id)
+        elif name in _SINGLE and value.strip():
+            if name in single:
+                raise InvalidParameter(f"{name} is given more than once")
+            single[name] = value
+    return Query(since, last_event_id, single)
 
 
-def parse_since(values: Sequence[str]) -> int | None:
+def parse_since(values: Sequence[str], now: int) -> int | None:
     """Milliseconds; None where absent or empty. Raises InvalidTimestamp."""
     if not values:
         return None
     if len(values) > 1:
         raise InvalidTimestamp(f"since is given {len(values)} times: {', '.join(values)}")
     text = values[0].strip()
-    if not text:
+    return _moment("since", text, now) if text else None
+
+
+def _moment(name: str, text: str, now: int) -> int:
+    at = parse_moment(text, now)
+    if at is None:
+        raise InvalidTimestamp(f"{name}={text} is not a time: {_FORMS}")
+    return max(0, at)
+
+
+def _extent(single: Mapping[str, str], now: int) -> Extent | None:
+    until, limit, seconds = (single.get(name) for name in ("until", "limit", "max_seconds"))
+    if until is None and limit is None and seconds is None:
         return None
-    since_ms = parse_instant(text)
-    if since_ms is None:
-        raise InvalidTimestamp(
-            f"since={text} is not a time: give milliseconds since 1970, or ISO 8601 like "
-            "2026-01-31T12:00:00Z"
-        )
-    return max(0, since_ms)
+    if limit is not None and not (_WHOLE.fullmatch(limit.strip()) and int(limit)):
+        raise InvalidParameter(f"limit={limit} is not a whole number of events from 1 on")
+    if seconds is not None and not (_SECONDS.fullmatch(seconds.strip()) and float(seconds)):
+        raise InvalidParameter(f"max_seconds={seconds} is not a number of seconds above 0")
+    return Extent(
+        until_ms=None if until is None else _moment("until", until, now),
+        deadline_ms=None if seconds is None else now + max(1, round(float(seconds) * 1000)),
+        left=None if limit is None else int(limit),
+    )
 
 
-def marks(scope: Scope, query: Query) -> tuple[Mark | str, ...] | None:
-    """The Last-Event-ID of the header, else of the query. Raises InvalidAssignment."""
-    text = (header(scope, b"last-event-id") or "").strip() or query.last_event_id
-    return parse_last_event_id(text) if text else None
+def _choice(single: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
+    value = single.get(name)
+    if value is not None and value not in choices:
+        raise InvalidParameter(f"{name}={value} is not one of: {', '.join(choices)}")
+    return value
+
+
+def _is_browser(scope: Scope) -> bool:
+    """Browsers say which site a request comes from; Node's fetch says its mode alone."""
+    return any(key == b"sec-fetch-site" for key, _ in scope["headers"])
 
 
 def wanted_format(scope: Scope) -> Format:

@@ -13,11 +13,14 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from eventstreams.errors import ClientError
+from eventstreams.errors import ClientError, GapFound, LogError, LogUnreachable
+from eventstreams.fanout.bound import Bound
+from eventstreams.fanout.connection import Connection
+from eventstreams.fanout.ending import End, Reason
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.resume import gap_document
-from eventstreams.fanout.start import Start, Starter
-from eventstreams.fanout.subscription import Connection, End, Reason, Subscription
+from eventstreams.fanout.start import RETRY_AFTER_S, Start, Starter
+from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Format
 from eventstreams.metrics import Metrics
 from eventstreams.model import sse
@@ -73,38 +76,52 @@ class Streams:
     async def _stream(self, names: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._limits.lease(request.header(scope, b"x-client-ip")):
-                start = await self._start(names, scope)
-                await self._open(start, scope, send)
+                selection = self._catalogue.resolve(names)
+                ask = request.read(scope)
+                start = await self._starter.start(
+                    selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
+                )
+                if start.gaps and start.want.gap_fails:
+                    raise GapFound(gap_document(start.gaps))
+                bound = None if ask.extent is None else Bound(ask.extent)
+                if bound is not None and ask.marks and await self._is_over(bound, start):
+                    await self._over(send)
+                    return
+                await self._open(start, bound, scope, send)
                 if scope["method"] == "GET":
-                    await self._run(start, scope, receive, send)
+                    await self._run(start, bound, scope, receive, send)
         except ClientError as error:
             self._metrics.refused.labels(type(error).__name__).inc()
             await refuse(scope, send, self._headers, error)
 
-    async def _start(self, names: list[str], scope: Scope) -> Start:
-        """Everything that can be wrong is found here. Raises ClientError."""
-        selection = self._catalogue.resolve(names)
-        query = request.parse_query(scope)
-        since_ms = request.parse_since(query.since)
-        return await self._starter.start(
-            selection,
-            request.wanted_format(scope),
-            marks=request.marks(scope, query),
-            since_ms=since_ms,
-        )
+    async def _is_over(self, bound: Bound, start: Start) -> bool:
+        """Whether a client has come back after the end of its stream. Raises LogUnreachable."""
+        try:
+            await bound.ends(start.want, self._hub)
+        except LogError as error:
+            raise LogUnreachable(f"The log is out of reach: {error}", RETRY_AFTER_S) from error
+        return bound.is_reached(start.position)
 
-    async def _open(self, start: Start, scope: Scope, send: Send) -> None:
+    async def _over(self, send: Send) -> None:
+        """There is no more: 204 is what makes an EventSource stop coming back."""
+        await send({"type": "http.response.start", "status": 204, "headers": self._headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _open(self, start: Start, bound: Bound | None, scope: Scope, send: Send) -> None:
         format_ = start.want.format
         headers = self._stream_headers[format_]
         first = sse.OK if format_ is Format.SSE else b"\n"
+        position_id = start.position.encode() if bound is None else bound.id_of(start.position)
         if start.gaps:
             for gap in start.gaps:
                 self._metrics.gaps.labels(gap.cause).inc()
             document = gap_document(start.gaps)
             if format_ is Format.SSE:
-                first += sse.control("gap", document, start.position.encode())
+                first += sse.control("gap", document, position_id)
             else:
                 headers = [*headers, (b"x-eventstreams-gap", orjson.dumps(document))]
+        elif start.want.checkpoints and format_ is Format.SSE:
+            first += sse.checkpoint(position_id)  # who is cut before its first event resumes here
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send(
             {
@@ -114,7 +131,14 @@ class Streams:
             }
         )
 
-    async def _run(self, start: Start, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(
+        self,
+        start: Start,
+        bound: Bound | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         connection = _connection(scope)
         subscription = Subscription(
             hub=self._hub,
@@ -123,6 +147,7 @@ class Streams:
             receive=receive,  # type: ignore[arg-type]
             send=send,  # type: ignore[arg-type]
             connection=connection,
+            bound=bound,
         )
         del start
         end = await subscription.run()
@@ -152,14 +177,17 @@ def _last_words(subscription: Subscription, end: End) -> bytes | None:
     is_sse = subscription.want.format is Format.SSE
     if end.reason is Reason.DRAINED:
         return sse.retry(random.randint(*_RETRY_MS)) if is_sse else b""  # noqa: S311
-    if end.reason is Reason.LOG_ERROR:
+    if end.reason is Reason.FINISHED:
+        id_ = subscription.id_of(subscription.position)
+        return sse.checkpoint(id_) if is_sse and subscription.want.checkpoints else b""
+    if end.reason in (Reason.LOG_ERROR, Reason.FILTER_ERROR) or isinstance(end.error, GapFound):
         document: dict[str, Any] = {
             "message": str(end.error),
             "origin": "KafkaSSE",  # what clients of upstream know
             "name": type(end.error).__name__,
         }
         if is_sse:
-            return sse.control("error", document, subscription.position.encode())
+            return sse.control("error", document, subscription.id_of(subscription.position))
         return orjson.dumps(document) + b"\n"
     return None
 

@@ -54,7 +54,7 @@ class Gateway:
     def assert_nobody_is_left(self) -> None:
         assert not self.hub.subscriptions
         assert not self.hub._cohorts
-        assert self.hub._slots._value == self.hub.settings.catch_up_slots
+        assert self.hub.catch_up.slots._value == self.hub.settings.catch_up_slots
         assert self.count("catching_up") == 0
 
     def count(self, name: str, **labels: str) -> float:

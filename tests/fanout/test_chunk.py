@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model.event import Event, Partition
@@ -49,7 +50,14 @@ class Source:
         position = Position(self.partitions, (0,) * len(ends), (0,) * len(ends))
         chunks: list[tuple[Position, Chunk]] = []
         while position.offsets != ends:
-            chunk = render(want, position, self.runs(position, longest, ends), ends, bytes_max)
+            chunk = render(
+                want,
+                position,
+                self.runs(position, longest, ends),
+                ends,
+                bytes_max,
+                documents=Documents(),
+            )
             assert chunk.position != position, "a reader would spin"
             assert all(
                 a <= b for a, b in zip(position.offsets, chunk.position.offsets, strict=True)
@@ -179,10 +187,14 @@ def test_a_short_run_stops_the_merge_where_something_older_may_follow() -> None:
         0: Run([frame(0, 0, 10)], 1),
         1: Run([frame(1, 0, 5), frame(1, 1, 20), frame(1, 2, 30)], 3),
     }
-    chunk = render(want, Position(partitions, (0, 0), (0, 0)), runs, (2, 3), 10**6)
+    chunk = render(
+        want, Position(partitions, (0, 0), (0, 0)), runs, (2, 3), 10**6, documents=Documents()
+    )
     assert chunk.position.offsets == (1, 1)
     assert chunk.events == 2
     empty = {0: Run([], 1), 1: runs[1]}
-    chunk = render(want, Position(partitions, (0, 0), (0, 0)), empty, (2, 3), 10**6)
+    chunk = render(
+        want, Position(partitions, (0, 0), (0, 0)), empty, (2, 3), 10**6, documents=Documents()
+    )
     assert chunk.position.offsets == (1, 0)
     assert chunk.body == b""

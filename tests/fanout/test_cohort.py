@@ -31,8 +31,8 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
     """Every chunk that was rendered for a cohort."""
     chunks: list[Chunk] = []
 
-    def counted(*args: Any) -> Chunk:
-        chunks.append(render(*args))
+    def counted(*args: Any, **kwargs: Any) -> Chunk:
+        chunks.append(render(*args, **kwargs))
         return chunks[-1]
 
     monkeypatch.setattr(cohort_module, "render", counted)

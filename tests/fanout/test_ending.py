@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import LogUnavailable
-from eventstreams.fanout.subscription import Reason, Subscription
-from eventstreams.fanout.want import Format
+from eventstreams.fanout.ending import Reason
+from eventstreams.fanout.subscription import Subscription
+from eventstreams.fanout.want import Format, everything
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition
 from tests.fanout.gateway import Client, Gateway, Socket, events, joined, serving, settled
@@ -106,7 +107,9 @@ async def test_one_that_comes_in_while_draining_begins_is_ended_too() -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway:
         selection = gateway.streams._catalogue.resolve(["t"])
-        start = await gateway.starter.start(selection, Format.SSE, marks=None, since_ms=None)
+        start = await gateway.starter.start(
+            selection, everything(Format.SSE), marks=None, since_ms=None
+        )
         await gateway.hub.drain(0.0)
         socket = Socket()
         late = Subscription(

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from eventstreams.errors import LogUnavailable, OffsetOutOfRange
-from eventstreams.fanout import hub as hub_module
+from eventstreams.fanout import feed as feed_module
 from eventstreams.fanout import subscription as subscription_module
-from eventstreams.fanout.subscription import Reason, Subscription
-from eventstreams.fanout.want import Format
+from eventstreams.fanout.ending import Reason
+from eventstreams.fanout.subscription import Subscription
+from eventstreams.fanout.want import Format, everything
 from eventstreams.log.base import Slice
 from eventstreams.log.memory import MemoryFollower, MemoryLog
 from eventstreams.model.event import Bounds, Partition
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries the log again soon."""
-    monkeypatch.setattr(hub_module, "_RETRY_S", 0.005)
-    monkeypatch.setattr(hub_module, "_QUIET_S", 0.01)
+    monkeypatch.setattr(feed_module, "_RETRY_S", 0.005)
+    monkeypatch.setattr(feed_module, "_QUIET_S", 0.01)
     monkeypatch.setattr(subscription_module, "_RETRY_LOG_S", 0.005)
 
 
@@ -109,7 +110,9 @@ async def test_a_partition_gained_before_the_stream_began_is_not_forgotten() -> 
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         selection = gateway.streams._catalogue.resolve(["t"])
-        start = await gateway.starter.start(selection, Format.SSE, marks=None, since_ms=None)
+        start = await gateway.starter.start(
+            selection, everything(Format.SSE), marks=None, since_ms=None
+        )
         await log.create_topic("t", 2)
         await gateway.hub.feed.refresh()
         socket = Socket()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 PATIENCE_S = 30.0
 _FRAME = re.compile(rb"event: ([^\n]*)\ndata: ([^\n]*)\nid: ([^\n]*)\n\n")
+_CHECKPOINT = re.compile(rb"id: ([^\n]*)\n\n")
 _COMMENT = re.compile(rb":[^\n]*\n")
 
 
@@ -114,7 +115,12 @@ class Client:
             return await self._reader.read(bytes_max)
 
     async def body(self, head: Head) -> bytes:
-        """The whole of a body of known length."""
+        """The whole of a body of known length, or of one that ends properly."""
+        if head.get("transfer-encoding") == "chunked":
+            chunks = []
+            while (chunk := await self.chunk()) is not None:
+                chunks.append(chunk)
+            return b"".join(chunks)
         async with asyncio.timeout(PATIENCE_S):
             return await self._reader.readexactly(int(head.get("content-length") or "0"))
 
@@ -194,6 +200,10 @@ def frames_of(chunk: bytes) -> list[Frame]:
     while at < len(chunk):
         if comment := _COMMENT.match(chunk, at):
             at = comment.end()
+            continue
+        if checkpoint := _CHECKPOINT.match(chunk, at):
+            frames.append(Frame("checkpoint", "", checkpoint[1].decode()))
+            at = checkpoint.end()
             continue
         found = _FRAME.match(chunk, at)
         assert found, f"not a frame: {chunk[at : at + 200]!r}"

@@ -1,0 +1,35 @@
+"""What a stream is written to: ASGI, and what only the server knows of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, MutableMapping
+from typing import Any, Protocol
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
+
+
+class Connection(Protocol):
+    """What only the server knows of the client's connection."""
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was given up because the client took nothing for too long."""
+        ...
+
+    def framed(self, body: bytes) -> bytes:
+        """A part of a response's body as it goes over the wire; the same for every connection."""
+        ...
+
+    def write_framed(self, data: bytes) -> bool:
+        """Writes what `framed` made, if there is room; False: use ASGI's send, and wait."""
+        ...
+
+    def unsent(self) -> int:
+        """Bytes written that the client's host has not acknowledged yet."""
+        ...
+
+    def abort(self) -> None:
+        """Drops the connection and what is unsent, at once."""
+        ...

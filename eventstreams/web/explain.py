@@ -1,0 +1,182 @@
+"""GET /v2/explain?streams=a,b&…: what a request for these streams would do, without doing it.
+
+Takes every parameter that a stream takes, and its headers; answers what it was understood as, where
+it would begin, and what of the newest events it would send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from eventstreams.errors import ClientError, FilterTooCostly, InvalidParameter, LogError
+from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.start import Start, Starter
+from eventstreams.fanout.want import Want
+from eventstreams.model.extent import Extent
+from eventstreams.model.frame import Frame
+from eventstreams.model.stream import Catalogue
+from eventstreams.web import request
+from eventstreams.web.answers import Headers, answer, refuse
+
+PATH = "/v2/explain"
+_RECENT_MAX = 1000
+"""Newest events, over all partitions, that are looked at."""
+
+_TURN = 50
+"""Events between which others get their turn."""
+
+
+class Explain:
+    """An ASGI application."""
+
+    def __init__(
+        self, *, catalogue: Catalogue, starter: Starter, hub: Hub, headers: Headers
+    ) -> None:
+        self._catalogue = catalogue
+        self._starter = starter
+        self._hub = hub
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        try:
+            body = orjson.dumps(await self._explain(scope), option=orjson.OPT_INDENT_2) + b"\n"
+        except ClientError as error:
+            await refuse(scope, send, self._headers, error)
+        else:
+            await answer(send, 200, self._headers, body, b"application/json; charset=utf-8")
+
+    async def _explain(self, scope: Scope) -> dict[str, Any]:
+        names = _names(scope)
+        selection = self._catalogue.resolve(names)
+        ask = request.read(scope)
+        start = await self._starter.start(
+            selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
+        )
+        want = start.want
+        selector = want.selector
+        frames = await self._recent(want)
+        return {
+            "streams": names,
+            "topics": list(dict.fromkeys(p.topic for p in want.partitions)),
+            "format": want.format.value,
+            "heartbeat": "checkpoint" if want.checkpoints else "comment",
+            "gap": "fail" if want.gap_fails else "tell",
+            "filter": selector and selector.filter,
+            "fields": list(selector.fields) if selector else [],
+            "sample": selector and selector.sample,
+            "ends": _ends(ask.extent),
+            "start": self._start(start),
+            "gaps": [gap.document() for gap in start.gaps],
+            "recent": await self._matching(want, frames),
+        }
+
+    def _start(self, start: Start) -> list[dict[str, Any]]:
+        """Where each partition would be read from, and how many offsets that is behind."""
+        position = start.position
+        ends = self._hub.ends(start.want)
+        return [
+            {
+                "topic": partition.topic,
+                "partition": partition.number,
+                "offset": offset,
+                "timestamp": timestamp_ms or None,
+                "time": _iso(timestamp_ms),
+                "behind": max(0, end - offset),
+            }
+            for partition, offset, timestamp_ms, end in zip(
+                position.partitions, position.offsets, position.timestamps, ends, strict=True
+            )
+        ]
+
+    async def _recent(self, want: Want) -> list[Frame]:
+        """The newest events of all partitions: from the tails, or from the log where these have
+        only begun."""
+        each = max(1, _RECENT_MAX // len(want.partitions))
+        found: list[Frame] = []
+        for partition in want.partitions:
+            end = self._hub.tails.end(partition)
+            offset = max(self._hub.tails.floor(partition), end - each)
+            run = self._hub.tails.since(partition, offset)
+            if run is not None and run.frames:
+                found += run.frames
+                continue
+            try:
+                found += (await self._hub.history.load(partition, max(0, end - each))).frames[
+                    -each:
+                ]
+            except LogError:
+                continue  # it is only a sample
+        return sorted(found, key=lambda frame: frame.timestamp_ms)
+
+    async def _matching(self, want: Want, frames: Sequence[Frame]) -> dict[str, Any]:
+        """How many of these a client would be sent, and what that comes to."""
+        looked = matched = size = 0
+        failed: str | None = None
+        documents = self._hub.catch_up.documents
+        began = time.perf_counter()
+        for frame in frames:
+            data = frame.data
+            if data is None:
+                continue
+            looked += 1
+            if not looked % _TURN:
+                await asyncio.sleep(0)
+            try:
+                chosen = data if want.selector is None else want.selector.select(frame, documents)
+            except FilterTooCostly as error:
+                failed = str(error)
+                break
+            if chosen is not None:
+                matched += 1
+                size += len(chosen)
+        took_s = time.perf_counter() - began
+        seconds = (frames[-1].timestamp_ms - frames[0].timestamp_ms) / 1000 if frames else 0.0
+        return {
+            "looked_at": looked,
+            "matched": matched,
+            "share": matched / looked if looked else None,
+            "error": failed,
+            "from": _iso(frames[0].timestamp_ms) if frames else None,
+            "to": _iso(frames[-1].timestamp_ms) if frames else None,
+            "bytes_per_event": round(size / matched) if matched else None,
+            "events_per_second": round(matched / seconds, 3) if seconds else None,
+            "bytes_per_second": round(size / seconds) if seconds else None,
+            "microseconds_per_event": round(took_s / looked * 1e6, 1) if looked else None,
+        }
+
+
+def _names(scope: Scope) -> list[str]:
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    names = [name for text in query.get("streams", []) for name in text.split(",") if name]
+    if not names:
+        raise InvalidParameter("streams is missing: give the names of streams, like ?streams=a,b")
+    return names
+
+
+def _ends(extent: Extent | None) -> dict[str, Any] | None:
+    if extent is None:
+        return None
+    until, deadline, left = extent
+    return {
+        "until": None if until is None else _iso(until),
+        "deadline": None if deadline is None else _iso(deadline),
+        "events": left,
+    }
+
+
+def _iso(timestamp_ms: int) -> str | None:
+    if not timestamp_ms:
+        return None
+    try:
+        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,197 @@
+"""Streams that end by themselves: until, limit, max_seconds, and coming back to one."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstreams.model.extent import Extent, unwrap
+from tests.web.client import Answer, Frame, frames_of
+from tests.web.gateway import Served, Site
+from tests.web.test_resume import T0, filled
+
+pytestmark = pytest.mark.anyio
+
+BROWSER = {"Sec-Fetch-Site": "same-origin"}
+
+
+def frames(answer: Answer) -> list[Frame]:
+    assert answer.status == 200, answer.body
+    return [
+        f
+        for f in frames_of(answer.body.removeprefix(b":ok\n\n"))
+        if f.event == "message" and f.data
+    ]
+
+
+def numbers(answer: Answer) -> list[int]:
+    return [frame.document["n"] for frame in frames(answer)]
+
+
+async def get(gateway: Served, query: str, last_id: str | None = None) -> Answer:
+    headers = {} if last_id is None else {"Last-Event-ID": last_id}
+    return await gateway.get(f"/v2/stream/s?{query}", headers)
+
+
+async def test_a_stream_ends_cleanly_at_its_bound(site: Site) -> None:
+    async with site.gateway({"s": [await filled(site, count=6)]}) as gateway:
+        for query, expected in (
+            ("since=earliest&limit=1", [0]),
+            ("since=earliest&limit=4", [0, 1, 2, 3]),
+            (f"since={T0}&until={T0 + 3000}", [0, 1, 2]),
+            (f"since={T0 + 1000}&until={T0 + 1000}", []),
+            (f"since={T0 + 2000}&until={T0 + 10**6}", [2, 3, 4, 5]),
+            (f"since=earliest&until={T0 + 5001}&limit=2", [0, 1]),
+            ("since=earliest&until=-1s", [0, 1, 2, 3, 4, 5]),
+            ("since=-1s&until=-1s", []),
+        ):
+            assert numbers(await get(gateway, query)) == expected, query
+
+
+async def test_lines_of_json_end_too(embedded: Site) -> None:
+    async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
+        answer = await gateway.get(
+            "/v2/stream/s?since=earliest&until=-1s", {"Accept": "application/json"}
+        )
+        lines = [json.loads(line)["n"] for line in answer.body.split(b"\n") if line]
+        assert lines == [0, 1, 2, 3]
+
+
+async def test_several_partitions_end_each_at_the_first_record_of_the_time(site: Site) -> None:
+    topic = await filled(site, count=5, partitions=3)
+    async with site.gateway({"s": [topic]}) as gateway:
+        answer = await get(gateway, f"since=earliest&until={T0 + 2000}")
+        assert sorted(numbers(answer)) == [0, 0, 0, 1, 1, 1]
+
+
+async def test_a_limit_counts_what_is_still_to_come(site: Site) -> None:
+    topic = await filled(site, count=2)
+    async with (
+        site.gateway({"s": [topic]}) as gateway,
+        gateway.opened("/v2/stream/s?since=earliest&limit=4") as stream,
+    ):
+        assert [d["n"] for d in await stream.documents(2)] == [0, 1]
+        await site.produce(topic, {"n": 2})
+        assert (await stream.frame()).document["n"] == 2
+        await site.produce(topic, {"n": 3}, {"n": 4})
+        assert (await stream.frame()).document["n"] == 3
+        assert await stream.chunk() is None
+
+
+async def test_max_seconds_ends_a_stream_on_which_nothing_comes(embedded: Site) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        assert numbers(await get(gateway, "max_seconds=0.2")) == []
+
+
+async def test_until_a_time_to_come_sends_what_comes_until_then(embedded: Site) -> None:
+    topic = await embedded.topic()
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        until = int(time.time() * 1000) + 1500
+        async with gateway.opened(f"/v2/stream/s?until={until}") as stream:
+            await stream.opened()
+            await embedded.produce(topic, {"n": 0})
+            assert (await stream.frame()).document["n"] == 0
+            await embedded.produce(topic, {"n": 1}, timestamp_ms=until)
+            rest = b"".join(await stream.rest())
+            assert [f.document["n"] for f in frames_of(rest)] in ([], [1]), "it may come early"
+
+
+@pytest.mark.parametrize("query", ["limit=4", f"until={T0 + 4000}"])
+async def test_who_is_cut_and_comes_back_gets_the_rest_and_then_204(
+    embedded: Site, query: str
+) -> None:
+    topic = await filled(embedded, count=6)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        whole = frames(await get(gateway, f"since=earliest&{query}"))
+        assert [f.document["n"] for f in whole] == [0, 1, 2, 3]
+        for number, frame in enumerate(whole, 1):
+            answer = await get(gateway, f"since=earliest&{query}", frame.id)
+            if number < len(whole):
+                assert numbers(answer) == [0, 1, 2, 3][number:]
+            else:
+                assert (answer.status, answer.body) == (204, b"")
+                assert answer.head.get("content-length") is None
+
+
+async def test_a_browser_that_got_nothing_is_told_204_when_it_comes_back(embedded: Site) -> None:
+    """It has an id all the same: the first checkpoint, or the last."""
+    async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
+        for query in ("since=-1s&until=-1s", "max_seconds=0.1"):
+            answer = await gateway.get(f"/v2/stream/s?{query}", BROWSER)
+            assert answer.status == 200
+            last = [line[4:] for line in answer.body.split(b"\n") if line.startswith(b"id: ")][-1]
+            back = await gateway.get(
+                f"/v2/stream/s?{query}", {**BROWSER, "Last-Event-ID": last.decode()}
+            )
+            assert back.status == 204, query
+
+
+async def test_a_time_ago_means_what_it_meant_at_first(embedded: Site) -> None:
+    """Else `until=-1s` would move on with every time that a client comes back."""
+    topic = await filled(embedded)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        first = frames(await get(gateway, "since=earliest&until=-1s"))
+        assert json.loads(first[-1].id or "")["until"] > T0
+        extent, _ = unwrap(first[-1].id or "")
+        again = frames(await get(gateway, "since=earliest&until=-1s", first[0].id))
+        assert unwrap(again[-1].id or "")[0] == extent
+
+
+async def test_head_of_a_bounded_stream_is_that_of_any(embedded: Site) -> None:
+    async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
+        answer = await gateway.ask("HEAD", "/v2/stream/s?limit=1")
+        assert (answer.status, answer.body) == (200, b"")
+
+
+REFUSED = {
+    "limit=0": "limit=0 is not a whole number of events from 1 on",
+    "limit=-1": "limit=-1 is not",
+    "limit=1.5": "limit=1.5 is not",
+    "limit=ten": "limit=ten is not",
+    "limit=" + "9" * 30: "limit=999",
+    "limit=1&limit=2": "limit is given more than once",
+    "max_seconds=0": "max_seconds=0 is not a number of seconds above 0",
+    "max_seconds=-5": "max_seconds=-5 is not",
+    "max_seconds=1e3": "max_seconds=1e3 is not",
+    "heartbeat=often": "heartbeat=often is not one of: checkpoint, comment",
+    "gap=ignore": "gap=ignore is not one of: tell, fail",
+}
+
+
+async def test_what_is_no_bound_is_refused_with_what_would_be(embedded: Site) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        for query, detail in REFUSED.items():
+            answer = await get(gateway, query)
+            assert answer.status == 400, query
+            assert answer.json()["type"] == "invalid_parameter"
+            assert detail in answer.json()["detail"]
+        for query in ("until=soon", "until=-5x", "until=2026-13-01"):
+            answer = await get(gateway, query)
+            assert answer.status == 400, query
+            assert answer.json()["type"] == "invalid_timestamp"
+        for field in ('"left":-1', '"until":true', '"left":"2"'):
+            last_id = f'{{{field},"id":["x"]}}'
+            answer = await get(gateway, "", last_id)
+            assert answer.status == 400, last_id
+
+
+numbers_or_none = st.none() | st.integers(0, 2**63 - 1)
+
+
+@given(numbers_or_none, numbers_or_none, numbers_or_none, st.booleans())
+def test_an_id_carries_the_extent_of_its_stream(
+    until: int | None, deadline: int | None, left: int | None, token: bool
+) -> None:
+    extent = Extent(until, deadline, left)
+    inner = "v1.abc-_" if token else '[{"topic":"t","partition":0,"offset":1,"timestamp":2}]'
+    assert unwrap(extent.wrap(inner.encode()).decode()) == (extent, inner)
+
+
+@given(st.text())
+def test_what_is_no_such_id_is_left_as_it_is(text: str) -> None:
+    extent, rest = unwrap(text)
+    assert extent is not None or rest == text

@@ -1,0 +1,78 @@
+"""Ids without an event: a client's position moves while nothing comes for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.web.client import Stream
+from tests.web.gateway import Site
+from tests.web.test_resume import filled
+
+pytestmark = pytest.mark.anyio
+
+
+async def lines_until(stream: Stream, count: int, begin: bytes) -> list[bytes]:
+    """The first so many lines that begin so."""
+    text = b""
+    while True:
+        found = [line for line in text.split(b"\n") if line.startswith(begin)]
+        if len(found) >= count:
+            return found[:count]
+        chunk = await stream.chunk()
+        assert chunk is not None, text
+        text += chunk
+
+
+HEARTBEAT_S = 0.2
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "checkpoints"),
+    [
+        ("heartbeat=checkpoint", {}, True),
+        ("heartbeat=comment", {"Sec-Fetch-Site": "same-origin"}, False),
+        ("", {"Sec-Fetch-Site": "same-origin"}, True),
+        ("", {}, False),
+    ],
+)
+async def test_heartbeats_are_ids_for_browsers_and_who_asks_and_comments_for_others(
+    embedded: Site, query: str, headers: dict[str, str], checkpoints: bool
+) -> None:
+    topic = await filled(embedded)
+    async with (
+        embedded.gateway({"s": [topic]}, heartbeat_s=HEARTBEAT_S) as gateway,
+        gateway.opened(f"/v2/stream/s?{query}", headers) as stream,
+    ):
+        if checkpoints:
+            ids = await lines_until(stream, 3, b"id: ")
+            assert len(set(ids)) == 1
+            assert b'"offset":4' in ids[0]
+        else:
+            assert await lines_until(stream, 3, b":") == [b":ok", b":", b":"]
+
+
+async def test_who_is_cut_before_its_first_event_resumes_where_it_began(embedded: Site) -> None:
+    topic = await filled(embedded)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        async with gateway.opened("/v2/stream/s?heartbeat=checkpoint") as stream:
+            [first] = await lines_until(stream, 1, b"id: ")
+        await embedded.produce(topic, {"n": 4})
+        back = {"Last-Event-ID": first[4:].decode()}
+        async with gateway.opened("/v2/stream/s", back) as stream:
+            assert (await stream.frame()).document["n"] == 4
+
+
+async def test_a_gap_that_must_not_be_is_answered_with_410(embedded: Site) -> None:
+    topic = await filled(embedded, count=6)
+    await embedded.forget_before(topic, 3)
+    lost = {"Last-Event-ID": f'[{{"topic":"{topic}","partition":0,"offset":1,"timestamp":0}}]'}
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        answer = await gateway.get("/v2/stream/s?gap=fail", lost)
+        assert answer.status == 410
+        async with gateway.opened("/v2/stream/s?gap=tell", lost) as stream:
+            frame = await stream.frame()
+            assert frame.event == "gap"
+            assert frame.document == answer.json()
+        whole = {"Last-Event-ID": lost["Last-Event-ID"].replace('"offset":1', '"offset":3')}
+        async with gateway.opened("/v2/stream/s?gap=fail", whole) as stream:
+            assert (await stream.frame()).document["n"] == 3
