@@ -44,7 +44,8 @@ HOMES = {
     "httpx_sse": r"cli/\w+\.py",
     "yaml": r"settings\.py",
     "msgspec": r"(settings|server/\w+|model/\w+|log/sqlite\w*|cli/\w+)\.py",
-    "orjson": r"(model|log|web|cli|demo|logs).*\.py",
+    "orjson": r"((model|log|web|cli|demo|logs).*|fanout/document)\.py",
+    "cel_expr_python": r"fanout/cel\.py",
 }
 """Every third-party library, and sqlite3: the files that may import it."""
 
