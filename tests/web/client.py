@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from eventstreams.model.extent import unwrap
+from eventstreams.model.position import Mark, parse_last_event_id
+
 PATIENCE_S = 30.0
 _FRAME = re.compile(rb"event: ([^\n]*)\ndata: ([^\n]*)\nid: ([^\n]*)\n\n")
 _CHECKPOINT = re.compile(rb"id: ([^\n]*)\n\n")
@@ -59,8 +62,10 @@ class Frame(NamedTuple):
 
     @property
     def position(self) -> dict[tuple[str, int], int]:
-        """The next offset of each partition."""
-        return {(e["topic"], e["partition"]): e["offset"] for e in json.loads(self.id)}
+        """The next offset of each partition, whatever form the id has."""
+        _, proper = unwrap(self.id)
+        marks = [mark for mark in parse_last_event_id(proper) if isinstance(mark, Mark)]
+        return {mark.partition: mark.offset for mark in marks if mark.offset is not None}
 
     @property
     def place(self) -> tuple[str, int, int]:

@@ -179,6 +179,24 @@ async def test_what_is_no_bound_is_refused_with_what_would_be(embedded: Site) ->
             assert answer.status == 400, last_id
 
 
+@pytest.mark.parametrize("bound", ["", "&limit=9", "&until=-1s"])
+async def test_an_id_of_many_partitions_is_a_token_and_says_the_same(
+    embedded: Site, bound: str
+) -> None:
+    partitions = 40
+    topic = await filled(embedded, count=1, partitions=partitions)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        async with gateway.opened(f"/v2/stream/s?since=earliest{bound}") as stream:
+            one, two = await stream.frames(2)
+        assert "v1." in two.id
+        looked_at = {one.place, two.place}
+        assert two.position == {
+            (topic, number): int((topic, number, 0) in looked_at) for number in range(partitions)
+        }
+        rest = numbers(await get(gateway, "since=earliest&until=-1s", two.id))
+        assert len(rest) == (7 if "limit" in bound else partitions - 2)
+
+
 numbers_or_none = st.none() | st.integers(0, 2**63 - 1)
 
 
