@@ -1,0 +1,452 @@
+"""filter, fields and sample as clients use them, and what is said of a request that is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.web.client import PATIENCE_S, Answer, Frame, Stream, frames_of
+from tests.web.gateway import NDJSON, SSE, Headers, Served, Site
+from tests.web.test_resume import T0
+
+pytestmark = pytest.mark.anyio
+
+Event = dict[str, Any]
+
+WIKIS = ("enwiki", "dewiki", "wikidatawiki")
+EVENTS: list[Event] = [
+    {
+        "n": n,
+        "wiki": WIKIS[n % 3],
+        **({"bot": n % 2 == 0} if n % 5 else {}),
+        "title": f"Page {n}",
+        "length": {"old": 100, "new": 90 + n},
+        "meta": {"id": f"id-{n}", "dt": "2026-01-31T12:00:00Z"},
+    }
+    for n in range(30)
+]
+
+
+def is_sampled(event: Event, share: float) -> bool:
+    digest = blake2b(event["meta"]["id"].encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def grows(event: Event) -> bool:
+    return bool(event["length"]["new"] - event["length"]["old"] > 10)
+
+
+WHOLE = [(event["n"], event["title"]) for event in EVENTS]
+SELECTED: list[tuple[dict[str, str], list[Any]]] = [
+    ({"filter": 'event.wiki == "enwiki"'}, [e for e in EVENTS if e["wiki"] == "enwiki"]),
+    ({"filter": "event.bot"}, [e for e in EVENTS if e.get("bot")]),
+    ({"filter": "!event.bot"}, [e for e in EVENTS if e.get("bot") is False]),
+    ({"filter": "!has(event.bot) || event.bot"}, [e for e in EVENTS if e.get("bot", True)]),
+    ({"filter": "event.length.new - event.length.old > 10"}, [e for e in EVENTS if grows(e)]),
+    ({"filter": "event.title.startsWith('Page 1') && offset > 10"}, EVENTS[11:20]),
+    ({"filter": "event.nothing == 1 || event.nothing != 1"}, []),
+    ({"filter": "has(event.meta.nothing.at.all)"}, []),
+    ({"fields": "n,title"}, [{"n": n, "title": title} for n, title in WHOLE]),
+    ({"fields": "length.new"}, [{"length": {"new": 90 + n}} for n, _ in WHOLE]),
+    ({"fields": "nothing,title.nothing"}, [{} for _ in EVENTS]),
+    ({"sample": "0.4"}, [e for e in EVENTS if is_sampled(e, 0.4)]),
+    ({"sample": "1"}, EVENTS),
+    (
+        {"filter": "event.n >= 10", "fields": "n", "sample": "0.6"},
+        [{"n": e["n"]} for e in EVENTS if e["n"] >= 10 and is_sampled(e, 0.6)],
+    ),
+]
+assert 0 < len([e for e in EVENTS if is_sampled(e, 0.4)]) < len(EVENTS)
+
+
+def target(**query: str) -> str:
+    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    return f"/v2/stream/s?{text}"
+
+
+def documents_in(answer: Answer, accept: Headers) -> list[Any]:
+    assert answer.status == 200, answer.body
+    if accept is NDJSON:
+        return [json.loads(line) for line in answer.body.split(b"\n") if line]
+    return [f.document for f in frames_of(answer.body.removeprefix(b":ok\n\n"))]
+
+
+def without_place(document: Any) -> Any:
+    """As it was appended: the gateway adds to `meta` where the event is in the log."""
+    if "meta" not in document:
+        return document
+    kept = {k: v for k, v in document["meta"].items() if k in ("id", "dt")}
+    return {**document, "meta": kept}
+
+
+async def joined(gateway: Served, count: int) -> None:
+    """Waits until so many clients wait for news."""
+    async with asyncio.timeout(PATIENCE_S):
+        while sum(s.cohort is not None for s in gateway.parts.hub.subscriptions) != count:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("accept", [SSE, NDJSON], ids=["sse", "ndjson"])
+async def test_history_is_selected_from(embedded: Site, accept: Headers) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, *EVENTS, timestamp_ms=T0)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        for query, expected in SELECTED:
+            answer = await gateway.get(target(since="earliest", until="-1s", **query), accept)
+            assert list(map(without_place, documents_in(answer, accept))) == expected, query
+
+
+@pytest.mark.parametrize("accept", [SSE, NDJSON], ids=["sse", "ndjson"])
+async def test_news_are_selected_from(embedded: Site, accept: Headers) -> None:
+    """All these clients at once, each of which wants something else."""
+    topic = await embedded.topic()
+    async with embedded.gateway({"s": [topic]}, drain_s=0.1) as gateway, AsyncExitStack() as stack:
+        streams: list[Stream] = []
+        for query, _ in SELECTED:
+            opened = gateway.opened(target(**query), accept)
+            streams.append(await stack.enter_async_context(opened))
+        await joined(gateway, len(SELECTED))
+        assert gateway.count("cohorts") == len(SELECTED)
+        await embedded.produce(topic, *EVENTS)
+        for stream, (query, expected) in zip(streams, SELECTED, strict=True):
+            if accept is NDJSON:
+                got = [json.loads(line) for line in await stream.lines(len(expected))]
+            else:
+                got = await stream.documents(len(expected))
+            assert list(map(without_place, got)) == expected, query
+        await gateway.server.drain()
+        for stream, (query, expected) in zip(streams, SELECTED, strict=True):
+            await stream.rest()
+            found = b"".join(stream.chunks)
+            sent = [line for line in found.split(b"\n") if line.startswith((b"{", b"data: "))]
+            assert len(sent) == len(expected), query
+
+
+async def test_a_resumed_selection_goes_on_behind_the_last_event(site: Site) -> None:
+    topic = await site.topic()
+    await site.produce(topic, *EVENTS, timestamp_ms=T0)
+    query = {"filter": 'event.wiki == "dewiki"', "fields": "n", "since": "earliest"}
+    async with site.gateway({"s": [topic]}) as gateway:
+        async with gateway.opened(target(**query)) as stream:
+            frames = await stream.frames(10)
+        assert [f.document["n"] for f in frames] == list(range(1, 30, 3))
+        for frame in frames:
+            answer = await gateway.get(
+                target(**query, until="-1s"), {**SSE, "Last-Event-ID": frame.id}
+            )
+            rest = [d["n"] for d in documents_in(answer, SSE)]
+            assert rest == list(range(frame.document["n"] + 3, 30, 3))
+
+
+SAME = [
+    {"filter": 'event.wiki=="enwiki"&&!event.bot', "fields": "title,n"},
+    {"filter": ' event.wiki  == "enwiki"\n  && ! event.bot // no bots', "fields": " n , title,n"},
+    {"filter": 'event.wiki == "enwiki" && !event.bot', "fields": "n,title,title.x", "sample": "1"},
+]
+
+
+async def test_who_wants_the_same_in_other_spelling_shares_a_cohort(embedded: Site) -> None:
+    other = {"filter": "event.wiki == 'enwiki' && !event.bot", "fields": "n,title"}
+    topic = await embedded.topic()
+    async with embedded.gateway({"s": [topic]}) as gateway, AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(gateway.opened(target(**query)))
+            for query in (*SAME, other)
+        ]
+        await joined(gateway, 4)
+        assert gateway.count("cohorts") == 2, "literals in other quotes are another text"
+        await embedded.produce(topic, *EVENTS)
+        expected = [
+            {"n": e["n"], "title": e["title"]}
+            for e in EVENTS
+            if e["wiki"] == "enwiki" and e.get("bot") is False
+        ]
+        for stream in streams:
+            assert await stream.documents(len(expected)) == expected
+
+
+# Filters that cost too much.
+
+LOOPS = "event.a.all(x, event.b.all(y, x >= 0 && y >= 0))"
+CHEAP = "size(event.a) < 10"
+"""Chooses the same, where LOOPS comes to an end."""
+MANY = {"a": list(range(200)), "b": list(range(200))}
+FEW = {"a": [1, 2], "b": [3]}
+
+
+def check_error(frame: Frame) -> None:
+    assert frame.event == "error"
+    assert frame.document["name"] == "FilterTooCostly"
+    assert frame.document["message"] == (
+        "The filter takes too much work: it went through its budget on 3 events in a row: " + LOOPS
+    )
+
+
+async def test_a_costly_filter_ends_its_stream_with_an_error_and_no_other(embedded: Site) -> None:
+    topic = await embedded.topic()
+    async with (
+        embedded.gateway({"s": [topic]}) as gateway,
+        gateway.opened(target(filter=LOOPS)) as costly,
+        gateway.opened(target(filter=CHEAP)) as cheap,
+        gateway.opened(target()) as whole,
+    ):
+        await joined(gateway, 3)
+        await embedded.produce(topic, {**FEW, "n": 0})
+        assert (await costly.frame()).document["n"] == 0
+        await embedded.produce(topic, *({**MANY, "n": n} for n in (1, 2, 3)))
+        error = await costly.frame()
+        check_error(error)
+        assert await costly.chunk() is None, "a clean end"
+        await embedded.produce(topic, {**FEW, "n": 4})
+        assert [d["n"] for d in await cheap.documents(2)] == [0, 4]
+        assert [d["n"] for d in await whole.documents(5)] == [0, 1, 2, 3, 4]
+        assert gateway.count("streams_ended_total", reason="filter_error") == 1
+        async with gateway.opened(target(), last_event_id=error.id) as resumed:
+            first = error.position[topic, 0]
+            assert 1 <= first <= 3
+            assert [d["n"] for d in await resumed.documents(5 - first)] == [*range(first, 5)]
+
+
+async def test_a_filter_too_costly_for_history_ends_where_it_can_be_resumed(site: Site) -> None:
+    topic = await site.topic()
+    events = [FEW, FEW, MANY, MANY, MANY, FEW]
+    await site.produce(topic, *({**e, "n": n} for n, e in enumerate(events)), timestamp_ms=T0)
+    async with site.gateway({"s": [topic]}) as gateway:
+        async with (
+            gateway.opened(target(filter=LOOPS, since="earliest")) as costly,
+            gateway.opened(target(filter=CHEAP, since="earliest")) as cheap,
+        ):
+            assert [d["n"] for d in await cheap.documents(3)] == [0, 1, 5]
+            frames = frames_of(b"".join(await costly.rest()).removeprefix(b":ok\n\n"))
+        check_error(frames[-1])
+        before = [frame.document["n"] for frame in frames[:-1]]
+        last_id = {**SSE, "Last-Event-ID": frames[-1].id}
+        answer = await gateway.get(target(filter=CHEAP, until="-1s"), last_id)
+        assert before + [d["n"] for d in documents_in(answer, SSE)] == [0, 1, 5]
+        again = await gateway.get(target(filter=LOOPS, until="-1s"), last_id)
+        check_error(frames_of(again.body.removeprefix(b":ok\n\n"))[-1])
+
+
+async def test_lines_of_json_end_with_the_error_of_a_costly_filter(embedded: Site) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, MANY, MANY, MANY, timestamp_ms=T0)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        answer = await gateway.get(target(filter=LOOPS, since="earliest"), NDJSON)
+        [line] = documents_in(answer, NDJSON)
+        assert line["name"] == "FilterTooCostly"
+
+
+# What is refused.
+
+BAD_FILTERS = [
+    ("event.n ==¦", "Syntax error: mismatched input '<EOF>'"),
+    ("event.n == ¦== 3", "Syntax error: extraneous input '=='"),
+    ("event.n ¦= 3", "Syntax error: token recognition error at: '= '"),
+    ("event.n ¦# 3", "Syntax error: token recognition error at: '#'"),
+    ("(event.n == 3¦", "Syntax error: missing ')' at '<EOF>'"),
+    ("event.n == 3¦)", "Syntax error: extraneous input ')'"),
+    ("event.a[1 == 2¦", "Syntax error: missing ']' at '<EOF>'"),
+    ("event.n == ¦'a", "Syntax error: token recognition error at: ''a'"),
+    ("event.wiki == 'enwiki' &&\n  event.n ==¦", "Syntax error: mismatched input '<EOF>'"),
+    ("1 ¦+ 'a' == 2", "found no matching overload for '_+_' applied to '(int, string)'"),
+    ("1 ¦== 'a'", "found no matching overload for '_==_' applied to '(int, string)'"),
+    ("true ¦&& 1", "found no matching overload for '_&&_' applied to '(bool, int)'"),
+    ("¦event.n + 1", "the result must be a bool, and is int"),
+    ("  ¦'x'", "the result must be a bool, and is string"),
+    ("¦event.n == 3 ? 1 : 2", "the result must be a bool, and is int"),
+    ("¦event", "the result must be a bool, and is map<string, dyn>"),
+    ("¦// nothing", "there is no expression"),
+    ("¦nope == 1", "undeclared reference to 'nope'"),
+    ('"é\U0001f600" == ¦nope', "undeclared reference to 'nope'"),
+    ("event.n == 3 &&\n\n  ¦nope", "undeclared reference to 'nope'"),
+    ("true || " * 30 + "¦nope" + " || true" * 30, "undeclared reference to 'nope'"),
+    ("frobnicate¦(event.n)", "undeclared reference to 'frobnicate'"),
+    ("event.n.foo¦()", "undeclared reference to 'foo'"),
+    ("event.l.exists(¦x)", "undeclared reference to 'x'"),
+    ("has(¦event)", "has() argument must be a field selection"),
+    ("event.n == 'a¦\0b'", "the character U+0000 can't be in a filter"),
+    ("event.l.¦map(x, x) == [1]", "map() is not to be had: use all() or exists()"),
+    ("size(event.l.¦filter(x, x == 1)) > 0", "filter() is not to be had: use all() or exists()"),
+    ("¦bytes(event.t) == b''", "there is no function bytes()"),
+    ("event.t.¦matches(event.p)", "a regular expression must be a literal text"),
+    ("event.t.¦matches('a' + 'b')", "a regular expression must be a literal text"),
+    ("event.t.matches(¦'(')", "invalid regular expression: missing ): ("),
+    ("event.t.matches(¦'a{1000}{1000}')", "the regular expressions are too large"),
+    ("event.l.all(x, x.¦matches('a'))", "matches() is not to be had within all() or exists()"),
+    ("event.l.all(x, x ¦+ 1 == 1)", "+ is not to be had within all() or exists()"),
+    ("event.n" + " + 1" * 8 + " ¦+ 1 == 2", "+ stands there more than 8 times"),
+    ("[¦event.n] == [1]", "lists and maps hold literals only"),
+]
+"""Expressions with a mark where the fault is, and what is said of it."""
+SHOWN_MAX = 60
+
+
+async def refusal(gateway: Served, query: str) -> dict[str, Any]:
+    """The body of the answer, without what is the same in all of them."""
+    answer = await gateway.get(f"/v2/stream/s?{query}")
+    assert answer.status == 400, query
+    assert answer.head.get("content-type") == "application/json; charset=utf-8"
+    body: dict[str, Any] = answer.json()
+    assert body.pop("status") == 400
+    assert body.pop("method") == "GET"
+    assert body.pop("uri") == f"/v2/stream/s?{query}"
+    return body
+
+
+async def test_a_bad_filter_is_refused_with_a_caret_below_its_fault(embedded: Site) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        for marked, reason in BAD_FILTERS:
+            before, after = marked.split("¦")
+            body = await refusal(gateway, f"filter={quote(before + after, safe='')}")
+            assert (body["type"], body["title"]) == ("invalid_filter", "Invalid Filter")
+            first, shown, caret = body["detail"].split("\n")
+            line, column = before.count("\n") + 1, len(before.split("\n")[-1]) + 1
+            assert first == f"Invalid filter at line {line}, column {column}: {reason}"
+            its_line = before.split("\n")[-1] + after.split("\n")[0]
+            cut = max(0, column - 1 - SHOWN_MAX)
+            assert shown == its_line.replace("\0", " ")[cut : column - 1 + SHOWN_MAX]
+            assert caret == " " * (column - 1 - cut) + "^", marked
+        assert gateway.count("refused_total", code="InvalidFilter") == len(BAD_FILTERS)
+        assert gateway.count("clients") == 0
+
+
+TIMES = (
+    " is not a time: give milliseconds since 1970, ISO 8601 like 2026-01-31T12:00:00Z, "
+    "a time ago like -15m, -2h or -7d, or earliest"
+)
+SINGLE = ("filter", "fields", "sample", "until", "limit", "max_seconds", "heartbeat", "gap")
+REFUSED: list[tuple[str, str, str]] = [
+    *(
+        (f"filter={text}", "invalid_filter", detail)
+        for text, detail in (
+            ("x" * 2049, "The filter has 2049 characters, and may have 2048 at most"),
+            (
+                "(" * 300 + "true" + ")" * 300,
+                "The filter is nested too deeply, or has too many operators in a row",
+            ),
+            (  # a surrogate has no UTF-8, and is read as what replaces its bytes
+                "%ED%A0%80",
+                "Invalid filter at line 1, column 1: Syntax error: token recognition error at: "
+                "'\ufffd'\n\ufffd\ufffd\ufffd\n^",
+            ),
+        )
+    ),
+    *(
+        (f"fields={quote(text)}", "invalid_fields", detail)
+        for text, detail in (
+            (",", "Invalid fields at position 1: a name is empty"),
+            ("a,,b", "Invalid fields at position 3: a name is empty"),
+            ("a b,", "Invalid fields at position 5: a name is empty"),
+            (".a", "Invalid fields at position 1: a part of .a is empty"),
+            ("title,meta.", "Invalid fields at position 12: a part of meta. is empty"),
+            ("a,é..b", "Invalid fields at position 5: a part of é..b is empty"),
+            ("a\0", "Invalid fields at position 2: the character U+0000 can't be in a name"),
+            ("a\tb", "Invalid fields at position 2: the character U+0009 can't be in a name"),
+            ("x" * 1025, "The fields have 1025 characters, and may have 1024 at most"),
+            (
+                ",".join(f"f{n:02}" for n in range(65)),
+                "Invalid fields at position 257: there may be 64 names at most",
+            ),
+            (
+                ".".join("a" * 33),
+                "Invalid fields at position 1: a path has 33 parts, and may have 32",
+            ),
+        )
+    ),
+    *(
+        (
+            f"sample={quote(text)}",
+            "invalid_sample",
+            f"sample={text!a} is not a decimal number above 0 and at most 1",
+        )
+        for text in ("0", "2", "nan", "x", "-0.1", "1e-3", "1.0001", "inf", "0,5", "½", "1/2", "\0")
+    ),
+    *(
+        (
+            f"limit={quote(text)}",
+            "invalid_parameter",
+            f"limit={text} is not a whole number of events from 1 on",
+        )
+        for text in ("0", "-1", "+1", "1.5", "ten", "9" * 16, "1e3", "0x1", "٣", "1_000", "\0")
+    ),
+    *(
+        (
+            f"max_seconds={quote(text)}",
+            "invalid_parameter",
+            f"max_seconds={text} is not a number of seconds above 0",
+        )
+        for text in ("0", "0.000", "-5", "1e3", "nan", "inf", "1.2345", "5s", "1" * 10)
+    ),
+    *(
+        (f"{name}={quote(text)}", "invalid_timestamp", f"{name}={text}{TIMES}")
+        for name in ("since", "until")
+        for text in ("soon", "-5x", "2026-13-01", "2026-01-31T25:00Z", "-", "1h", "\0")
+    ),
+    *(
+        (
+            f"heartbeat={quote(text)}",
+            "invalid_parameter",
+            f"heartbeat={text} is not one of: checkpoint, comment",
+        )
+        for text in ("often", "Checkpoint", "checkpoint,comment", "true", "comment ")
+    ),
+    *(
+        (f"gap={quote(text)}", "invalid_parameter", f"gap={text} is not one of: tell, fail")
+        for text in ("ignore", "TELL", "410")
+    ),
+    *(
+        (f"{name}=1&{name}=1", "invalid_parameter", f"{name} is given more than once")
+        for name in SINGLE
+    ),
+    ("since=1&since=2", "invalid_timestamp", "since is given 2 times: 1, 2"),
+]
+TITLES = {
+    "invalid_filter": "Invalid Filter",
+    "invalid_fields": "Invalid Fields",
+    "invalid_sample": "Invalid Sample",
+    "invalid_parameter": "Invalid Parameter",
+    "invalid_timestamp": "Invalid timestamp",
+}
+
+
+async def test_a_bad_parameter_is_refused_with_what_it_is_and_what_it_may_be(
+    embedded: Site,
+) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        for query, type_, detail in REFUSED:
+            body = await refusal(gateway, query)
+            assert body == {"type": type_, "title": TITLES[type_], "detail": detail}, query
+        assert gateway.count("clients") == 0
+
+
+async def test_the_first_fault_of_several_is_told(embedded: Site) -> None:
+    """Parameters are looked at in one order, whatever theirs is."""
+    faults = ["since=x", "limit=x", "filter=(", "fields=,", "sample=x", "heartbeat=x", "gap=x"]
+    types = [
+        "invalid_timestamp",
+        "invalid_parameter",
+        "invalid_filter",
+        "invalid_fields",
+        "invalid_sample",
+        "invalid_parameter",
+        "invalid_parameter",
+    ]
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        for first, type_ in enumerate(types):
+            body = await refusal(gateway, "&".join(reversed(faults[first:])))
+            assert body["type"] == type_, faults[first]
+
+
+async def test_what_is_empty_is_not_there(embedded: Site) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, {"n": 0}, timestamp_ms=T0)
+    empty = "&".join(f"{name}=%20" for name in SINGLE if name != "until")
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        answer = await gateway.get(f"/v2/stream/s?since=earliest&until=-1s&{empty}")
+        assert [d["n"] for d in documents_in(answer, SSE)] == [0]
