@@ -90,7 +90,13 @@ def _app(settings: Settings, catalogue: Catalogue, hub: Hub, metrics: Metrics) -
     patience_s = min(settings.fanout.log_patience_s, settings.log.kafka.request_timeout_s)
     starter = Starter(hub=hub, patience_s=patience_s)
     return App(
-        explain=Explain(catalogue=catalogue, starter=starter, hub=hub, headers=headers),
+        explain=Explain(
+            catalogue=catalogue,
+            starter=starter,
+            hub=hub,
+            headers=headers,
+            compression=settings.http.compression,
+        ),
         streams=Streams(
             catalogue=catalogue,
             starter=starter,
@@ -98,6 +104,7 @@ def _app(settings: Settings, catalogue: Catalogue, hub: Hub, metrics: Metrics) -
             limits=Limits(settings.limits),
             metrics=metrics,
             headers=headers,
+            compression=settings.http.compression,
         ),
         catalogue=catalogue,
         health=Health(hub),

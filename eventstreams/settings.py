@@ -28,6 +28,9 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A part of the settings file."""
 
 
+Compression = Literal["always", "browsers", "asked", "never"]
+
+
 class HttpSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8092
@@ -38,6 +41,9 @@ class HttpSettings(Section, frozen=True):
         "default-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
+    compression: Compression = "browsers"
+    """Who gets compressed streams: whoever accepts them, browsers and those who ask by `compress=`,
+    those who ask only, or nobody."""
     homepage: str | None = None
     """Where `/_info/home` leads."""
     backlog: Count = 4096

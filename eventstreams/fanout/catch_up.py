@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 
 from eventstreams.errors import FilterTooCostly, LogError, LogUnavailable
-from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.fanout.chunk import Portion, portion, render
 from eventstreams.fanout.history import ChunkCache, History
 from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
@@ -42,7 +42,7 @@ class CatchUp:
 
     async def chunk(
         self, want: Want, position: Position, ends: tuple[int, ...], left: int | None
-    ) -> Chunk:
+    ) -> Portion:
         """The next chunk for one who pulls alone, in its turn where the log must be read; at most
         `left` events. Raises LogError, FilterTooCostly."""
         if self._is_near(want, position, ends):
@@ -72,7 +72,7 @@ class CatchUp:
 
     async def _chunk(
         self, want: Want, position: Position, ends: tuple[int, ...], left: int | None = None
-    ) -> Chunk:
+    ) -> Portion:
         assert position.is_behind(ends), "a chunk that leads nowhere would be read for ever"
         held = self._chunks.get(want, position, ends) if left is None else None
         if held is not None:
@@ -94,9 +94,10 @@ class CatchUp:
         batch = self._batch_bytes
         chunk = render(want, position, runs, ends, batch, documents=self.documents, left=left)
         self._metrics.records_skipped.inc(chunk.skipped)
+        made = portion(chunk, want.encoding)
         if self._chunks.age == age and left is None:
-            self._chunks.keep(want, position, chunk)
-        return chunk
+            self._chunks.keep(want, position, made)
+        return made
 
     async def _from_history(self, partition: Partition, offset: int, end: int, beside: int) -> Run:
         run = self._history.cached(partition, offset)

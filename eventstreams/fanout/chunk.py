@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from eventstreams.fanout.compression import Encoding, Piece, apart
 from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
@@ -24,13 +25,26 @@ _FRAMING_BYTES = len(sse.MESSAGE) + len(sse.ID) + len(sse.END)
 
 
 class Chunk(NamedTuple):
-    """Whole frames, ready to send, and where they lead. `body` is empty if nothing was to send."""
+    """Whole frames, and where they lead. `body` is empty if nothing was to send."""
 
     body: bytes
     position: Position
     events: int
     skipped: int
     """Records passed over because they hold no event."""
+
+
+class Portion(NamedTuple):
+    """A chunk encoded for whoever pulls it alone. `piece` is None if nothing was to send."""
+
+    piece: Piece | None
+    position: Position
+    events: int
+
+
+def portion(chunk: Chunk, encoding: Encoding) -> Portion:
+    piece = apart(encoding, chunk.body) if chunk.body else None
+    return Portion(piece, chunk.position, chunk.events)
 
 
 def render(

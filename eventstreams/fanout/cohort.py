@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from eventstreams.fanout.chunk import Chunk, render
-from eventstreams.fanout.connection import Message
+from eventstreams.fanout.compression import Piece, SharedStream, Windows
+from eventstreams.fanout.connection import InFlight, Message
 from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Tail
 from eventstreams.fanout.want import Want
@@ -32,12 +33,17 @@ _LOOK_EVERY = 32
 class Cohort:
     """`position` is where the next chunk begins; members joined there or were written up to it."""
 
-    def __init__(self, want: Want, position: Position, tails: list[Tail]) -> None:
+    def __init__(self, want: Want, position: Position, tails: list[Tail], windows: Windows) -> None:
         self.want = want
         self.position = position
         self.tails = tails
         self.members: dict[Subscription, None] = {}
         self.wrote_at = time.monotonic()
+        self._stream = SharedStream(want.encoding, windows)
+        self._writing: list[Subscription | None] = []
+        """Who is to get what is being written; None for those who left before they got it."""
+        self._written = 0
+        """How many of those it is done with."""
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -51,6 +57,34 @@ class Cohort:
             tail.floor <= offset <= tail.next
             for tail, offset in zip(self.tails, self.position.offsets, strict=True)
         )
+
+    @property
+    def admits(self) -> bool:
+        """Whether it fits, and someone who stands here may join now."""
+        return self.fits and self._stream.admits
+
+    def close(self) -> None:
+        """Without members; its window is given back."""
+        self._stream.expect_member()
+
+    def add(self, member: Subscription) -> None:
+        self.members[member] = None
+        member.cohort = self
+        member.response.join(self._stream)
+
+    def remove(self, member: Subscription) -> None:
+        del self.members[member]
+        member.cohort = None
+        member.response.leave(missed_last=self._pass_over(member))
+
+    def _pass_over(self, member: Subscription) -> bool:
+        """Whether it was to get what is being written, and has not."""
+        try:
+            i = self._writing.index(member, self._written)
+        except ValueError:
+            return False
+        self._writing[i] = None
+        return True
 
     def take(self, ends: tuple[int, ...], bytes_max: int, documents: Documents) -> Chunk:
         """Renders what came up to `ends` and moves on. Must fit. Raises FilterTooCostly."""
@@ -70,30 +104,37 @@ class Cohort:
         joins meanwhile stands behind this chunk.
         """
         self.wrote_at = turn = time.monotonic()
-        message = {"type": "http.response.body", "body": body, "more_body": True}
+        piece = self._stream.compress(body)
+        self._writing = list(self.members)
+        message = {"type": "http.response.body", "body": piece.content, "more_body": True}
         framed: bytes | None = None
         taken = slow = 0
-        for n, member in enumerate(list(self.members), 1):
-            if member.cohort is not self:
-                continue
-            if framed is None and member.connection is not None:
-                framed = member.connection.framed(body)
-            took = self._write_to(member, framed) or self._send(member, message, position)
-            if took:
-                member.position = position
-                taken += 1
-            elif took is not None:
-                slow += 1
+        for n, member in enumerate(self._writing, 1):
+            if member is not None:
+                if framed is None and member.connection is not None:
+                    framed = member.connection.framed(piece.content)
+                took = self._write_to(member, framed) or self._send(
+                    member, message, position, piece
+                )
+                if took:
+                    member.position = position
+                    taken += 1
+                elif took is not None:
+                    slow += 1
+            self._written = n
             if n % _LOOK_EVERY == 0 and time.monotonic() - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = time.monotonic()
+        self._writing, self._written = [], 0
         return taken, slow
 
     def _write_to(self, member: Subscription, framed: bytes | None) -> bool:
         connection = member.connection
         return connection is not None and framed is not None and connection.write_framed(framed)
 
-    def _send(self, member: Subscription, message: Message, position: Position) -> bool | None:
+    def _send(
+        self, member: Subscription, message: Message, position: Position, piece: Piece
+    ) -> bool | None:
         """Through ASGI; False where the client is slow, None where it is gone."""
         sending = member.send(message)
         try:
@@ -103,5 +144,5 @@ class Cohort:
         except Exception as error:  # a server may raise when the client is gone
             member.lose(error)
             return None
-        member.fall_behind(sending, waiting_for, position)
+        member.fall_behind(InFlight(sending, waiting_for, position, piece))
         return False

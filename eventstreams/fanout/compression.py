@@ -2,7 +2,8 @@
 
 A response is made of pieces, and two kinds of pieces can be shared:
 
-- An `Apart` refers to nothing before it, so anyone may get it at any place: it can be cached.
+- One made by `apart` refers to nothing before it, so anyone may get it at any place: it can be
+  cached.
 - A `SharedStream` carries its window on from batch to batch, so a batch is right only for those
   that got the one before it, with nothing in between. Its first batch after someone joined is a
   keyframe: that one refers to nothing before it.
@@ -23,7 +24,9 @@ Every piece ends at a byte's end with all of it decodable, and goes between any 
 from __future__ import annotations
 
 import struct
+import time
 import zlib
+from collections import OrderedDict
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -38,6 +41,7 @@ _GZIP_LAST_BLOCK = b"\x03\0"  # fixed codes, and nothing but the end of the bloc
 _ZSTD_LEVEL = 1
 """As small as at level 3 for these batches; a window of 512 KiB (RFC 9659 allows 8 MiB)."""
 _ZSTD_LAST_BLOCK = b"\x01\0\0"  # raw, of no bytes
+_KEYFRAME_EVERY_S = 1.0
 
 
 class Encoding(Enum):
@@ -48,33 +52,40 @@ class Encoding(Enum):
     ZSTD = "zstd"
 
 
-class Apart(NamedTuple):
-    """Some bytes, encoded so that they can go anywhere in anyone's response."""
+class Piece(NamedTuple):
+    """Some bytes, encoded. `since` and `until` are checksums of the bytes before encoding, of all
+    that came before and with these after it; empty where the encoding ends without one."""
 
     encoding: Encoding
     content: bytes
-    checksum: Checksum
-    """Of the bytes before encoding; empty where the encoding ends without one."""
+    since: Checksum
+    until: Checksum
 
 
-def apart(encoding: Encoding, body: bytes) -> Apart:
-    """Encodes without a window. Takes around a millisecond for 128 KiB of events."""
+def apart(encoding: Encoding, body: bytes) -> Piece:
+    """Encodes so that it can go anywhere in anyone's response.
+
+    Takes around a millisecond for 128 KiB of events.
+    """
     assert body
     content = _keyframe(encoding, _encoder(encoding), body)
-    return Apart(encoding, content, _with(encoding, EMPTY, body))
+    return Piece(encoding, content, EMPTY, _with(encoding, EMPTY, body))
 
 
 class SharedStream:
     """What the members of one cohort get, beside what each got before it joined.
 
-    Holds some 300 KiB of gzip's state, or 600 KiB of zstd's, from its first batch on.
+    Its window is some 300 KiB of gzip's state, or 600 KiB of zstd's, from its first batch on.
     """
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, windows: Windows) -> None:
         self.encoding = encoding
+        self._windows = windows
         self.checksum = EMPTY
         self.checksum_before = EMPTY
         """As it was before the last batch."""
+        self.keyframe_at = -_KEYFRAME_EVERY_S
+        """When the last one was made, by the monotonic clock."""
         self._encoder: _Encoder | None = None
 
     @property
@@ -82,45 +93,77 @@ class SharedStream:
         """Whether the next batch refers to nothing before it."""
         return self._encoder is None
 
+    @property
+    def admits(self) -> bool:
+        """Whether someone may join now. A keyframe is long, and goes to all: many who come and go
+        must not make every batch one."""
+        return (
+            self._encoder is None
+            or self.encoding is Encoding.IDENTITY
+            or time.monotonic() - self.keyframe_at >= _KEYFRAME_EVERY_S
+        )
+
     def expect_member(self) -> None:
         """The next batch has to be one to begin with."""
         self._encoder = None
+        self._windows.drop(self)
 
-    def compress(self, body: bytes) -> bytes:
-        """The next batch, for all members there are now; nothing for nothing."""
+    def compress(self, body: bytes) -> Piece:
+        """The next batch, for all members there are now."""
+        assert body
         self.checksum_before = self.checksum
-        if not body:
-            return b""
         self.checksum = _with(self.encoding, self.checksum, body)
         if self._encoder is not None:
-            return self._encoder.encode(body)
-        self._encoder = _encoder(self.encoding)
-        return _keyframe(self.encoding, self._encoder, body)
+            content = self._encoder.encode(body)
+        else:
+            self._encoder = _encoder(self.encoding)
+            self.keyframe_at = time.monotonic()
+            content = _keyframe(self.encoding, self._encoder, body)
+        self._windows.use(self)
+        return Piece(self.encoding, content, self.checksum_before, self.checksum)
+
+
+class Windows:
+    """Which streams keep their windows: those used last, because many cohorts are of few."""
+
+    def __init__(self, count_max: int = 256) -> None:
+        self._count_max = count_max
+        self._streams: OrderedDict[SharedStream, None] = OrderedDict()
+
+    def use(self, stream: SharedStream) -> None:
+        if stream.encoding is Encoding.IDENTITY:
+            return
+        self._streams[stream] = None
+        self._streams.move_to_end(stream)
+        if len(self._streams) > self._count_max:
+            next(iter(self._streams)).expect_member()
+
+    def drop(self, stream: SharedStream) -> None:
+        self._streams.pop(stream, None)
 
 
 class EncodedResponse:
     """One client's response: what has to be known of it to go on, and to end it."""
 
-    __slots__ = ("_encoding", "_got", "_joined_at", "_stream")
+    __slots__ = ("_got", "_joined_at", "_stream", "encoding")
 
-    def __init__(self, first: Apart) -> None:
+    def __init__(self, first: Piece) -> None:
         """Of a client that gets what `begin` makes of the same."""
-        self._encoding = first.encoding
-        self._got = first.checksum
+        self.encoding = first.encoding
+        self._got = first.until
         self._stream: SharedStream | None = None
         self._joined_at = EMPTY
 
-    def take(self, piece: Apart) -> bytes:
-        """What to send of it, next."""
+    def took(self, piece: Piece) -> None:
+        """It was sent: one apart, or a batch of the stream that was left before it was sent."""
         assert self._stream is None
-        assert piece.encoding is self._encoding
-        self._got = self._got.extended(EMPTY, piece.checksum)
-        return piece.content
+        assert piece.encoding is self.encoding
+        self._got = self._got.extended(piece.since, piece.until)
 
     def join(self, stream: SharedStream) -> None:
         """From the stream's next batch on, which will be a keyframe."""
         assert self._stream is None
-        assert stream.encoding is self._encoding
+        assert stream.encoding is self.encoding
         stream.expect_member()
         self._stream = stream
         self._joined_at = stream.checksum
@@ -133,23 +176,29 @@ class EncodedResponse:
         self._got = self._got.extended(self._joined_at, until)
         self._stream = None
 
-    def finish(self) -> bytes:
-        """The clean end, after which nothing may be sent."""
+    def finish(self, last: bytes = b"") -> bytes:
+        """The clean end, behind these bytes; nothing may be sent after it."""
+        content = b""
+        if last:
+            piece = apart(self.encoding, last)
+            self.took(piece)
+            content = piece.content
         assert self._stream is None
-        if self._encoding is Encoding.GZIP:
+        if self.encoding is Encoding.GZIP:
             trailer = struct.pack("<II", self._got.crc, self._got.length & 0xFFFFFFFF)
-            return _GZIP_LAST_BLOCK + trailer
-        return _ZSTD_LAST_BLOCK if self._encoding is Encoding.ZSTD else b""
+            return content + _GZIP_LAST_BLOCK + trailer
+        return content + _ZSTD_LAST_BLOCK if self.encoding is Encoding.ZSTD else content
 
 
-def begin(first: Apart) -> tuple[EncodedResponse, bytes]:
-    """A response, and the bytes it begins with: those of `first` are among them."""
-    content = first.content
-    if first.encoding is Encoding.GZIP:
+def begin(encoding: Encoding, first: bytes) -> tuple[EncodedResponse, bytes]:
+    """A response, and what it begins with: these bytes."""
+    piece = apart(encoding, first)
+    content = piece.content
+    if encoding is Encoding.GZIP:
         content = _GZIP_HEADER + content
-    elif first.encoding is Encoding.ZSTD:
+    elif encoding is Encoding.ZSTD:
         content = content.removeprefix(_ZSTD_LAST_BLOCK)  # no frame is open yet
-    return EncodedResponse(first), content
+    return EncodedResponse(piece), content
 
 
 def _with(encoding: Encoding, checksum: Checksum, body: bytes) -> Checksum:

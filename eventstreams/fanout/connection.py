@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, MutableMapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from eventstreams.fanout.compression import Piece
+from eventstreams.model.position import Position
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Coroutine[Any, Any, None]]
 Receive = Callable[[], Coroutine[Any, Any, Message]]
+
+
+class InFlight(NamedTuple):
+    """A send of `piece`, which leads to `position`; it goes on when `waiting_for` is done."""
+
+    sending: Coroutine[Any, Any, None]
+    waiting_for: Any
+    position: Position
+    piece: Piece
 
 
 class Connection(Protocol):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
-from eventstreams.fanout.chunk import Chunk
+from eventstreams.fanout.chunk import Portion
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log, Slice
@@ -189,11 +189,11 @@ class ChunkCache:
         self._bytes = 0
         self.age = 0
         """How often it was cleared: what was made before that is not to be kept after."""
-        self._chunks: OrderedDict[tuple[Want, tuple[int, ...], tuple[int, ...]], Chunk] = (
+        self._chunks: OrderedDict[tuple[Want, tuple[int, ...], tuple[int, ...]], Portion] = (
             OrderedDict()
         )
 
-    def get(self, want: Want, position: Position, ends: tuple[int, ...]) -> Chunk | None:
+    def get(self, want: Want, position: Position, ends: tuple[int, ...]) -> Portion | None:
         """The chunk from `position`, unless it goes beyond `ends`."""
         key = (want, position.offsets, position.timestamps)
         chunk = self._chunks.get(key)
@@ -205,7 +205,7 @@ class ChunkCache:
         self._chunks.move_to_end(key)
         return chunk
 
-    def keep(self, want: Want, position: Position, chunk: Chunk) -> None:
+    def keep(self, want: Want, position: Position, chunk: Portion) -> None:
         key = (want, position.offsets, position.timestamps)
         if key in self._chunks:
             self._bytes -= _weight(self._chunks.pop(key))
@@ -221,8 +221,8 @@ class ChunkCache:
         self.age += 1
 
 
-def _weight(chunk: Chunk) -> int:
-    return len(chunk.body) + 500
+def _weight(chunk: Portion) -> int:
+    return (len(chunk.piece.content) if chunk.piece else 0) + 500
 
 
 def _offset(frame: Frame) -> int:

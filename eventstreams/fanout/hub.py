@@ -22,6 +22,7 @@ from eventstreams.errors import (
 )
 from eventstreams.fanout.catch_up import CatchUp
 from eventstreams.fanout.cohort import Cohort
+from eventstreams.fanout.compression import Windows
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.feed import Feed
 from eventstreams.fanout.history import History
@@ -84,6 +85,7 @@ class Hub:
         self._metrics = metrics
         self._pacer = Pacer(pace_max_s=settings.pace_max_ms / 1000)
         self._cohorts: dict[Want, Cohort] = {}
+        self._windows = Windows()
         self._news = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -133,22 +135,22 @@ class Hub:
             if tails is None or position.offsets != tuple(tail.next for tail in tails):
                 return False
             canonical = self.tails.now(want.partitions)
-            cohort = self._cohorts[want] = Cohort(want, canonical, tails)
+            cohort = self._cohorts[want] = Cohort(want, canonical, tails, self._windows)
             self._metrics.cohorts.set(len(self._cohorts))
             self._news.set()  # its heartbeats are to be thought of
-        elif cohort.position.offsets != position.offsets or not cohort.fits:
+        elif cohort.position.offsets != position.offsets or not cohort.admits:
             return False
-        cohort.members[subscription] = None
-        subscription.cohort = cohort
+        cohort.add(subscription)
         return True
 
     def leave(self, subscription: Subscription) -> None:
-        cohort, subscription.cohort = subscription.cohort, None
+        cohort = subscription.cohort
         if cohort is None:
             return
-        cohort.members.pop(subscription, None)
+        cohort.remove(subscription)
         if not cohort.members and self._cohorts.get(cohort.want) is cohort:
             del self._cohorts[cohort.want]
+            cohort.close()
             self._metrics.cohorts.set(len(self._cohorts))
 
     def now(self, want: Want) -> Position:

@@ -23,7 +23,8 @@ from eventstreams.errors import (
     OffsetOutOfRange,
 )
 from eventstreams.fanout.bound import Bound
-from eventstreams.fanout.connection import Connection, Receive, Send
+from eventstreams.fanout.compression import EncodedResponse, Piece, apart
+from eventstreams.fanout.connection import Connection, InFlight, Receive, Send
 from eventstreams.fanout.ending import End, Reason
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
@@ -50,6 +51,7 @@ class Subscription:
         "cohort",
         "connection",
         "position",
+        "response",
         "send",
         "want",
     )
@@ -60,6 +62,7 @@ class Subscription:
         hub: Hub,
         want: Want,
         position: Position,
+        response: EncodedResponse,
         receive: Receive,
         send: Send,
         connection: Connection | None,
@@ -70,13 +73,15 @@ class Subscription:
         """Of a stream that ends by itself."""
         self.position = position
         """Where the next event for this client is; everything before it was written."""
+        self.response = response
+        """What has been sent, as its encoding has to know it."""
         self.send = send
         self.connection = connection
         self.cohort: Cohort | None = None
         self._hub = hub
         self._receive = receive
         self._task: asyncio.Task[Any] | None = None
-        self._in_flight: tuple[Coroutine[Any, Any, None], Any, Position] | None = None
+        self._in_flight: InFlight | None = None
         self._end: End | None = None
         self._growing = True  # partitions may have come since the want was made
         self._interrupted = False
@@ -101,11 +106,9 @@ class Subscription:
         self._hub.leave(self)
         self._interrupt()
 
-    def fall_behind(
-        self, sending: Coroutine[Any, Any, None], waiting_for: Any, position: Position
-    ) -> None:
-        """The client's socket is full: `sending` goes on when `waiting_for` is done."""
-        self._in_flight = (sending, waiting_for, position)
+    def fall_behind(self, in_flight: InFlight) -> None:
+        """The client's socket is full."""
+        self._in_flight = in_flight
         self.leave_cohort()
 
     def lose(self, error: Exception) -> None:
@@ -143,24 +146,33 @@ class Subscription:
             if self.bound is not None:
                 self.bound.stop()
             if self._in_flight is not None:
-                self._in_flight[0].close()
+                self._in_flight.sending.close()
 
     async def _step(self) -> None:
         if self._in_flight is not None:
-            sending, waiting_for, position = self._in_flight
-            self._in_flight = None
-            if await self._finish(sending, waiting_for):
-                self.position = position
+            late, self._in_flight = self._in_flight, None
+            if await self._finish(late.sending, late.waiting_for):
+                self.response.took(late.piece)
+                self.position = late.position
             return
         if self._growing:
             self._growing = False
             self.want, self.position = self._hub.grown(self.want, self.position)
-        if self.bound is not None:
-            await self._pull_to_the_end(self.bound)
-        elif self._hub.join(self):
-            await self._listen()
-        else:
-            await self._pull(self._hub.ends(self.want))
+        try:
+            if self.bound is not None:
+                await self._pull_to_the_end(self.bound)
+            elif self._hub.join(self):
+                await self._listen()
+            else:
+                await self._pull(self._hub.ends(self.want))
+        except LogUnavailable as error:
+            await self._wait_for_log(error)
+        except OffsetOutOfRange as error:
+            await self._tell_gap(error)
+        except LogError as error:
+            self._end = self._end or End(Reason.LOG_ERROR, error)
+        except FilterTooCostly as error:
+            self._end = self._end or End(Reason.FILTER_ERROR, error)
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -169,66 +181,54 @@ class Subscription:
 
     async def _pull_to_the_end(self, bound: Bound) -> None:
         """A bounded stream pulls alone: where it stands is its own."""
-        try:
-            ends = await bound.ends(self.want, self._hub)
-        except LogUnavailable as error:
-            await self._wait_for_log(error)
-        except LogError as error:
-            self._end = self._end or End(Reason.LOG_ERROR, error)
+        ends = await bound.ends(self.want, self._hub)
+        if bound.is_reached(self.position):
+            self._end = self._end or End(Reason.FINISHED)
         else:
-            if bound.is_reached(self.position):
-                self._end = self._end or End(Reason.FINISHED)
-            else:
-                await self._pull(ends)
+            await self._pull(ends)
 
     async def _pull(self, ends: tuple[int, ...]) -> None:
         if not self.position.is_behind(ends):
             await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
             return
-        try:
-            chunk = await self._hub.catch_up.chunk(self.want, self.position, ends, self.left)
-        except LogUnavailable as error:
-            await self._wait_for_log(error)
-            return
-        except OffsetOutOfRange as error:
-            await self._tell_gap(error)
-            return
-        except LogError as error:
-            self._end = self._end or End(Reason.LOG_ERROR, error)
-            return
-        except FilterTooCostly as error:
-            self._end = self._end or End(Reason.FILTER_ERROR, error)
-            return
-        if chunk.body:
+        chunk = await self._hub.catch_up.chunk(self.want, self.position, ends, self.left)
+        if chunk.piece is not None:
             ahead = (chunk.position, ends) if self.left is None else None
-            if not await self.write(chunk.body, ahead=ahead):
+            if not await self._write(chunk.piece, ahead):
                 return
             self._hub.count_out(chunk.events, 1)
             if self.bound is not None:
                 self.bound.count(chunk.events)
         self.position = chunk.position
-        if not chunk.body and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
+        if chunk.piece is None and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
             await self.write(self.heartbeat())  # a filter may pass over very much
         elif chunk.position.offsets != ends:
             await asyncio.sleep(0)
 
-    async def write(
-        self, body: bytes, ahead: tuple[Position, tuple[int, ...]] | None = None
-    ) -> bool:
-        """Sends; False where the stream has ended instead.
+    async def write(self, body: bytes) -> bool:
+        """Sends; False where the stream has ended instead."""
+        return await self._write(apart(self.response.encoding, body))
 
-        `ahead` says from where to where the next chunk can be made ready while the socket is full.
-        """
+    async def _write(
+        self, piece: Piece, ahead: tuple[Position, tuple[int, ...]] | None = None
+    ) -> bool:
+        """`ahead` says from where to where the next chunk can be made ready while the socket is
+        full."""
         self._wrote_at = time.monotonic()
-        sending = self.send({"type": "http.response.body", "body": body, "more_body": True})
+        message = {"type": "http.response.body", "body": piece.content, "more_body": True}
+        sending = self.send(message)
         try:
             waiting_for = sending.send(None)
         except StopIteration:
-            return not self._gone()
+            sent = True
         except Exception as error:
             self._end = self._end or End(Reason.DISCONNECTED, error)
             return False
-        return await self._finish(sending, waiting_for, ahead) and not self._gone()
+        else:
+            sent = await self._finish(sending, waiting_for, ahead)
+        if sent:
+            self.response.took(piece)
+        return sent and not self._gone()
 
     async def _finish(
         self,

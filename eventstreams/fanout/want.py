@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from eventstreams.fanout.compression import Encoding
 from eventstreams.fanout.selector import Selector
 from eventstreams.model import sse
 from eventstreams.model.event import Partition
@@ -33,6 +34,7 @@ class Want(NamedTuple):
     """The stream ends where something is missing, rather than go on behind it."""
     extent: Extent | None = None
     """Of a stream that ends by itself. `left` is None here: it is each client's own."""
+    encoding: Encoding = Encoding.IDENTITY
 
     def heartbeat(self, position_id: bytes) -> bytes:
         """Says that the stream lives, and finds out whether the client does."""

@@ -23,6 +23,7 @@ from eventstreams.fanout.want import Want
 from eventstreams.model.extent import Extent
 from eventstreams.model.frame import Frame
 from eventstreams.model.stream import Catalogue
+from eventstreams.settings import Compression
 from eventstreams.web import request
 from eventstreams.web.answers import Headers, answer, refuse
 
@@ -38,12 +39,19 @@ class Explain:
     """An ASGI application."""
 
     def __init__(
-        self, *, catalogue: Catalogue, starter: Starter, hub: Hub, headers: Headers
+        self,
+        *,
+        catalogue: Catalogue,
+        starter: Starter,
+        hub: Hub,
+        headers: Headers,
+        compression: Compression,
     ) -> None:
         self._catalogue = catalogue
         self._starter = starter
         self._hub = hub
         self._headers = headers
+        self._compression: Compression = compression
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
@@ -56,7 +64,7 @@ class Explain:
     async def _explain(self, scope: Scope) -> dict[str, Any]:
         names = _names(scope)
         selection = self._catalogue.resolve(names)
-        ask = request.read(scope)
+        ask = request.read(scope, self._compression)
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
         )
@@ -67,6 +75,7 @@ class Explain:
             "streams": names,
             "topics": list(dict.fromkeys(p.topic for p in want.partitions)),
             "format": want.format.value,
+            "encoding": want.encoding.value,
             "heartbeat": "checkpoint" if want.checkpoints else "comment",
             "gap": "fail" if want.gap_fails else "tell",
             "filter": selector and selector.filter,

@@ -40,6 +40,12 @@ _MORE = [
         type="string",
         enum=["tell", "fail"],
     ),
+    _query(
+        "compress",
+        "The content coding, where Accept-Encoding allows it; browsers get what they accept",
+        type="string",
+        enum=["gzip", "zstd", "none"],
+    ),
 ]
 
 _ID_DESCRIPTION = (

@@ -16,10 +16,15 @@ from eventstreams.fanout.want import Format, Want, everything
 from eventstreams.model.extent import Extent, unwrap
 from eventstreams.model.instant import parse_moment
 from eventstreams.model.position import Mark, parse_last_event_id
+from eventstreams.settings import Compression
+from eventstreams.web import coding
 
 PREFIX = "/v2/stream/"
 _ID_PARAMETERS = ("last-event-id", "lasteventid")
-_SINGLE = ("filter", "fields", "sample", "until", "limit", "max_seconds", "heartbeat", "gap")
+_SINGLE = (
+    *("filter", "fields", "sample", "until", "limit", "max_seconds"),
+    *("heartbeat", "gap", "compress"),
+)
 _WHOLE = re.compile(r"\d{1,15}", re.ASCII)
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
 _FORMS = (
@@ -56,7 +61,7 @@ def stream_names(scope: Scope) -> list[str] | None:
     return unquote(rest).split(",")
 
 
-def read(scope: Scope) -> Ask:
+def read(scope: Scope, compression: Compression) -> Ask:
     """Raises InvalidTimestamp, InvalidParameter, InvalidFilter, InvalidFields, InvalidSample,
     InvalidAssignment."""
     query = parse_query(scope)
@@ -66,14 +71,22 @@ def read(scope: Scope) -> Ask:
     selector = parse_selector(*(query.single.get(n) for n in ("filter", "fields", "sample")))
     checkpoints = _choice(query.single, "heartbeat", ("checkpoint", "comment"))
     gap = _choice(query.single, "gap", ("tell", "fail"))
+    is_browser = _is_browser(scope)
+    encoding = coding.choose(
+        compression,
+        header(scope, b"accept-encoding"),
+        query.single.get("compress"),
+        is_browser=is_browser,
+    )
     text = (header(scope, b"last-event-id") or "").strip() or query.last_event_id
     carried, text = unwrap(text) if text else (None, None)
     extent = carried if carried is not None else bounds
     template = everything(wanted_format(scope))._replace(
         selector=selector,
-        checkpoints=_is_browser(scope) if checkpoints is None else checkpoints == "checkpoint",
+        checkpoints=is_browser if checkpoints is None else checkpoints == "checkpoint",
         gap_fails=gap == "fail",
         extent=None if extent is None else extent._replace(left=None),
+        encoding=encoding,
     )
     marks = parse_last_event_id(text) if text else None
     return Ask(template, extent, since_ms, marks)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.errors import ClientError, GapFound, LogError, LogUnreachable
 from eventstreams.fanout.bound import Bound
+from eventstreams.fanout.compression import EncodedResponse, Encoding, begin
 from eventstreams.fanout.connection import Connection
 from eventstreams.fanout.ending import End, Reason
 from eventstreams.fanout.hub import Hub
@@ -25,7 +26,8 @@ from eventstreams.fanout.want import Format
 from eventstreams.metrics import Metrics
 from eventstreams.model import sse
 from eventstreams.model.stream import Catalogue
-from eventstreams.web import request
+from eventstreams.settings import Compression
+from eventstreams.web import coding, request
 from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.limits import Limits
 
@@ -46,6 +48,7 @@ class Streams:
         limits: Limits,
         metrics: Metrics,
         headers: Headers,
+        compression: Compression,
     ) -> None:
         self._catalogue = catalogue
         self._starter = starter
@@ -53,15 +56,18 @@ class Streams:
         self._limits = limits
         self._metrics = metrics
         self._headers = headers
+        self._compression: Compression = compression
         self._stream_headers = {
-            format_: [
+            (format_, encoding): [
                 *headers,
                 (b"content-type", f"{format_.value}; charset=utf-8".encode()),
+                *coding.headers(encoding),
                 (b"cache-control", b"no-cache"),
                 (b"connection", b"keep-alive"),
                 (b"x-accel-buffering", b"no"),
             ]
             for format_ in Format
+            for encoding in Encoding
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +83,7 @@ class Streams:
         try:
             with self._limits.lease(request.header(scope, b"x-client-ip")):
                 selection = self._catalogue.resolve(names)
-                ask = request.read(scope)
+                ask = request.read(scope, self._compression)
                 start = await self._starter.start(
                     selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
                 )
@@ -87,9 +93,9 @@ class Streams:
                 if bound is not None and ask.marks and await self._is_over(bound, start):
                     await self._over(send)
                     return
-                await self._open(start, bound, scope, send)
+                response = await self._open(start, bound, scope, send)
                 if scope["method"] == "GET":
-                    await self._run(start, bound, scope, receive, send)
+                    await self._run(start, scope, receive, send, bound=bound, response=response)
         except ClientError as error:
             self._metrics.refused.labels(type(error).__name__).inc()
             await refuse(scope, send, self._headers, error)
@@ -107,9 +113,11 @@ class Streams:
         await send({"type": "http.response.start", "status": 204, "headers": self._headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _open(self, start: Start, bound: Bound | None, scope: Scope, send: Send) -> None:
-        format_ = start.want.format
-        headers = self._stream_headers[format_]
+    async def _open(
+        self, start: Start, bound: Bound | None, scope: Scope, send: Send
+    ) -> EncodedResponse:
+        format_, encoding = start.want.format, start.want.encoding
+        headers = self._stream_headers[format_, encoding]
         first = sse.OK if format_ is Format.SSE else b"\n"
         position_id = start.position.encode() if bound is None else bound.id_of(start.position)
         if start.gaps:
@@ -122,28 +130,33 @@ class Streams:
                 headers = [*headers, (b"x-eventstreams-gap", orjson.dumps(document))]
         elif start.want.checkpoints and format_ is Format.SSE:
             first += sse.checkpoint(position_id)  # who is cut before its first event resumes here
+        response, content = begin(encoding, first)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send(
             {
                 "type": "http.response.body",
-                "body": b"" if scope["method"] == "HEAD" else first,
+                "body": b"" if scope["method"] == "HEAD" else content,
                 "more_body": scope["method"] == "GET",
             }
         )
+        return response
 
     async def _run(
         self,
         start: Start,
-        bound: Bound | None,
         scope: Scope,
         receive: Receive,
         send: Send,
+        *,
+        bound: Bound | None,
+        response: EncodedResponse,
     ) -> None:
         connection = _connection(scope)
         subscription = Subscription(
             hub=self._hub,
             want=start.want,
             position=start.position,
+            response=response,
             receive=receive,  # type: ignore[arg-type]
             send=send,  # type: ignore[arg-type]
             connection=connection,
@@ -158,7 +171,8 @@ class Streams:
             return
         try:
             async with asyncio.timeout(_GOODBYE_S):
-                await send({"type": "http.response.body", "body": last, "more_body": False})
+                body = response.finish(last)
+                await send({"type": "http.response.body", "body": body, "more_body": False})
         except TimeoutError:
             await _drop(connection, end, receive)
 

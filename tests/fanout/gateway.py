@@ -49,6 +49,7 @@ class Gateway:
             limits=Limits(LimitSettings()),
             metrics=self.metrics,
             headers=[],
+            compression="always",
         )
 
     def assert_nobody_is_left(self) -> None:

@@ -6,6 +6,7 @@ import gzip
 import random
 import shutil
 import subprocess
+import time
 import zlib
 from itertools import pairwise
 
@@ -15,10 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.fanout.compression import (
-    Apart,
     EncodedResponse,
     Encoding,
+    Piece,
     SharedStream,
+    Windows,
     apart,
     begin,
 )
@@ -62,7 +64,8 @@ steps = st.one_of(
     st.tuples(st.just("begin"), bodies),
     st.tuples(st.just("take"), clients, bodies),
     st.tuples(st.just("leave"), clients),
-    st.tuples(st.just("batch"), streams, bodies, clients),  # that one of them does not get
+    # that one of them does not get, or only after it has left
+    st.tuples(st.just("batch"), streams, bodies, clients, st.booleans()),
     st.tuples(st.just("end"), clients),
 )
 
@@ -77,8 +80,12 @@ class Client:
         self.expected = b""
         self._inflate = zlib.decompressobj(wbits=31)
         self._inflated = b""
-        self.response, content = begin(apart(encoding, first))
+        self.response, content = begin(encoding, first)
         self.get(content, first)
+
+    def take(self, piece: Piece, body: bytes) -> None:
+        self.get(piece.content, body)
+        self.response.took(piece)
 
     def get(self, content: bytes, body: bytes) -> None:
         self.content += content
@@ -118,7 +125,7 @@ class Clients:
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
-        self.streams = (SharedStream(encoding), SharedStream(encoding))
+        self.streams = (SharedStream(encoding, Windows()), SharedStream(encoding, Windows()))
         self.going: list[Client] = []
 
     def begin(self, body: bytes) -> None:
@@ -128,7 +135,7 @@ class Clients:
     def take(self, which: int, body: bytes) -> None:
         client = self._client(which)
         client.leave()
-        client.get(client.response.take(apart(self.encoding, body)), body)
+        client.take(apart(self.encoding, body), body)
 
     def join(self, which: int, stream: int) -> None:
         client = self._client(which)
@@ -136,16 +143,20 @@ class Clients:
         client.joined = self.streams[stream]
         client.response.join(client.joined)
 
-    def batch(self, stream: int, body: bytes, misses: int | None = None) -> None:
+    def batch(
+        self, stream: int, body: bytes, misses: int | None = None, late: bool = False
+    ) -> None:
         shared = self.streams[stream]
         missing = None if misses is None else self._client(misses)
-        content = shared.compress(body)
+        piece = shared.compress(body)
         for client in self.going:
             if client.joined is shared:
                 if client is missing:
                     client.leave(missed_last=True)
+                    if late:
+                        client.take(piece, body)
                 else:
-                    client.get(content, body)
+                    client.get(piece.content, body)
 
     def leave(self, which: int) -> None:
         self._client(which).leave()
@@ -220,21 +231,19 @@ def test_zstd_frames_ask_for_no_more_memory_than_browsers_give() -> None:
 
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
 def test_a_batch_is_smaller_for_what_came_before_it(encoding: Encoding) -> None:
-    stream = SharedStream(encoding)
-    sizes = [len(stream.compress(events(n, 1))) for n in range(10)]
+    stream = SharedStream(encoding, Windows())
+    sizes = [len(stream.compress(events(n, 1)).content) for n in range(10)]
     assert sizes[-1] < sizes[0] / 2
-    assert stream.compress(b"") == b""
 
 
 @every_encoding
 def test_only_the_batch_after_someone_joined_is_a_keyframe(encoding: Encoding) -> None:
-    stream = SharedStream(encoding)
+    stream = SharedStream(encoding, Windows())
     due: list[bool] = []
     for n in range(6):
         if n in (2, 3):
-            begin(apart(encoding, b":ok\n\n"))[0].join(stream)
+            begin(encoding, b":ok\n\n")[0].join(stream)
         due.append(stream.keyframe_due)
-        stream.compress(b"")
         stream.compress(events(n, 1))
     assert due == [True, False, True, True, False, False]
 
@@ -245,17 +254,17 @@ def test_a_piece_apart_serves_every_client_alike(encoding: Encoding) -> None:
     for first in (b":ok\n\n", events(0, 100)):
         client = Client(encoding, first)
         for _ in range(3):
-            client.get(client.response.take(piece), events(0, 30))
+            client.take(piece, events(0, 30))
         client.end()
 
 
 @every_encoding
 def test_a_joined_response_takes_nothing_apart_and_has_no_end(encoding: Encoding) -> None:
-    stream = SharedStream(encoding)
-    response, _ = begin(apart(encoding, b":ok\n\n"))
+    stream = SharedStream(encoding, Windows())
+    response, _ = begin(encoding, b":ok\n\n")
     response.join(stream)
     with pytest.raises(AssertionError):
-        response.take(apart(encoding, b":\n"))
+        response.took(apart(encoding, b":\n"))
     with pytest.raises(AssertionError):
         response.join(stream)
     with pytest.raises(AssertionError):
@@ -266,18 +275,48 @@ def test_a_joined_response_takes_nothing_apart_and_has_no_end(encoding: Encoding
 
 
 def test_encodings_do_not_mix() -> None:
-    response, _ = begin(apart(Encoding.GZIP, b":ok\n\n"))
+    response, _ = begin(Encoding.GZIP, b":ok\n\n")
     with pytest.raises(AssertionError):
-        response.take(apart(Encoding.ZSTD, b":\n"))
+        response.took(apart(Encoding.ZSTD, b":\n"))
     with pytest.raises(AssertionError):
-        response.join(SharedStream(Encoding.ZSTD))
+        response.join(SharedStream(Encoding.ZSTD, Windows()))
 
 
 def test_the_length_at_the_end_is_that_modulo_four_gibibytes() -> None:
     length = (1 << 32) + 5
     piece = apart(Encoding.GZIP, b"x")
-    huge = Apart(Encoding.GZIP, piece.content, Checksum(0x01020304, length))
+    huge = Piece(Encoding.GZIP, piece.content, EMPTY, Checksum(0x01020304, length))
     assert EncodedResponse(huge).finish()[-8:] == b"\4\3\2\1\5\0\0\0"
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
+def test_only_the_streams_used_last_keep_their_windows(encoding: Encoding) -> None:
+    windows = Windows(2)
+    first, second, third = (SharedStream(encoding, windows) for _ in range(3))
+    for stream in (first, second, first, third):
+        stream.compress(events(0, 1))
+    assert [s.keyframe_due for s in (first, second, third)] == [False, True, False]
+    third.expect_member()
+    second.compress(events(0, 1))
+    assert [s.keyframe_due for s in (first, second, third)] == [False, False, True]
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
+def test_those_who_come_one_after_another_do_not_make_every_batch_a_keyframe(
+    encoding: Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = SharedStream(encoding, Windows())
+    assert stream.admits
+    stream.compress(events(0, 1))
+    assert not stream.admits
+    now += 1.5
+    assert stream.admits
+    stream.expect_member()
+    assert stream.admits, "the next batch will be one anyway"
+    stream.compress(events(0, 1))
+    assert not stream.admits
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8))

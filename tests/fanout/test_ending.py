@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import LogUnavailable
+from eventstreams.fanout.compression import Encoding, begin
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Format, everything
@@ -116,6 +117,7 @@ async def test_one_that_comes_in_while_draining_begins_is_ended_too() -> None:
             hub=gateway.hub,
             want=start.want,
             position=start.position,
+            response=begin(Encoding.IDENTITY, b":ok\n\n")[0],
             receive=socket.receive,
             send=socket.send,
             connection=socket,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import OffsetOutOfRange
-from eventstreams.fanout.chunk import Chunk
+from eventstreams.fanout.chunk import Chunk, Portion, portion
+from eventstreams.fanout.compression import Encoding
 from eventstreams.fanout.history import ChunkCache, History
 from eventstreams.fanout.want import Format, Want
 from eventstreams.log.base import Slice
@@ -179,9 +180,13 @@ def at(offset: int, stamp: int = 0) -> Position:
     return Position((P,), (offset,), (stamp,))
 
 
+def a_portion(body: bytes, offset: int, events: int) -> Portion:
+    return portion(Chunk(body, at(offset), events, 0), Encoding.IDENTITY)
+
+
 def test_chunks_are_found_by_want_position_and_time() -> None:
     cache = ChunkCache(bytes_max=10**6)
-    chunk = Chunk(b"abc", at(5), 5, 0)
+    chunk = a_portion(b"abc", 5, 5)
     cache.keep(W, at(0), chunk)
     assert cache.get(W, at(0), (9,)) is chunk
     assert cache.get(W._replace(format=Format.NDJSON), at(0), (9,)) is None
@@ -193,7 +198,7 @@ def test_chunks_are_found_by_want_position_and_time() -> None:
 
 def test_a_chunk_that_goes_beyond_what_may_be_read_is_not_taken() -> None:
     cache = ChunkCache(bytes_max=10**6)
-    cache.keep(W, at(0), Chunk(b"abc", at(5), 5, 0))
+    cache.keep(W, at(0), a_portion(b"abc", 5, 5))
     assert cache.get(W, at(0), (5,)) is not None
     assert cache.get(W, at(0), (4,)) is None
 
@@ -202,7 +207,7 @@ def test_a_chunk_that_goes_beyond_what_may_be_read_is_not_taken() -> None:
 def test_the_cache_of_chunks_is_bounded(kept: list[tuple[int, int]]) -> None:
     cache = ChunkCache(bytes_max=5_000)
     for offset, size in kept:
-        cache.keep(W, at(offset), Chunk(b"x" * size, at(offset + 1), 1, 0))
-        assert sum(len(chunk.body) for chunk in cache._chunks.values()) <= 5_000
+        cache.keep(W, at(offset), a_portion(b"x" * size, offset + 1, 1))
+        assert sum(len(p.piece.content) for p in cache._chunks.values() if p.piece) <= 5_000
         assert cache._bytes <= 5_000
         assert cache.get(W, at(offset), (99,)) is not None

@@ -12,6 +12,7 @@ import pytest
 from eventstreams.errors import LogUnavailable, OffsetOutOfRange
 from eventstreams.fanout import feed as feed_module
 from eventstreams.fanout import subscription as subscription_module
+from eventstreams.fanout.compression import Encoding, begin
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Format, everything
@@ -122,6 +123,7 @@ async def test_a_partition_gained_before_the_stream_began_is_not_forgotten() -> 
                 hub=gateway.hub,
                 want=start.want,
                 position=start.position,
+                response=begin(Encoding.IDENTITY, b":ok\n\n")[0],
                 receive=socket.receive,
                 send=socket.send,
                 connection=socket,
