@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from tests.web.client import Stream
+from tests.web.client import PATIENCE_S, Stream
 from tests.web.gateway import Site
 from tests.web.test_resume import filled
 
@@ -49,6 +51,26 @@ async def test_heartbeats_are_ids_for_browsers_and_who_asks_and_comments_for_oth
             assert b'"offset":4' in ids[0]
         else:
             assert await lines_until(stream, 3, b":") == [b":ok", b":", b":"]
+
+
+async def test_while_nothing_matches_heartbeats_move_the_position(embedded: Site) -> None:
+    topic = await filled(embedded)
+    filter_ = "filter=event.n%20%3D%3D%209"
+    async with embedded.gateway({"s": [topic]}, heartbeat_s=HEARTBEAT_S) as gateway:
+        async with gateway.opened(f"/v2/stream/s?{filter_}&heartbeat=checkpoint") as stream:
+            assert (await stream.frame()).position == {(topic, 0): 4}
+            await embedded.produce(topic, {"n": 4}, {"n": 5})
+            frame = await stream.frame()
+            async with asyncio.timeout(PATIENCE_S):
+                while frame.position != {(topic, 0): 6}:
+                    frame = await stream.frame()
+            assert frame.event == "checkpoint"
+        await embedded.produce(topic, {"n": 6}, {"n": 9})
+        back = {"Last-Event-ID": frame.id}
+        async with gateway.opened("/v2/stream/s", back) as stream:
+            assert [d["n"] for d in await stream.documents(2)] == [6, 9]
+        async with gateway.opened(f"/v2/stream/s?{filter_}", back) as stream:
+            assert (await stream.frame()).document["n"] == 9
 
 
 async def test_who_is_cut_before_its_first_event_resumes_where_it_began(embedded: Site) -> None:
