@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import zlib
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 from urllib.parse import quote
@@ -94,6 +95,9 @@ class Socket:
         self.bodies: list[bytes] = []
         """Each write as it came; writes to a cohort are one object for all."""
         self.lent_writes = 0
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._inflated = 0
+        self._decoded = b""
         self._gone = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -174,8 +178,17 @@ class Socket:
         return bytes(self.written[: self.read])
 
     @property
+    def decoded(self) -> bytes:
+        """What can be made of what the client has taken so far."""
+        if self.headers.get("content-encoding") != "gzip":
+            return self.taken
+        self._decoded += self._inflate.decompress(self.taken[self._inflated :])
+        self._inflated = self.read
+        return self._decoded
+
+    @property
     def frames(self) -> list[Frame]:
-        return frames_of(self.taken)
+        return frames_of(self.decoded)
 
     async def until(self, met: Callable[[], bool]) -> None:
         """Waits until something was written, or ended, that makes it so."""

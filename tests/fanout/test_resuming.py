@@ -5,13 +5,16 @@ per partition, or is told. Clients of any speed, cut at any byte, while records 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from eventstreams.fanout import compression
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition, Record
@@ -57,20 +60,33 @@ sizes = st.fixed_dictionaries(
 )
 
 starts = st.lists(
-    st.tuples(numbers, st.integers(0, 100), st.sampled_from([None, 1, 400, 3_000]), st.booleans()),
+    st.tuples(
+        numbers,
+        st.integers(0, 100),
+        st.sampled_from([None, 1, 400, 3_000]),
+        st.booleans(),
+        st.sampled_from(["none", "gzip"]),
+    ),
     min_size=1,
     max_size=CLIENTS,
 )
-"""Of each client: what it wants, from where (percent of what there is), what its socket holds, and
-whether the server lends its connection."""
-Visit = tuple[int, int, int | None, bool]
+"""Of each client: what it wants, from where (percent of what there is), what its socket holds,
+whether the server lends its connection, and how it is encoded."""
+Visit = tuple[int, int, int | None, bool, str]
 
 
 class Visitor:
     """A client that comes back with the last id it saw whenever it is cut."""
 
     def __init__(
-        self, world: World, stream: str, percent: int, high_water: int | None, *, lent: bool
+        self,
+        world: World,
+        stream: str,
+        percent: int,
+        high_water: int | None,
+        *,
+        lent: bool,
+        compress: str,
     ) -> None:
         wanted = world.topics if stream == "all" else [stream]
         at = {p: world.history.end(p) * percent // 100 for p in world.partitions(wanted)}
@@ -78,6 +94,7 @@ class Visitor:
         self.stream = stream
         self.high_water = high_water
         self.lent = lent
+        self.query = f"compress={compress}"
         self.reader = Reader(world.history, at, set(wanted))
         self.client = self._come()
         self._taken = 0
@@ -86,7 +103,12 @@ class Visitor:
         socket = Socket(high_water=self.high_water)
         last_id = self.reader.last_id or self.reader.initial_id()
         client = Client(
-            self.world.gateway, self.stream, socket=socket, lent=self.lent, last_event_id=last_id
+            self.world.gateway,
+            self.stream,
+            socket=socket,
+            lent=self.lent,
+            last_event_id=last_id,
+            query=self.query,
         )
         self.world.tasks.create_task(client.serve())
         return client
@@ -115,6 +137,13 @@ class Visitor:
         await self.client.socket.until(complete)
         assert not self.client.done.is_set(), self.client.socket.written[-300:]
 
+    def has_ended_whole(self) -> None:
+        """Whatever it took and passed over on its way, its last response has a right end."""
+        socket = self.client.socket
+        assert socket.complete
+        if self.query == "compress=gzip":
+            assert gzip.decompress(socket.taken) == socket.decoded
+
 
 class World:
     def __init__(
@@ -137,9 +166,12 @@ class World:
     def partitions(self, topics: list[str]) -> list[Partition]:
         return [Partition(t, n) for t in topics for n in range(self.counts[t])]
 
-    def visit(self, which: int, percent: int, high_water: int | None, lent: bool) -> None:
+    def visit(
+        self, which: int, percent: int, high_water: int | None, lent: bool, compress: str
+    ) -> None:
         stream = ["all", *self.topics][which % (TOPICS + 1)]
-        self.visitors.append(Visitor(self, stream, percent, high_water, lent=lent))
+        visitor = Visitor(self, stream, percent, high_water, lent=lent, compress=compress)
+        self.visitors.append(visitor)
 
     def _partition(self, number: int) -> Partition:
         mine = self.partitions(self.topics)
@@ -202,6 +234,11 @@ class World:
             await asyncio.sleep(0)
 
 
+@pytest.fixture(autouse=True)
+def _anyone_may_join_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 0.0)
+
+
 async def _resumes(
     kind: type[Backend],
     gateway_settings: dict[str, Any],
@@ -225,8 +262,9 @@ async def _resumes(
                         await step(number, argument)
                     for visitor in world.visitors:
                         await visitor.finish()
-                    for visitor in world.visitors:
-                        visitor.client.socket.hang_up()
+                    await gateway.hub.drain(0)
+                for visitor in world.visitors:
+                    visitor.has_ended_whole()
                 gateway.assert_nobody_is_left()
         finally:
             await log.aclose()
