@@ -41,7 +41,7 @@ _GZIP_LAST_BLOCK = b"\x03\0"  # fixed codes, and nothing but the end of the bloc
 _ZSTD_LEVEL = 1
 """As small as at level 3 for these batches; a window of 512 KiB (RFC 9659 allows 8 MiB)."""
 _ZSTD_LAST_BLOCK = b"\x01\0\0"  # raw, of no bytes
-_KEYFRAME_EVERY_S = 1.0
+_KEYFRAME_EVERY_S = 0.25
 
 
 class Encoding(Enum):

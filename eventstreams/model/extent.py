@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from eventstreams.errors import InvalidAssignment
+from eventstreams.model.instant import iso_of
 
 _INT64_MAX = 2**63 - 1
 
@@ -35,6 +36,11 @@ class Extent(NamedTuple):
         )
         inner = position_id if position_id.startswith(b"[") else b'"' + position_id + b'"'
         return b'{%b"id":%b}' % (fields, inner)
+
+    def document(self) -> dict[str, Any]:
+        """For a person."""
+        until, deadline = iso_of(self.until_ms), iso_of(self.deadline_ms)
+        return {"until": until, "deadline": deadline, "events": self.left}
 
 
 def unwrap(text: str) -> tuple[Extent | None, str]:

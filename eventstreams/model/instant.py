@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 _AGO = re.compile(r"-(?P<count>\d{1,12})(?P<unit>[smhd])", re.IGNORECASE | re.ASCII)
@@ -48,6 +48,17 @@ def parse_moment(text: str, now_ms: int) -> int | None:
     if text.lower() == "earliest":
         return 0
     return parse_instant(text)
+
+
+def iso_of(timestamp_ms: int | None) -> str | None:
+    """None where the time is not known (0), or not in the calendar."""
+    if not timestamp_ms:
+        return None
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=timestamp_ms)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _from_iso(iso: re.Match[str]) -> int:

@@ -52,7 +52,7 @@ class App:
             raise RuntimeError(f"{scope['type']} is not served")
         if scope["path"].startswith(PREFIX):
             await self._streams(scope, receive, send)
-        elif scope["path"] == EXPLAIN and scope["method"] == "GET":
+        elif scope["path"] == EXPLAIN and scope["method"] in ("GET", "HEAD"):
             await self._explain(scope, receive, send)
         elif scope["method"] == "OPTIONS":
             allow = (b"access-control-allow-methods", b"GET, HEAD, OPTIONS")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -11,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.errors import ClientError, ServiceProblem
 from eventstreams.model.event import Partition
+from eventstreams.model.extent import unwrap
+from eventstreams.model.instant import iso_of
 from eventstreams.model.position import Mark, Position, parse_last_event_id
 from eventstreams.model.token import is_token
 from eventstreams.web.answers import answer, refuse
@@ -19,7 +20,6 @@ _MISSING = (
     "Give the id to explain as /v2/cursor?id=ID, percent-encoded: the id of an event, "
     "as a JSON array or as a token that begins with v1."
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CursorPage:
@@ -44,11 +44,13 @@ def _id(scope: Scope) -> str:
 
 def explain(text: str) -> dict[str, Any]:
     """Raises InvalidAssignment, as a stream would."""
-    marks = parse_last_event_id(text)
-    short = is_token(text)
+    extent, proper = unwrap(text)
+    marks = parse_last_event_id(proper)
+    short = is_token(proper)
     return {
         "form": "token v1" if short else "json",
         "size_bytes": len(text.encode()),
+        "ends": None if extent is None else extent.document(),
         "partitions": [_partition(mark) for mark in marks],
         "other_form": _other_form(marks, short=short),
     }
@@ -63,7 +65,7 @@ def _partition(mark: Mark | str) -> dict[str, Any]:
         "partition": mark.partition.number,
         "offset": mark.offset,
         "timestamp": mark.timestamp_ms,
-        "time": _iso(mark.timestamp_ms),
+        "time": iso_of(mark.timestamp_ms),
     }
 
 
@@ -89,14 +91,3 @@ def _other_form(marks: tuple[Mark | str, ...], *, short: bool) -> dict[str, Any]
         "size_bytes": len(other),
         "id": other.decode(),
     }
-
-
-def _iso(timestamp_ms: int | None) -> str | None:
-    """None where the time is not known, or not in the calendar."""
-    if not timestamp_ms:
-        return None
-    try:
-        time = _EPOCH + timedelta(milliseconds=timestamp_ms)
-    except OverflowError:
-        return None
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

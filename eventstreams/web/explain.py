@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,8 +19,8 @@ from eventstreams.errors import ClientError, FilterTooCostly, InvalidParameter, 
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.start import Start, Starter
 from eventstreams.fanout.want import Want
-from eventstreams.model.extent import Extent
 from eventstreams.model.frame import Frame
+from eventstreams.model.instant import iso_of
 from eventstreams.model.stream import Catalogue
 from eventstreams.settings import Compression
 from eventstreams.web import request
@@ -81,7 +80,7 @@ class Explain:
             "filter": selector and selector.filter,
             "fields": list(selector.fields) if selector else [],
             "sample": selector and selector.sample,
-            "ends": _ends(ask.extent),
+            "ends": ask.extent and ask.extent.document(),
             "start": self._start(start),
             "gaps": [gap.document() for gap in start.gaps],
             "recent": await self._matching(want, frames),
@@ -97,7 +96,7 @@ class Explain:
                 "partition": partition.number,
                 "offset": offset,
                 "timestamp": timestamp_ms or None,
-                "time": _iso(timestamp_ms),
+                "time": iso_of(timestamp_ms),
                 "behind": max(0, end - offset),
             }
             for partition, offset, timestamp_ms, end in zip(
@@ -106,24 +105,27 @@ class Explain:
         ]
 
     async def _recent(self, want: Want) -> list[Frame]:
-        """The newest events of all partitions: from the tails, or from the log where these have
-        only begun."""
+        """The newest events of all partitions, as far back as they are known of each: from the
+        tails, or from the log where these have only begun."""
         each = max(1, _RECENT_MAX // len(want.partitions))
         found: list[Frame] = []
+        from_ms = 0
         for partition in want.partitions:
             end = self._hub.tails.end(partition)
             offset = max(self._hub.tails.floor(partition), end - each)
             run = self._hub.tails.since(partition, offset)
-            if run is not None and run.frames:
-                found += run.frames
-                continue
             try:
-                found += (await self._hub.history.load(partition, max(0, end - each))).frames[
-                    -each:
-                ]
+                if run is None or not run.frames:
+                    offset = max(0, end - each)
+                    run = await self._hub.history.load(partition, offset)
             except LogError:
                 continue  # it is only a sample
-        return sorted(found, key=lambda frame: frame.timestamp_ms)
+            frames = run.frames[-each:]
+            if frames and offset > 0:  # there may be more before them
+                from_ms = max(from_ms, frames[0].timestamp_ms)
+            found += frames
+        recent = [frame for frame in found if frame.timestamp_ms >= from_ms]
+        return sorted(recent, key=lambda frame: frame.timestamp_ms)
 
     async def _matching(self, want: Want, frames: Sequence[Frame]) -> dict[str, Any]:
         """How many of these a client would be sent, and what that comes to."""
@@ -153,8 +155,8 @@ class Explain:
             "matched": matched,
             "share": matched / looked if looked else None,
             "error": failed,
-            "from": _iso(frames[0].timestamp_ms) if frames else None,
-            "to": _iso(frames[-1].timestamp_ms) if frames else None,
+            "from": iso_of(frames[0].timestamp_ms) if frames else None,
+            "to": iso_of(frames[-1].timestamp_ms) if frames else None,
             "bytes_per_event": round(size / matched) if matched else None,
             "events_per_second": round(matched / seconds, 3) if seconds else None,
             "bytes_per_second": round(size / seconds) if seconds else None,
@@ -168,24 +170,3 @@ def _names(scope: Scope) -> list[str]:
     if not names:
         raise InvalidParameter("streams is missing: give the names of streams, like ?streams=a,b")
     return names
-
-
-def _ends(extent: Extent | None) -> dict[str, Any] | None:
-    if extent is None:
-        return None
-    until, deadline, left = extent
-    return {
-        "until": None if until is None else _iso(until),
-        "deadline": None if deadline is None else _iso(deadline),
-        "events": left,
-    }
-
-
-def _iso(timestamp_ms: int) -> str | None:
-    if not timestamp_ms:
-        return None
-    try:
-        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

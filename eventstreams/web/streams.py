@@ -33,6 +33,8 @@ from eventstreams.web.limits import Limits
 
 _RETRY_MS = (1000, 8000)
 """After a drain clients come back spread over this time."""
+_LATER_MS = (45_000, 75_000)
+"""An EventSource comes back by itself after an error that it would only meet again."""
 _GOODBYE_S = 1.0
 """How long the last bytes of a response may take before the connection is dropped."""
 _METHODS = b"GET,HEAD"
@@ -190,10 +192,10 @@ def _last_words(subscription: Subscription, end: End) -> bytes | None:
     """What ends the response properly; None where it can only be dropped."""
     is_sse = subscription.want.format is Format.SSE
     if end.reason is Reason.DRAINED:
-        return sse.retry(random.randint(*_RETRY_MS)) if is_sse else b""  # noqa: S311
+        return _retry(_RETRY_MS) if is_sse else b""
     if end.reason is Reason.FINISHED:
         id_ = subscription.id_of(subscription.position)
-        return sse.checkpoint(id_) if is_sse and subscription.want.checkpoints else b""
+        return sse.checkpoint(id_) if is_sse and _must_tell_end(subscription) else b""
     if end.reason in (Reason.LOG_ERROR, Reason.FILTER_ERROR) or isinstance(end.error, GapFound):
         document: dict[str, Any] = {
             "message": str(end.error),
@@ -201,9 +203,22 @@ def _last_words(subscription: Subscription, end: End) -> bytes | None:
             "name": type(end.error).__name__,
         }
         if is_sse:
-            return sse.control("error", document, subscription.id_of(subscription.position))
+            frame = sse.control("error", document, subscription.id_of(subscription.position))
+            return frame + (_retry(_LATER_MS) if end.reason is Reason.FILTER_ERROR else b"")
         return orjson.dumps(document) + b"\n"
     return None
+
+
+def _retry(between_ms: tuple[int, int]) -> bytes:
+    return sse.retry(random.randint(*between_ms))  # noqa: S311
+
+
+def _must_tell_end(subscription: Subscription) -> bool:
+    """Whether a client that comes back with its last event's id might not be seen to be done: what
+    came after that did not match."""
+    want, left = subscription.want, subscription.left
+    until_ms = None if want.extent is None else want.extent.until_ms
+    return want.checkpoints or (until_ms is not None and want.selector is not None and left != 0)
 
 
 async def _drop(connection: Connection | None, end: End, receive: Receive) -> None:

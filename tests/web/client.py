@@ -20,7 +20,7 @@ from eventstreams.model.position import Mark, parse_last_event_id
 PATIENCE_S = 30.0
 _FRAME = re.compile(rb"event: ([^\n]*)\ndata: ([^\n]*)\nid: ([^\n]*)\n\n")
 _CHECKPOINT = re.compile(rb"id: ([^\n]*)\n\n")
-_COMMENT = re.compile(rb":[^\n]*\n")
+_COMMENT = re.compile(rb"(:|retry: )[^\n]*\n")
 
 
 class Torn(Exception):

@@ -130,6 +130,18 @@ async def test_a_browser_that_got_nothing_is_told_204_when_it_comes_back(embedde
             assert back.status == 204, query
 
 
+async def test_who_is_told_the_end_by_its_id_alone_gets_204_when_it_comes_back(
+    embedded: Site,
+) -> None:
+    """The last events did not match: the id of the last that did is not where the stream ended."""
+    query = "since=earliest&until=-1s&filter=event.n%3D%3D1"
+    async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
+        answer = await get(gateway, query)
+        *_, last = answer.body.decode().strip().split("\n")
+        back = await get(gateway, query, last.removeprefix("id: "))
+        assert back.status == 204
+
+
 async def test_a_time_ago_means_what_it_meant_at_first(embedded: Site) -> None:
     """Else `until=-1s` would move on with every time that a client comes back."""
     topic = await filled(embedded)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from eventstreams.model.event import Partition
+from eventstreams.model.extent import Extent
 from eventstreams.model.position import Position, parse_last_event_id
 from tests.web.gateway import Served, Site
 
@@ -49,15 +50,26 @@ async def test_both_forms_of_an_id_say_the_same_and_name_each_other(embedded: Si
     assert of_json == {
         "form": "json",
         "size_bytes": len(as_json),
+        "ends": None,
         "partitions": PARTITIONS,
         "other_form": {"form": "token v1", "size_bytes": len(as_token), "id": as_token},
     }
     assert of_token == {
         "form": "token v1",
         "size_bytes": len(as_token),
+        "ends": None,
         "partitions": PARTITIONS,
         "other_form": {"form": "json", "size_bytes": len(as_json), "id": as_json},
     }
+
+
+async def test_the_id_of_a_bounded_stream_says_its_bounds_too(embedded: Site) -> None:
+    id_ = Extent(1_700_000_000_000, None, 7).wrap(POSITION.encode_json()).decode()
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        document = await explained(gateway, id_)
+    assert document["ends"] == {"until": "2023-11-14T22:13:20.000Z", "deadline": None, "events": 7}
+    assert document["partitions"] == PARTITIONS
+    assert document["size_bytes"] == len(id_)
 
 
 @pytest.mark.parametrize(

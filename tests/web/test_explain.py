@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from eventstreams.model.event import Record
 from tests.web.gateway import Site
 from tests.web.test_resume import T0, filled
 
@@ -55,3 +56,22 @@ async def test_an_empty_stream_has_no_share(embedded: Site) -> None:
         said = (await gateway.get("/v2/explain?streams=s")).json()
         assert said["recent"]["share"] is None
         assert said["gaps"] == []
+
+
+async def test_rates_and_shares_are_of_a_time_of_which_every_partition_is_known(
+    embedded: Site,
+) -> None:
+    """Else a quiet partition would stretch the time, and count for as much as a busy one."""
+    busy, quiet = await embedded.topic(), await embedded.topic()
+    for topic, every_s in ((busy, 1), (quiet, 10)):
+        for n in range(600):
+            at = T0 + (6000 - (600 - n) * every_s) * 1000
+            await embedded.log.append(
+                [Record(topic, b'{"quiet":%d}' % (topic == quiet), None, at, 0)]
+            )
+    async with embedded.gateway({"s": [busy, quiet]}) as gateway:
+        answer = await gateway.get("/v2/explain?streams=s&filter=event.quiet%3D%3D1")
+    recent = answer.json()["recent"]
+    assert recent["looked_at"] == 500 + 50
+    assert recent["matched"] == 50
+    assert recent["events_per_second"] == pytest.approx(0.1, rel=0.05)

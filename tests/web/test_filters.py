@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import AsyncExitStack
 from hashlib import blake2b
 from typing import Any
@@ -74,7 +75,8 @@ def documents_in(answer: Answer, accept: Headers) -> list[Any]:
     assert answer.status == 200, answer.body
     if accept is NDJSON:
         return [json.loads(line) for line in answer.body.split(b"\n") if line]
-    return [f.document for f in frames_of(answer.body.removeprefix(b":ok\n\n"))]
+    frames = frames_of(answer.body.removeprefix(b":ok\n\n"))
+    return [f.document for f in frames if f.event != "checkpoint"]
 
 
 def without_place(document: Any) -> Any:
@@ -202,6 +204,9 @@ async def test_a_costly_filter_ends_its_stream_with_an_error_and_no_other(embedd
         await embedded.produce(topic, *({**MANY, "n": n} for n in (1, 2, 3)))
         error = await costly.frame()
         check_error(error)
+        told = re.search(rb"\n\nretry: (\d+)\n$", costly.chunks[-1])
+        assert told, "who comes back by itself would only meet it again"
+        assert 45_000 <= int(told[1]) <= 75_000
         assert await costly.chunk() is None, "a clean end"
         await embedded.produce(topic, {**FEW, "n": 4})
         assert [d["n"] for d in await cheap.documents(2)] == [0, 4]
