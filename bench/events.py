@@ -1,12 +1,16 @@
 """The events of all benches: 1 KiB each, their data beginning with time and number.
 
-They are recent changes; `plain` ones hold a single text beside, which is less to parse.
+They are recent changes; `plain` ones hold a single text beside, which is less to parse. Where it
+matters that no two are alike, `change` gives them as they came: the real ones kept beside the
+checkout, where they are, else those of the demo feed.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import orjson
 
@@ -25,6 +29,7 @@ EVENT_BYTES = 1024
 FIRST_SEQ = 1_000_000
 """Numbers have seven digits from here on, so that all events have one size."""
 
+_KEPT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 _HEAD = b'{"ts":%d,"seq":%d,'
 
 
@@ -46,6 +51,23 @@ assert len(_PLAIN_REST) == len(_REST)
 def value(seq: int, *, plain: bool = False) -> bytes:
     """An event made now."""
     return _HEAD % (time.time_ns(), seq) + (_PLAIN_REST if plain else _REST)
+
+
+@functools.cache
+def _changes() -> list[bytes]:
+    """Without their first braces; they are taken in turn."""
+    kept = sorted(_KEPT.glob("recentchange-*.ndjson"))
+    if kept:
+        return [line.strip()[1:] for file in kept for line in file.read_bytes().splitlines()]
+    source = RecentChanges(stream=STREAM, seed=1)
+    made = (source.event(1_700_000_000_000 + 50 * n) for n in range(1000))
+    return [orjson.dumps(change)[1:] for change in made]
+
+
+def change(seq: int) -> Record:
+    """A recent change made now, unlike the one before it."""
+    texts = _changes()
+    return Record(TOPIC, _HEAD % (time.time_ns(), seq) + texts[seq % len(texts)])
 
 
 def records(seqs: Iterable[int], topic: str = TOPIC, *, plain: bool = False) -> list[Record]:

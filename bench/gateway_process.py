@@ -1,9 +1,10 @@
 """A gateway in a process of its own, as `eventstreams serve` runs it, that can feed itself.
 
 Its argument: {"settings": {...}, "streams": {name: [topic, ...]}, "feed": events a second or 0,
-"kept": events that a log in memory keeps}. It prints {"port"} when it serves, and for each line on
-its standard input a report of what it holds: tasks, streams, leases, open files, memory, and its
-metrics. `report trimmed` first gives free memory back to the system, so that what is left is held.
+"kept": events that a log in memory keeps, "unlike": whether no two events are alike}. It prints
+{"port"} when it serves, and for each line on its standard input a report of what it holds: tasks,
+streams, leases, open files, memory, and its metrics. `report trimmed` first gives free memory back
+to the system, so that what is left is held.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     streams: dict[str, list[str]]
     feed: float = 0.0
     kept: int = 10_000
+    unlike: bool = False
 
 
 def main() -> None:
@@ -68,14 +70,15 @@ async def _serve(plan: Plan) -> None:
         serving = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
         beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
         if plan.feed:
-            beside.append(_feed(running.log, plan.feed, plan.kept))
+            beside.append(_feed(running.log, plan))
         async with background(*beside):
             await running.hub.feed.well.wait()
             child.say({"port": sock.getsockname()[1]})
             await serving.serve([sock])
 
 
-async def _feed(log: Log, rate: float, kept: int) -> None:
+async def _feed(log: Log, plan: Plan) -> None:
+    kept = plan.kept
     every = max(1, kept // 10)
 
     def trim(seq: int) -> None:
@@ -83,7 +86,7 @@ async def _feed(log: Log, rate: float, kept: int) -> None:
         if isinstance(log, MemoryLog) and offset >= kept and offset % every == 0:
             log.forget_before(Partition(events.TOPIC, 0), offset - kept)
 
-    await pace.feed(log, rate, appended=trim)
+    await pace.feed(log, plan.feed, appended=trim, unlike=plan.unlike)
 
 
 async def _answer(hub: Hub, metrics: Metrics, serving: Server) -> None:

@@ -11,6 +11,7 @@
    Options:
      --paths FILE        a path per line, dealt to the clients in turn, in place of --path
      --header TEXT       a further request header
+     --opaque 1          bodies are compressed: only bytes and chunks are counted, not events
      --last-event-id ID  where clients begin that have no id of their own yet
      --connect-s S       connect evenly over this time (0: all at once)
      --warm-s S          time after connecting that is not measured
@@ -73,7 +74,7 @@ struct client {
 };
 
 static struct {
-  int port, then_port, clients, never_read, sample_every, pid_count, path_count;
+  int port, then_port, clients, never_read, opaque, sample_every, pid_count, path_count;
   double connect_s, warm_s, seconds, linger_s, churn_s;
   int64_t until_seq, from_seq;
   const char *header, *last_event_id, *paths[PATHS_MAX];
@@ -341,6 +342,8 @@ static int take_head(struct client *c, const char *bytes, int count) {
 
 static int take_chunk(struct client *c, const char *bytes, int count, double now) {
   int most = c->chunk_left < count ? (int)c->chunk_left : count, at = 0;
+  if (set.opaque)
+    at = most;
   while (at < most) {
     const char *line;
     int line_bytes;
@@ -622,6 +625,7 @@ static void read_options(int count, char **words) {
     } else if (!strcmp(name, "--clients")) set.clients = atoi(value);
     else if (!strcmp(name, "--never-read")) set.never_read = atoi(value);
     else if (!strcmp(name, "--header")) set.header = value;
+    else if (!strcmp(name, "--opaque")) set.opaque = atoi(value);
     else if (!strcmp(name, "--last-event-id")) set.last_event_id = value;
     else if (!strcmp(name, "--connect-s")) set.connect_s = atof(value);
     else if (!strcmp(name, "--warm-s")) set.warm_s = atof(value);

@@ -16,13 +16,16 @@ async def feed(
     seq: int = events.FIRST_SEQ,
     topic: str = events.TOPIC,
     appended: Callable[[int], None] = lambda _: None,
+    *,
+    unlike: bool = False,
 ) -> None:
-    """Runs until cancelled; `appended` hears the number of each event."""
+    """Runs until cancelled; `appended` hears the number of each event. No two are alike if
+    `unlike`."""
     due = time.monotonic()
     while True:
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await log.append(events.records([seq], topic))
+        await log.append([events.change(seq)] if unlike else events.records([seq], topic))
         appended(seq)
         seq += 1
 

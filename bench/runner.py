@@ -25,6 +25,7 @@ NAMES = (
     "stalled",
     "storm",
     "cohorts",
+    "compressed",
     "drain",
     "soak",
 )

@@ -76,6 +76,7 @@ class Stage:
         *,
         feed: float = 0.0,
         kept: int = 10_000,
+        unlike: bool = False,
         streams: dict[str, list[str]] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> Generator[tuple[Child, int]]:
@@ -85,6 +86,7 @@ class Stage:
             "streams": streams or {events.STREAM: [events.TOPIC]},
             "feed": feed,
             "kept": kept,
+            "unlike": unlike,
         }
         with running(module("gateway_process", plan), self.folder / "gateway.log") as child:
             yield child, child.answer(_READY_S)["port"]
