@@ -420,26 +420,14 @@ def _anyone_may_join_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 0.0)
 
 
-several = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = cases(since=earliest | times, until=st.just("-1s") | times, limit=limits, max_seconds=far)
+so_many = cases(since=earliest, until=never, limit=limits, max_seconds=far)
+endless = cases(since=earliest, until=never, limit=never, max_seconds=never)
+"""What comes meanwhile is missed by one who is cut before it has any id, unless it begins at the
+beginning."""
 
 
-@several
-@given(cases(since=earliest | times, until=st.just("-1s") | times, limit=limits, max_seconds=far))
-def test_a_bounded_stream_is_what_the_same_done_by_hand_selects(case: Case) -> None:
-    asyncio.run(_selects(case))
-
-
-# A client that was cut before it had any id has missed what came meanwhile, unless it begins at the
-# beginning.
-
-
-@several
-@given(cases(since=earliest, until=never, limit=limits, max_seconds=far))
-def test_a_stream_of_so_many_events_is_what_the_same_done_by_hand_selects(case: Case) -> None:
-    asyncio.run(_selects(case))
-
-
-@several
-@given(cases(since=earliest, until=never, limit=never, max_seconds=never))
-def test_an_endless_stream_is_what_the_same_done_by_hand_selects(case: Case) -> None:
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(bounded | so_many | endless)
+def test_what_is_selected_is_what_the_same_done_by_hand_selects(case: Case) -> None:
     asyncio.run(_selects(case))
