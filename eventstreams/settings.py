@@ -6,12 +6,14 @@ own section and nothing else; nothing reads settings after start.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import msgspec
 import yaml
+from yaml.constructor import ConstructorError
 
 from eventstreams.errors import ConfigError
 
@@ -22,6 +24,10 @@ Bytes = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[\t -~\xa0-\xff]+\Z")]
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Text that can't be encoded: an escape in YAML may stand for half of a pair."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -160,18 +166,34 @@ def load(path: Path) -> Settings:
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     settings = msgspec.convert(document, Settings)
-    problems = list(_contradictions(settings))
+    problems = [*_with_nul(document), *_contradictions(settings)]
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return settings
 
 
+class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A date without such a day, say, is found only when it is made; here its place is known.
+
+        The library's own constructors let anything through that a conversion raises.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, AttributeError, LookupError) as error:
+            kind = node.tag.rpartition(":")[2]
+            problem = f"the value is no {kind}; text stands in quotes"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
+
+
 def read_yaml(path: Path) -> Any:
     """The document in a YAML file. Raises ConfigError with the file and, if known, the line."""
     try:
-        document = yaml.safe_load(path.read_bytes())
+        document = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe one
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: nested too deeply"]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -179,7 +201,9 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError([f"{path}{where}: not YAML: {reason}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8: {error.reason}"]) from error
-    places = list(_not_text(document, "", set()))
+    except ValueError as error:  # of the path: a NUL in it
+        raise ConfigError([f"{str(path)!a}: {error}"]) from error
+    places = [place for place, text in _texts(document, "", set()) if _SURROGATE.search(text)]
     if places:
         raise ConfigError(
             [f"{path}: {place or 'the file'}: holds half of a surrogate pair" for place in places]
@@ -187,25 +211,30 @@ def read_yaml(path: Path) -> Any:
     return document
 
 
-def _not_text(value: Any, path: str, seen: set[int]) -> Iterator[str]:
-    """Where strings are that can't be encoded: an escape in YAML may stand for a lone surrogate."""
+def _with_nul(document: Any) -> Iterator[str]:
+    """No path, address or name may have one; the system's calls refuse it when it is too late."""
+    for place, text in _texts(document, "", set()):
+        if "\0" in text:
+            yield f"{place}: holds a NUL"
+
+
+def _texts(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """All strings, names too, with where they are; that can be encoded, whatever they hold."""
     if isinstance(value, str):
-        if any("\ud800" <= c <= "\udfff" for c in value):
-            yield path
+        yield path, value
         return
     if id(value) in seen:  # an alias may lead to where it stands
         return
     seen.add(id(value))
     if isinstance(value, list):
         for n, item in enumerate(cast("list[Any]", value)):
-            yield from _not_text(item, f"{path}[{n}]", seen)
+            yield from _texts(item, f"{path}[{n}]", seen)
     elif isinstance(value, Mapping):
         for key, item in cast("Mapping[Any, Any]", value).items():
             name = str(key).encode("utf-8", "backslashreplace").decode()
             where = f"{path}.{name}" if path else name
-            if name != str(key):
-                yield where
-            yield from _not_text(item, where, seen)
+            yield where, str(key)
+            yield from _texts(item, where, seen)
 
 
 def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:

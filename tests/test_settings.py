@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,15 @@ def test_what_has_not_the_form_is_refused(path: Path, text: str) -> None:
         (b"\xff\xfe\xff", r"not (YAML|UTF-8)"),
         (b"? [a]\n: 1\n", r":1:3: not YAML"),
         (b"a: !!python/object/apply:os.getcwd []\n", r"not YAML"),
+        (b"http:\n  homepage: 2024-13-45\n", r":2:13: not YAML: the value is no timestamp"),
+        (b"a: 2001-01-01T00:00:00+99:99\n", r":1:4: not YAML: the value is no timestamp"),
+        (b"a: [0b_]\n", r":1:5: not YAML: the value is no int"),
+        (b"a: " + b"9" * 5_000, r":1:4: not YAML: the value is no int"),
+        (b"a: !!int ''\n", r":1:4: not YAML: the value is no int"),
+        (b"a: !!timestamp x\n", r":1:4: not YAML: the value is no timestamp"),
+        (b"a: !!bool x\n", r":1:4: not YAML: the value is no bool"),
+        (b"[" * 5_000, r": nested too deeply"),
+        (b"a: '\0'\n", r": not YAML: unacceptable character"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_place(path: Path, content: bytes, reason: str) -> None:
@@ -161,6 +172,41 @@ def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
     found = problems(path, text)
     assert found == [f"{place}: holds half of a surrogate pair" for place in places]
     "\n".join(found).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (r'catalogue: "a\0"', ["catalogue"]),
+        (r'{log: {data_dir: "\0"}, http: {host: "\0"}}', ["log.data_dir", "http.host"]),
+        (
+            r'log: {kafka: {bootstrap_servers: ["a:1", "\0:1"], ssl_cafile: "\0"}}',
+            ["log.kafka.bootstrap_servers[1]", "log.kafka.ssl_cafile"],
+        ),
+    ],
+)
+def test_a_nul_is_refused_wherever_it_stands(path: Path, text: str, places: list[str]) -> None:
+    assert problems(path, text) == [f"{place}: holds a NUL" for place in places]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_path_that_can_not_be_is_told(name: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(Path(name))
+    [problem] = refused.value.problems
+    assert problem.startswith(f"{name!a}: ")
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=40)
+    | st.text("!:-0129xbo_.&*[]{} eT~", max_size=12)
+)
+def test_whatever_stands_in_a_file_is_read_or_refused(text: str) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
+        file.write(text.encode())
+        file.flush()
+        with contextlib.suppress(ConfigError):
+            assert isinstance(load(Path(file.name)), Settings)
 
 
 @pytest.mark.parametrize("name", ["cors", "csp"])

@@ -8,13 +8,14 @@ from typing import Any, cast
 import click
 
 import eventstreams
+from eventstreams.cli.paths import FilePath
 from eventstreams.errors import ConfigError
 from eventstreams.model.stream import Catalogue, load_catalogue
 from eventstreams.settings import Settings, load, read_yaml
 
 config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     metavar="FILE",
     help="Settings in YAML.  [default: the shipped config/eventstreams.yaml]",
 )

@@ -11,6 +11,7 @@ import click
 from msgspec.structs import replace
 
 from eventstreams.cli.config import config_option, read_config
+from eventstreams.cli.paths import FilePath
 from eventstreams.model.stream import Catalogue
 from eventstreams.settings import LogSettings
 
@@ -47,7 +48,7 @@ _OPTIONS = (
     config_option,
     click.option(
         "--data-dir",
-        type=click.Path(file_okay=False),
+        type=FilePath(file_okay=False),
         help="Append to the embedded log in this directory; a gateway may be running on it.",
     ),
     click.option("--kafka", metavar="HOST:PORT,...", help="Append to the topics of these brokers."),

@@ -9,11 +9,12 @@ import click
 
 from eventstreams.cli.chunks import open_input
 from eventstreams.cli.destination import destination_options, find_destination
+from eventstreams.cli.paths import FilePath
 from eventstreams.cli.run_append import Input, Plan, run_append
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
 @destination_options
 @click.option(
     "--from-line",

@@ -9,6 +9,7 @@ import click
 from msgspec.structs import replace
 
 from eventstreams.cli.config import config_option, read_config
+from eventstreams.cli.paths import FilePath
 from eventstreams.logs import log_to_stderr
 from eventstreams.server.serve import serve
 from eventstreams.settings import Settings
@@ -21,7 +22,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option("--host", metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="0: a free one is chosen.")
 @click.option(
-    "--data-dir", type=click.Path(file_okay=False), help="Where the embedded log keeps its file."
+    "--data-dir", type=FilePath(file_okay=False), help="Where the embedded log keeps its file."
 )
 @click.option(
     "--demo-rate", type=click.FloatRange(min=0), metavar="N", help="Synthetic events a second."

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import click
 import httpx
 
+from eventstreams.cli.paths import FilePath
 from eventstreams.cli.state import StateFile
 from eventstreams.cli.tail_follow import Tail
 from eventstreams.cli.tail_output import Output, Stopped, as_json, as_text
@@ -38,7 +39,7 @@ from eventstreams.errors import EventStreamsError
 )
 @click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     metavar="FILE",
     help="Keep the id of the last event there, and go on from it next time.",
 )

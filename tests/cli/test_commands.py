@@ -112,6 +112,41 @@ def test_serve_refuses_flags_that_make_no_sense(arguments: list[str], message: s
     assert message in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "--config", "a\0b"],
+        ["serve", "--data-dir", "a\0b"],
+        ["produce", "--stream", "test", "--data-dir", "a\0b", "{}"],
+        ["import", "a\0b", "--stream", "test"],
+        ["tail", "test", "--state", "a\0b"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_path_that_can_not_be_is_a_usage_error(arguments: list[str]) -> None:
+    result = _run(*arguments)
+    assert result.exit_code == 2
+    assert r"'a\x00b' is no path: it holds a NUL" in result.stderr
+
+
+def test_a_path_in_the_settings_that_can_not_be_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(r'{catalogue: "a\0b", log: {data_dir: "c\0d"}}')
+    for command in ("check", "serve"):
+        result = _run(command, "--config", file)
+        assert result.exit_code == 2
+        for place in ("catalogue", "log.data_dir"):
+            assert f"Error: {file}: {place}: holds a NUL\n" in result.stderr
+
+
+def test_a_value_that_is_no_date_is_told_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("http:\n  homepage: 2024-13-45\n")
+    result = _run("check", "--config", file)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {file}:2:13: not YAML: the value is no timestamp")
+
+
 def test_the_embedded_logs_folder_has_no_use_with_kafka() -> None:
     kafka = shipped_config().with_name("kafka.yaml")
     result = _run("serve", "--config", kafka, "--data-dir", "x")
