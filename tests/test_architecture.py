@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "metrics"},
     {"settings", "model", "tasks"},
-    {"log", "demo_events"},
+    {"log", "schemas", "demo_events"},
     {"logs", "fanout", "demo"},
     {"web"},
     {"gateway"},
@@ -42,9 +42,10 @@ HOMES = {
     "cramjam": r"fanout/compression\.py",
     "httpx": r"cli/\w+\.py",
     "httpx_sse": r"cli/\w+\.py",
-    "yaml": r"settings\.py",
-    "msgspec": r"(settings|server/\w+|model/\w+|log/sqlite\w*|cli/\w+)\.py",
+    "yaml": r"(settings|schemas/document)\.py",
+    "msgspec": r"(settings|schemas/config|server/\w+|model/\w+|log/sqlite\w*|cli/\w+)\.py",
     "orjson": r"((model|log|web|cli|demo|logs).*|fanout/document)\.py",
+    "jsonschema_rs": r"schemas/validation\.py",
     "cel_expr_python": r"fanout/cel\.py",
 }
 """Every third-party library, and sqlite3: the files that may import it."""

@@ -1,0 +1,55 @@
+"""All checks of a folder of schemas, every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from eventstreams.schemas.compatibility import CHECK, incompatibilities
+from eventstreams.schemas.folder import SchemaFolder
+from eventstreams.schemas.materialize import Materializer
+from eventstreams.schemas.problem import Problem, SchemaError
+from eventstreams.schemas.robustness import robustness_problems
+from eventstreams.schemas.structure import structure_problems
+from eventstreams.schemas.uri import SchemaUri
+
+
+def check(folders: Sequence[SchemaFolder], *, strict: bool = False) -> list[Problem]:
+    """Of the first folder; the others only hold what its references name. Each problem once."""
+    folder = folders[0]
+    materializer = Materializer(folders)
+    problems: list[Problem] = []
+    for title in folder.titles:
+        problems += structure_problems(folder, title, materializer)
+        problems += _robustness(folder, title)
+        problems += _compatibility(folder, title, strict=strict)
+    return list(dict.fromkeys(problems))
+
+
+def _robustness(folder: SchemaFolder, title: str) -> Iterator[Problem]:
+    """One content type of each version: that the others hold the same is checked elsewhere."""
+    released = [folder.released(SchemaUri(title, v)) for v in folder.versions(title)]
+    for file in (*released, folder.current(title)):
+        if file is None:
+            continue
+        try:
+            schema = folder.read(file)
+        except SchemaError:
+            continue  # told by the structure checks
+        current = file.version is None
+        yield from robustness_problems(schema, file.place, folder.config, current=current)
+
+
+def _compatibility(folder: SchemaFolder, title: str, *, strict: bool) -> Iterator[Problem]:
+    for before, after in pairwise(folder.versions(title)):
+        if before.major != after.major:
+            continue
+        files = [folder.released(SchemaUri(title, version)) for version in (before, after)]
+        try:
+            [old, new] = [folder.read(file) for file in files if file]
+        except SchemaError:
+            continue
+        if folder.config.skips(str(new.get("$id", "")), CHECK):
+            continue
+        for pointer, message in incompatibilities(new, old, strict=strict):
+            yield Problem(f"{title}/{after}", pointer, f"{message} since {before}", CHECK)

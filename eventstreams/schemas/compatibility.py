@@ -1,0 +1,142 @@
+"""May a version follow another within the same major version?
+
+Only optional fields may be added; docs/schemas.md has the table. The default is what
+jsonschema-tools 1.3.0 finds: it looks at the keys of the older schema alone, whatever they stand
+for, and so lets some changes pass that break producers or readers. `strict` knows schemas from
+names, and finds those too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from eventstreams.schemas.merge import equal
+from eventstreams.schemas.problem import below
+from eventstreams.schemas.subschemas import NAMED, ONE, SEVERAL
+
+Finding = tuple[str, str]
+"""A JSON pointer into the newer schema, and what is wrong there."""
+CHECK = "schema-version-compatibility"
+
+_FREE = {"$id", "description", "examples", "maxLength"}
+_FREE_STRICT = {"$id", "$comment", "description", "examples"}
+_GROWING = {"oneOf", "anyOf"}
+
+
+def incompatibilities(
+    new: dict[str, Any], old: dict[str, Any], *, strict: bool = False
+) -> Iterator[Finding]:
+    """All of them; none if events, producers and readers of `old` can go over to `new`."""
+    yield from _strict(new, old, "") if strict else _lenient(new, old, "")
+
+
+def _lenient(new: Any, old: Any, pointer: str) -> Iterator[Finding]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        for key, value in before.items():
+            where = below(pointer, key)
+            if key in _FREE:
+                continue
+            if key in ("required", "enum"):
+                yield from _listed(key, after.get(key), value, where)
+            elif key not in after:
+                yield where, "was removed"
+            else:
+                yield from _lenient(after[key], value, where)
+    elif isinstance(old, list) and isinstance(new, list):
+        earlier, later = cast("list[Any]", old), cast("list[Any]", new)
+        for n, value in enumerate(earlier):
+            if n < len(later):
+                yield from _lenient(later[n], value, below(pointer, n))
+            else:
+                yield below(pointer, n), "was removed"
+    elif not equal(old, new):
+        yield pointer, "was changed"
+
+
+def _listed(key: str, new: Any, old: Any, pointer: str) -> Iterator[Finding]:
+    """`required` stays the same, in any order; `enum` may grow."""
+    if not isinstance(old, list) or not isinstance(new, list | None):
+        yield pointer, f"is a property named {key}, which only the strict check can compare"
+        return
+    if new is None:
+        yield pointer, "was removed"
+        return
+    before, after = cast("list[Any]", old), cast("list[Any]", new)
+    lost = [item for item in before if not any(equal(item, other) for other in after)]
+    gained = [item for item in after if not any(equal(item, other) for other in before)]
+    if lost:
+        yield pointer, f"lost {_shown(lost)}"
+    if gained and key == "required":
+        yield pointer, f"gained {_shown(gained)}"
+
+
+def _shown(items: list[Any]) -> str:
+    return ", ".join(map(repr, items[:5])) + (", ..." if len(items) > 5 else "")
+
+
+def _strict(new: Any, old: Any, pointer: str) -> Iterator[Finding]:
+    """Of two schemas, as opposed to values and names."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        if not equal(old, new):
+            yield pointer, "was changed"
+        return
+    before, after = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+    for key in dict.fromkeys((*before, *after)):
+        where = below(pointer, key)
+        if key in _FREE_STRICT:
+            continue
+        if key not in before:
+            yield from _added(key, after[key], where)
+        elif key not in after:
+            if before[key] != {}:
+                yield where, "was removed"
+        else:
+            yield from _keyword(key, after[key], before[key], where)
+
+
+def _added(key: str, value: Any, pointer: str) -> Iterator[Finding]:
+    """Only a default, and properties where there were none, ask nothing of anybody."""
+    if key == "required" and value == []:
+        return
+    if key not in ("default", "title", "properties", "definitions", "$defs") and value is not True:
+        yield pointer, "was added"
+
+
+def _keyword(key: str, new: Any, old: Any, pointer: str) -> Iterator[Finding]:
+    both_lists = isinstance(new, list) and isinstance(old, list)
+    if key in ("required", "enum") and both_lists:
+        yield from _listed(key, new, old, pointer)
+    elif key == "type" and both_lists:
+        if set(cast("list[str]", new)) != set(cast("list[str]", old)):
+            yield pointer, "was changed"
+    elif key in NAMED and isinstance(new, dict) and isinstance(old, dict):
+        yield from _named(key, cast("dict[str, Any]", new), cast("dict[str, Any]", old), pointer)
+    elif key in SEVERAL and both_lists:
+        yield from _several(key, cast("list[Any]", new), cast("list[Any]", old), pointer)
+    elif key in ONE:
+        yield from _strict(new, old, pointer)
+    elif not equal(new, old):
+        yield pointer, "was changed"
+
+
+def _named(key: str, new: dict[str, Any], old: dict[str, Any], pointer: str) -> Iterator[Finding]:
+    for name, schema in old.items():
+        where = below(pointer, name)
+        if name in new:
+            yield from _strict(new[name], schema, where)
+        else:
+            yield where, "was removed"
+    if key not in ("properties", "definitions", "$defs"):
+        yield from ((below(pointer, name), "was added") for name in new if name not in old)
+
+
+def _several(key: str, new: list[Any], old: list[Any], pointer: str) -> Iterator[Finding]:
+    for n, schema in enumerate(old):
+        if n < len(new):
+            yield from _strict(new[n], schema, below(pointer, n))
+        else:
+            yield below(pointer, n), "was removed"
+    if len(new) > len(old) and key not in _GROWING:
+        yield below(pointer, len(old)), "was added"

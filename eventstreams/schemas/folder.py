@@ -1,0 +1,117 @@
+"""A folder of schemas: which files are there, by title, and what is in them.
+
+`<title>/current.yaml` is written by hand; `<title>/X.Y.Z.yaml` and `.json` are materialized from
+it. Other files are nobody's business; symlinks are not schemas but names for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eventstreams.errors import ConfigError
+from eventstreams.schemas.config import RepositoryConfig, load_config
+from eventstreams.schemas.document import read_document
+from eventstreams.schemas.problem import SchemaError
+from eventstreams.schemas.uri import SchemaUri, Version, parse_version
+
+CURRENT = "current.yaml"
+
+
+class SchemaFile(NamedTuple):
+    path: Path
+    place: str
+    """Its path in the folder, as problems name it."""
+    title: str
+    """Of its directory, which the schema's own title should equal."""
+    version: Version | None
+    """None: this is current.yaml."""
+    content_type: str
+
+
+class SchemaFolder:
+    """Reads each file once. Files that can't be read raise SchemaError each time."""
+
+    def __init__(self, base: Path, config: RepositoryConfig) -> None:
+        self.base = base
+        self.config = config
+        self._documents: dict[Path, dict[str, Any] | SchemaError] = {}
+        self._files: dict[str, list[SchemaFile]] = {}
+        self.titles: dict[str, list[SchemaFile]] = {}
+        """Without what the configuration ignores, which can still be referred to."""
+        for directory, directories, names in os.walk(base):
+            directories[:] = sorted(d for d in directories if not d.startswith("."))
+            title = Path(directory).relative_to(base).as_posix()
+            files = [f for n in sorted(names) if (f := self._file(Path(directory, n), title))]
+            if files:
+                self._files[title] = files
+            heeded = [f for f in files if not self._ignored(f)]
+            if heeded:
+                self.titles[title] = heeded
+
+    def _file(self, path: Path, title: str) -> SchemaFile | None:
+        version = parse_version(path.stem)
+        if path.is_symlink() or not (
+            path.name == CURRENT or (version and path.suffix in (".yaml", ".json"))
+        ):
+            return None
+        place = path.relative_to(self.base).as_posix()
+        return SchemaFile(path, place, title, version, path.suffix[1:])
+
+    def _ignored(self, file: SchemaFile) -> bool:
+        if not self.config.ignore_schemas:
+            return False
+        try:
+            return self.config.ignores(str(self.read(file).get("$id", "")))
+        except SchemaError:
+            return False
+
+    def read(self, file: SchemaFile) -> dict[str, Any]:
+        found = self._documents.get(file.path)
+        if found is None:
+            try:
+                found = read_document(file.path, file.place)
+            except SchemaError as error:
+                found = error
+            self._documents[file.path] = found
+        if isinstance(found, SchemaError):
+            raise found
+        return found
+
+    def current(self, title: str) -> SchemaFile | None:
+        return next((f for f in self._files.get(title, ()) if f.version is None), None)
+
+    def versions(self, title: str) -> list[Version]:
+        """In ascending order, whatever content type they are there in."""
+        return sorted({f.version for f in self.titles.get(title, ()) if f.version})
+
+    def released(self, uri: SchemaUri) -> SchemaFile | None:
+        """The materialized file of a schema, of the first content type there is."""
+        found = {f.content_type: f for f in self._files.get(uri.title, ()) if f.version == uri[1]}
+        wanted = (*self.config.content_types, "yaml", "json")
+        return next((found[kind] for kind in wanted if kind in found), None)
+
+
+def open_folders(folder: Path, bases: Sequence[Path] = ()) -> list[SchemaFolder]:
+    """The folder first, then those in which its references are looked up besides.
+
+    `bases` stand in for those of the folder's configuration. Raises ConfigError.
+    """
+    if not folder.is_dir():
+        raise ConfigError([f"{folder}: there is no such folder"])
+    config = load_config(folder)
+    base = folder / config.schema_base_path
+    others = list(bases)
+    for named in () if bases else config.schema_base_uris:
+        if "://" in named:
+            raise ConfigError(
+                [f"{folder}: schemaBaseUris: {named} is remote; name a local copy with --base"]
+            )
+        others.append(folder / named)
+    problems = [f"{path}: there is no such folder" for path in (base, *others) if not path.is_dir()]
+    if problems:
+        raise ConfigError(problems)
+    further = [path for path in others if path.resolve() != base.resolve()]
+    return [SchemaFolder(base, config), *(SchemaFolder(p, RepositoryConfig()) for p in further)]

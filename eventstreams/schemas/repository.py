@@ -1,0 +1,74 @@
+"""Schemas by their URI, out of one or more folders of materialized files.
+
+Only what `/title/MAJOR.MINOR.PATCH` names under a base folder is ever opened, symlinks included.
+Reads files, so in an event loop it belongs in a thread; what was found is kept, what was not is
+looked for again, because a repository is extended while the service runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eventstreams.schemas.dereference import dereference
+from eventstreams.schemas.document import read_document
+from eventstreams.schemas.problem import Problem, SchemaError, SchemaNotFound
+from eventstreams.schemas.uri import SchemaUri, Version, parse_uri
+
+_SUFFIXES = (".yaml", ".json", "")
+
+
+@dataclass(frozen=True)
+class Schema:
+    uri: SchemaUri
+    title: str
+    """What the schema calls itself, which a stream's `schema_title` is compared with."""
+    document: dict[str, Any]
+    """Without references. Shared: not to be changed."""
+
+    @property
+    def version(self) -> Version:
+        return self.uri.version
+
+
+class SchemaRepository:
+    def __init__(self, bases: Sequence[Path]) -> None:
+        """The first base that has a schema gives it."""
+        self._bases = [base.resolve() for base in bases]
+        self._schemas: dict[SchemaUri, Schema] = {}
+
+    def get(self, uri: str) -> Schema:
+        """Raises BadSchemaUri, SchemaNotFound, or SchemaError where the schema is broken."""
+        return self._get(parse_uri(uri), ())
+
+    def _get(self, uri: SchemaUri, on_the_way: tuple[SchemaUri, ...]) -> Schema:
+        if uri not in self._schemas:
+            self._schemas[uri] = self._load(uri, on_the_way)
+        return self._schemas[uri]
+
+    def _load(self, uri: SchemaUri, on_the_way: tuple[SchemaUri, ...]) -> Schema:
+        if uri in on_the_way:
+            chain = " -> ".join(map(str, (*on_the_way, uri)))
+            raise SchemaError([Problem(str(uri), "", f"references lead round: {chain}")])
+        path = self._find(uri)
+        if path is None:
+            raise SchemaNotFound([Problem(str(uri), "", "there is no such schema")])
+        document = read_document(path, str(uri))
+        given = document.get("$id")
+        if given is not None and (not isinstance(given, str) or given.rstrip("#") != str(uri)):
+            raise SchemaError([Problem(str(uri), "/$id", f"is {given!r}, not the schema's URI")])
+        document = dereference(
+            document, str(uri), lambda other: self._get(other, (*on_the_way, uri)).document
+        )
+        title = document.get("title")
+        return Schema(uri, title if isinstance(title, str) else uri.title, document)
+
+    def _find(self, uri: SchemaUri) -> Path | None:
+        for base in self._bases:
+            for suffix in _SUFFIXES:
+                path = (base / uri.title / f"{uri.version}{suffix}").resolve()
+                if path.is_relative_to(base) and path.is_file():
+                    return path
+        return None

@@ -1,0 +1,185 @@
+"""Is a schema one that events can be checked and stored with, safely and in one shape only?
+
+Each check has the name that `skipSchemaTestCases` knows it by. Those of CURRENT also look at
+current.yaml, whose references are not followed yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from eventstreams.schemas.config import RepositoryConfig
+from eventstreams.schemas.problem import Problem, SchemaError, below
+from eventstreams.schemas.subschemas import subschemas
+from eventstreams.schemas.validation import Validator, errors_text, schema_problems
+
+Node = dict[str, Any]
+Finding = tuple[str, str]
+"""A JSON pointer, and what is wrong there."""
+
+_SNAKE_CASE = re.compile(r"[$a-z]+[a-z0-9_]*")
+
+
+def robustness_problems(
+    schema: Node, place: str, config: RepositoryConfig, *, current: bool = False
+) -> Iterator[Problem]:
+    schema_id = str(schema.get("$id", ""))
+    skipped = {name for name in (*CHECKS, _VALID, _EXAMPLES) if config.skips(schema_id, name)}
+    if not current:
+        invalid = list(schema_problems(schema, place))
+        yield from (p for p in invalid if _VALID not in skipped)
+        if invalid:
+            return  # what is no schema has no properties and no examples
+        if _EXAMPLES not in skipped:
+            yield from _example_problems(schema, place)
+    for name, check in CHECKS.items():
+        if name in skipped or (current and name not in CURRENT):
+            continue
+        try:
+            findings = list(check(schema, config))
+        except _MALFORMED:
+            continue  # current.yaml may be no valid schema, which materializing tells
+        yield from (Problem(place, pointer, message, name) for pointer, message in findings)
+
+
+_VALID = "schema-is-valid"
+_EXAMPLES = "schema-examples-are-valid"
+_MALFORMED = (AttributeError, TypeError)
+
+
+def _example_problems(schema: Node, place: str) -> Iterator[Problem]:
+    try:
+        validator = Validator(schema, place)
+    except SchemaError:
+        return  # told by schema-is-valid
+    for n, example in enumerate(cast("list[Any]", schema.get("examples", []))):
+        problems = validator.validate(example)
+        if problems:
+            yield Problem(place, below("/examples", n), errors_text(problems), _EXAMPLES)
+
+
+def _secure(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
+    """The rules of AJV's json-schema-secure: nothing may take long on what an attacker sends."""
+    for pointer, node in subschemas(schema):
+        for keyword in ("pattern", "format"):
+            if keyword in node and "maxLength" not in node:
+                yield below(pointer, keyword), f"{keyword} needs maxLength beside it"
+        names = node.get("propertyNames")
+        if "patternProperties" in node and not (isinstance(names, dict) and "maxLength" in names):
+            yield (
+                below(pointer, "patternProperties"),
+                "needs propertyNames with maxLength beside it",
+            )
+        if node.get("uniqueItems") is True and "maxItems" not in node and not _scalars(node):
+            yield (
+                below(pointer, "uniqueItems"),
+                "needs maxItems, where items may be objects or lists",
+            )
+
+
+def _scalars(node: Node) -> bool:
+    """Do the items of this list have a type that is neither object nor list?"""
+    items = node.get("items")
+    kinds = cast("dict[str, Any]", items).get("type") if isinstance(items, dict) else None
+    listed = cast("list[Any]", kinds) if isinstance(kinds, list) else [kinds]
+    return kinds is not None and not {"object", "array"} & set(listed)
+
+
+def _snake_case(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
+    for pointer, node in subschemas(schema):
+        for name in node.get("properties", {}):
+            if not _SNAKE_CASE.fullmatch(name):
+                yield below(pointer, "properties", name), "is not in snake_case"
+
+
+def _deterministic(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
+    yield from _types(schema, "")
+
+
+def _types(node: Any, pointer: str) -> Iterator[Finding]:
+    """One type for each field, known to the last: what typed storage needs."""
+    if not isinstance(node, dict):
+        return
+    schema = cast("Node", node)
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        yield below(pointer, "type"), "is a union of types"
+    if kind == "array":
+        items = schema.get("items")
+        if not isinstance(items, dict) or "type" not in items:
+            yield pointer, "is a list whose items have no type"
+        yield from _types(items, below(pointer, "items"))
+    if kind == "object":
+        if not any(schema.get(k) for k in ("properties", "oneOf", "allOf", "additionalProperties")):
+            yield pointer, "is an object with neither properties nor additionalProperties"
+        yield from _types(
+            schema.get("additionalProperties"), below(pointer, "additionalProperties")
+        )
+    if None in schema.get("enum", []):
+        yield below(pointer, "enum"), "holds null"
+    for name, field in schema.get("properties", {}).items():
+        where = below(pointer, "properties", name)
+        if not isinstance(field, dict) or "type" not in field:
+            yield where, "has no type"
+        yield from _types(field, where)
+    for keyword in ("allOf", "oneOf"):
+        for n, part in enumerate(schema.get(keyword, [])):
+            yield from _types(part, below(pointer, keyword, n))
+    yield from _alternatives(schema.get("oneOf", []), below(pointer, "oneOf"))
+
+
+def _alternatives(parts: list[Any], pointer: str) -> Iterator[Finding]:
+    nodes = [cast("Node", part) if isinstance(part, dict) else {} for part in parts]
+    if len({str(node.get("type")) for node in nodes}) > 1:
+        yield pointer, "has schemas of different types"
+        return
+    required = {frozenset(node.get("required", [])) for node in nodes}
+    if nodes and nodes[0].get("type") == "object" and len(required) > 1:
+        yield pointer, "has schemas that require different properties"
+
+
+def _required(schema: Node, _: RepositoryConfig, pointer: str = "") -> Iterator[Finding]:
+    properties = schema.get("properties", {})
+    for name in schema.get("required", []):
+        if name not in properties:
+            yield below(pointer, "required"), f"{name!r} is required, but no property"
+    for name, field in properties.items():
+        if isinstance(field, dict):
+            yield from _required(cast("Node", field), _, below(pointer, "properties", name))
+
+
+def _example_ids(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
+    if "$schema" not in schema.get("properties", {}):
+        return
+    for n, example in enumerate(schema.get("examples", [])):
+        fields = cast("Node", example) if isinstance(example, dict) else {}
+        named = fields.get("$schema")
+        if named != schema.get("$id"):
+            where = below("/examples", n, "$schema")
+            yield where, f"is {named!r}, not the schema's $id {schema.get('$id')!r}"
+
+
+def _bounded(schema: Node, config: RepositoryConfig) -> Iterator[Finding]:
+    if not config.enforced_numeric_bounds:
+        return
+    low, high = config.enforced_numeric_bounds
+    for pointer, node in subschemas(schema):
+        if node.get("type") not in ("number", "integer"):
+            continue
+        if not isinstance(node.get("minimum"), int | float) or node["minimum"] < low:
+            yield pointer, f"needs a minimum, which is not below {low:.0f}"
+        if not isinstance(node.get("maximum"), int | float) or node["maximum"] > high:
+            yield pointer, f"needs a maximum, which is not above {high:.0f}"
+
+
+CHECKS: dict[str, Callable[[Node, RepositoryConfig], Iterator[Finding]]] = {
+    "schema-is-secure": _secure,
+    "schema-snake-case-properties": _snake_case,
+    "schema-deterministic-types": _deterministic,
+    "schema-required-properties-exist": _required,
+    "schema-examples-$schema-matches-schema-$id": _example_ids,
+    "schema-enforced-numeric-bounds": _bounded,
+}
+CURRENT = {"schema-is-secure", "schema-snake-case-properties"}

@@ -1,0 +1,108 @@
+"""Is everything of a schema there, where and as it should be?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from eventstreams.schemas.folder import CURRENT, SchemaFile, SchemaFolder
+from eventstreams.schemas.materialize import Materializer, links_of, version_of
+from eventstreams.schemas.merge import equal
+from eventstreams.schemas.problem import Problem, SchemaError
+from eventstreams.schemas.uri import SchemaUri, Version
+
+
+def structure_problems(
+    folder: SchemaFolder, title: str, materializer: Materializer
+) -> Iterator[Problem]:
+    """Of one directory of schemas. Files that can't be read are told as that, once each."""
+    for file in folder.titles[title]:
+        yield from _file_problems(folder, file)
+    for version in folder.versions(title):
+        yield from _version_problems(folder, SchemaUri(title, version))
+    if (folder.base / title / "current").is_symlink():
+        yield Problem(f"{title}/current", "", "should not be there: current is no version")
+    current = folder.current(title)
+    if current is None:
+        yield Problem(f"{title}/{CURRENT}", "", "is missing; versions are materialized from it")
+    else:
+        yield from _current_problems(folder, current, materializer)
+    versions = folder.versions(title)
+    for name, target in links_of(folder, versions[-1]) if versions else ():
+        yield from _link_problems(folder, title, name, target)
+
+
+def _file_problems(folder: SchemaFolder, file: SchemaFile) -> Iterator[Problem]:
+    try:
+        schema = folder.read(file)
+        version = version_of(schema, file)
+    except SchemaError as error:
+        yield from error.problems
+        return
+    if schema.get("title") != file.title:
+        named = repr(schema["title"]) if "title" in schema else "missing"
+        yield Problem(file.place, "/title", f"is {named}; the directory says {file.title!r}")
+    if file.version not in (None, version):
+        yield Problem(file.place, "/$id", f"is {schema['$id']}; the file's name says otherwise")
+
+
+def _version_problems(folder: SchemaFolder, uri: SchemaUri) -> Iterator[Problem]:
+    files = {f.content_type: f for f in folder.titles[uri.title] if f.version == uri.version}
+    kinds = folder.config.content_types
+    for kind in kinds:
+        if kind not in files:
+            yield Problem(f"{uri.title}/{uri.version}.{kind}", "", "is missing")
+    try:
+        documents = [(f, folder.read(f)) for f in files.values()]
+    except SchemaError:
+        return  # told by the file itself
+    for file, document in documents[1:]:
+        if not equal(document, documents[0][1]):
+            yield Problem(file.place, "", f"is not the same schema as {documents[0][0].place}")
+    if folder.config.should_symlink_extensionless:
+        target = f"{uri.version}.{kinds[0]}"
+        yield from _link_problems(folder, uri.title, str(uri.version), target)
+
+
+def _link_problems(folder: SchemaFolder, title: str, name: str, target: str) -> Iterator[Problem]:
+    path, place = folder.base / title / name, f"{title}/{name}"
+    if not path.is_symlink():
+        wrong = "is no symlink" if path.exists() else "is missing"
+        yield Problem(place, "", f"{wrong}; it should be a symlink to {target}")
+    elif os.readlink(path) != target:
+        yield Problem(place, "", f"leads to {os.readlink(path)}, not to {target}")
+
+
+def _current_problems(
+    folder: SchemaFolder, file: SchemaFile, materializer: Materializer
+) -> Iterator[Problem]:
+    """Is the newest version what current.yaml says?"""
+    try:
+        made = materializer.current(file.title)
+    except SchemaError as error:
+        yield from error.problems
+        return
+    versions = folder.versions(file.title)
+    if not versions or versions[-1] < made.version:
+        yield Problem(file.place, "", f"version {made.version} is not materialized")
+    elif versions[-1] > made.version:
+        yield Problem(
+            file.place, "/$id", f"is version {made.version}, but {versions[-1]} is there already"
+        )
+    else:
+        yield from _content_problems(folder, made.title, versions[-1], made.document)
+
+
+def _content_problems(
+    folder: SchemaFolder, title: str, version: Version, document: dict[str, object]
+) -> Iterator[Problem]:
+    released = folder.released(SchemaUri(title, version))
+    assert released is not None
+    try:
+        if not equal(folder.read(released), document):
+            message = (
+                "is not what current.yaml materializes to; materialize it, or raise its version"
+            )
+            yield Problem(released.place, "", message)
+    except SchemaError:
+        return

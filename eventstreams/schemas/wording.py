@@ -1,0 +1,132 @@
+"""The words of a validation problem: those of AJV 6, which clients of EventGate read and log.
+
+The same keyword, message and params as AJV gives; the library that validates has words of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+_IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
+
+Details = Mapping[str, Any]
+
+
+class Wording(NamedTuple):
+    keyword: str
+    message: str
+    params: dict[str, Any]
+
+
+def data_path(path: Sequence[str | int]) -> str:
+    """`.meta.dt`, `.tags[0]`, `['user-agent']`; empty for the document itself."""
+    return "".join(map(_step, path))
+
+
+def _step(token: str | int) -> str:
+    if isinstance(token, int):
+        return f"[{token}]"
+    if _IDENTIFIER.fullmatch(token):
+        return f".{token}"
+    return "['" + token.replace("\\", "\\\\").replace("'", "\\'") + "']"
+
+
+def wordings(kind: str, details: Details, told: Any) -> Iterator[Wording]:
+    """`told` is what the schema says there: the value of its keyword. One for each property too
+    many; else one."""
+    if kind == "additionalProperties":
+        for name in details["unexpected"]:
+            yield Wording(
+                kind, "should NOT have additional properties", {"additionalProperty": name}
+            )
+    elif kind in _BOUNDS:
+        yield _bound(kind, details)
+    elif kind in _SIZES:
+        yield _size(kind, details)
+    elif kind in _WORDS:
+        yield _WORDS[kind](details, told)
+    else:
+        yield Wording(kind, f"should pass {json.dumps(kind)} keyword validation", {})
+
+
+_BOUNDS = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+_SIZES = {
+    "maxLength": "should NOT be longer than {} characters",
+    "minLength": "should NOT be shorter than {} characters",
+    "maxItems": "should NOT have more than {} items",
+    "minItems": "should NOT have fewer than {} items",
+    "additionalItems": "should NOT have more than {} items",
+    "maxProperties": "should NOT have more than {} properties",
+    "minProperties": "should NOT have fewer than {} properties",
+}
+
+
+def _bound(kind: str, details: Details) -> Wording:
+    sign, limit = _BOUNDS[kind], details["limit"]
+    params = {"comparison": sign, "limit": limit, "exclusive": "=" not in sign}
+    return Wording(kind, f"should be {sign} {json.dumps(limit)}", params)
+
+
+def _size(kind: str, details: Details) -> Wording:
+    return Wording(kind, _SIZES[kind].format(details["limit"]), {"limit": details["limit"]})
+
+
+def _type(details: Details, told: Any) -> Wording:
+    types = cast("list[str]", told if isinstance(told, list) else details["types"])
+    return Wording("type", f"should be {','.join(types)}", {"type": ",".join(types)})
+
+
+def _required(details: Details, told: Any) -> Wording:
+    name = details["property"]
+    if not isinstance(told, dict):
+        message = f"should have required property '{name}'"
+        return Wording("required", message, {"missingProperty": name})
+    # a `dependencies` keyword, which the library reports as what it requires
+    wanting = next((p for p, needs in cast("dict[str, Any]", told).items() if name in needs), "")
+    return Wording(
+        "dependencies",
+        f"should have property {name} when property {wanting} is present",
+        {"property": wanting, "missingProperty": name},
+    )
+
+
+def _one_of(details: Details, told: Any) -> Wording:  # noqa: ARG001
+    passing = [n for n, problems in enumerate(details["context"]) if not problems]
+    message = "should match exactly one schema in oneOf"
+    return Wording("oneOf", message, {"passingSchemas": passing or None})
+
+
+def _property_names(details: Details, told: Any) -> Wording:  # noqa: ARG001
+    name = str(details["error"].instance)
+    return Wording("propertyNames", f"property name '{name}' is invalid", {"propertyName": name})
+
+
+def _fixed(
+    keyword: str, message: str, **params: str
+) -> Callable[[Details, Any], Wording]:  # params: its name there -> its name here
+    def word(details: Details, told: Any) -> Wording:  # noqa: ARG001
+        given = {name: details[key] for name, key in params.items()}
+        return Wording(keyword, message.format(*map(str, given.values())), given)
+
+    return word
+
+
+_WORDS: dict[str, Callable[[Details, Any], Wording]] = {
+    "type": _type,
+    "required": _required,
+    "enum": _fixed("enum", "should be equal to one of the allowed values", allowedValues="options"),
+    "const": _fixed("const", "should be equal to constant", allowedValue="expected_value"),
+    "pattern": _fixed("pattern", 'should match pattern "{}"', pattern="pattern"),
+    "format": _fixed("format", 'should match format "{}"', format="format"),
+    "multipleOf": _fixed("multipleOf", "should be multiple of {}", multipleOf="multiple_of"),
+    "uniqueItems": _fixed("uniqueItems", "should NOT have duplicate items"),
+    "oneOf": _one_of,
+    "anyOf": _fixed("anyOf", "should match some schema in anyOf"),
+    "not": _fixed("not", "should NOT be valid"),
+    "contains": _fixed("contains", "should contain a valid item"),
+    "propertyNames": _property_names,
+    "falseSchema": _fixed("false schema", "boolean schema is false"),
+}

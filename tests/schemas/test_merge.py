@@ -1,0 +1,143 @@
+"""A merged schema says what its allOf said."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+
+from eventstreams.schemas.merge import equal, merge_all_of
+from eventstreams.schemas.problem import SchemaError
+from eventstreams.schemas.subschemas import subschemas
+from eventstreams.schemas.validation import Validator
+
+names = st.sampled_from("ab")
+small = st.integers(0, 3)
+kinds = st.sampled_from(["string", "integer", "number", "object", "array", "null", "boolean"])
+
+
+def _schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "type": kinds | st.lists(kinds, min_size=1, max_size=4, unique=True),
+            "minimum": small,
+            "maximum": small,
+            "exclusiveMinimum": small,
+            "multipleOf": st.integers(1, 3),
+            "minLength": small,
+            "maxLength": small,
+            "pattern": st.sampled_from(["^a", "b$"]),
+            "required": st.lists(names, unique=True),
+            "minProperties": small,
+            "properties": st.dictionaries(names, inner, max_size=2),
+            "patternProperties": st.dictionaries(st.sampled_from(["^a", "b"]), inner, max_size=1),
+            "propertyNames": inner,
+            "items": inner,
+            "minItems": small,
+            "uniqueItems": st.booleans(),
+            "dependencies": st.dictionaries(
+                names, inner | st.lists(names, unique=True), max_size=1
+            ),
+            "enum": st.lists(small | names, min_size=1, unique=True),
+            "not": inner,
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "oneOf": st.lists(inner, min_size=1, max_size=2),
+            "allOf": st.lists(inner, min_size=1, max_size=3),
+        },
+    )
+
+
+schemas = st.recursive(st.booleans() | _schemas(st.booleans()), _schemas, max_leaves=5)
+objects = schemas.filter(lambda schema: isinstance(schema, dict))
+values = st.recursive(
+    st.none() | st.booleans() | small | st.text("abc", max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def _merged(schema: dict[str, Any]) -> dict[str, Any]:
+    """Schemas that can't be merged are told as such, and left out."""
+    merged = None
+    with contextlib.suppress(SchemaError):
+        merged = merge_all_of(schema, "f")
+    return reject() if merged is None else merged
+
+
+@given(objects, st.lists(values, min_size=1, max_size=8))
+def test_the_same_documents_are_valid_before_and_after(schema: Any, documents: list[Any]) -> None:
+    merged = _merged(schema)
+    before, after = Validator(schema, "before"), Validator(merged, "after")
+    for document in documents:
+        assert bool(before.validate(document)) == bool(after.validate(document))
+
+
+@given(objects)
+def test_only_patterns_are_left_in_all_of(schema: Any) -> None:
+    for _, node in subschemas(_merged(schema)):
+        assert all(part.keys() == {"pattern"} for part in node.get("allOf", []))
+
+
+@given(objects)
+def test_merging_changes_nothing_that_is_merged(schema: Any) -> None:
+    merged = _merged(schema)
+    assert equal(merge_all_of(merged, "f"), merged)
+
+
+def _all_of(*parts: dict[str, Any], **root: Any) -> dict[str, Any]:
+    return merge_all_of({**root, "allOf": list(parts)}, "f")
+
+
+def test_properties_and_required_come_together() -> None:
+    merged = _all_of(
+        {"properties": {"a": {"type": "string"}}, "required": ["b", "a"]},
+        {"properties": {"b": {"type": "string"}, "a": {"maxLength": 3}}, "required": ["a", "$c"]},
+        required=["z"],
+    )
+    assert merged == {
+        "properties": {"a": {"type": "string", "maxLength": 3}, "b": {"type": "string"}},
+        "required": ["$c", "a", "b", "z"],
+    }
+
+
+def test_the_schemas_own_annotations_win_over_those_of_fragments() -> None:
+    fragment = {"title": "fragment", "$id": "/fragment/1.0.0", "description": "f", "default": 1}
+    assert _all_of(fragment, title="mine") == {**fragment, "title": "mine"}
+
+
+def test_examples_are_those_of_the_schema_itself() -> None:
+    assert "examples" not in _all_of({"examples": [1]})
+    assert _all_of({"examples": [1]}, examples=[2]) == {"examples": [2]}
+
+
+def test_additional_properties_of_a_fragment_hold_for_the_whole() -> None:
+    merged = _all_of(
+        {"properties": {"a": {}}, "additionalProperties": False},
+        {"properties": {"b": {}, "c": False}},
+    )
+    assert merged == {"properties": {"a": {}, "b": {}}, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([{"type": "string"}, {"type": "integer"}], "f#/type: allOf brings together types"),
+        ([{"enum": [1]}, {"enum": [2]}], "f#/enum: allOf brings together enums"),
+        ([{"const": 1}, {"const": 2}], "f#/const: allOf brings together different values"),
+        ([{"format": "date"}, {"format": "uri"}], "f#/format: allOf brings together different"),
+        ([{"contains": {}}, {"contains": {"type": "null"}}], "f#/contains: allOf brings"),
+        ([{"items": [{}]}, {"items": {"type": "null"}}], "f: allOf brings together lists"),
+        (
+            [{"properties": {"a": {"type": "null"}}}, {"properties": {"a": {"type": "array"}}}],
+            "f#/properties/a/type: allOf",
+        ),
+    ],
+)
+def test_contradictions_are_told_with_their_place(parts: list[Any], said: str) -> None:
+    with pytest.raises(SchemaError) as raised:
+        _all_of(*parts)
+    assert str(raised.value).startswith(said)

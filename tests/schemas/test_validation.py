@@ -1,0 +1,252 @@
+"""Documents are judged by their schema, in the words that clients of EventGate know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from eventstreams.schemas.problem import SchemaError, SchemaNotFound
+from eventstreams.schemas.repository import SchemaRepository
+from eventstreams.schemas.validation import (
+    HALF_A_PAIR,
+    PROBLEMS_MAX,
+    Validator,
+    Validators,
+    errors_text,
+)
+from eventstreams.schemas.wording import data_path
+from tests.schemas.folders import put, schema
+from tests.strategies import documents
+
+
+def _problems(keywords: dict[str, Any], document: Any) -> list[Any]:
+    return Validator(keywords, "f").validate(document)
+
+
+def _text(keywords: dict[str, Any], document: Any) -> str:
+    return errors_text(_problems(keywords, document))
+
+
+def _bound(comparison: str, limit: float) -> dict[str, Any]:
+    return {"comparison": comparison, "limit": limit, "exclusive": "=" not in comparison}
+
+
+DATE_TIME = {"format": "date-time"}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "document", "message", "params"),
+    [
+        ({"type": "string"}, 1, "should be string", {"type": "string"}),
+        ({"type": ["string", "null"]}, 1, "should be string,null", {"type": "string,null"}),
+        ({"minimum": 0}, -1, "should be >= 0", _bound(">=", 0)),
+        ({"maximum": 0.5}, 1, "should be <= 0.5", _bound("<=", 0.5)),
+        ({"exclusiveMinimum": 0}, 0, "should be > 0", _bound(">", 0)),
+        ({"exclusiveMaximum": 0}, 0, "should be < 0", _bound("<", 0)),
+        ({"multipleOf": 2}, 1, "should be multiple of 2", {"multipleOf": 2}),
+        ({"minLength": 1}, "", "should NOT be shorter than 1 characters", {"limit": 1}),
+        ({"maxLength": 1}, "ab", "should NOT be longer than 1 characters", {"limit": 1}),
+        ({"pattern": "^a"}, "b", 'should match pattern "^a"', {"pattern": "^a"}),
+        (DATE_TIME, "now", 'should match format "date-time"', DATE_TIME),
+        ({"minItems": 1}, [], "should NOT have fewer than 1 items", {"limit": 1}),
+        ({"maxItems": 0}, [1], "should NOT have more than 0 items", {"limit": 0}),
+        (
+            {"items": [{}], "additionalItems": False},
+            [1, 2],
+            "should NOT have more than 1 items",
+            {"limit": 1},
+        ),
+        ({"uniqueItems": True}, [1, 1], "should NOT have duplicate items", {}),
+        ({"contains": {"const": 1}}, [2], "should contain a valid item", {}),
+        ({"minProperties": 1}, {}, "should NOT have fewer than 1 properties", {"limit": 1}),
+        ({"maxProperties": 0}, {"a": 1}, "should NOT have more than 0 properties", {"limit": 0}),
+        ({"required": ["a"]}, {}, "should have required property 'a'", {"missingProperty": "a"}),
+        (
+            {"dependencies": {"a": ["b"]}},
+            {"a": 1},
+            "should have property b when property a is present",
+            {"property": "a", "missingProperty": "b"},
+        ),
+        (
+            {"additionalProperties": False},
+            {"a": 1},
+            "should NOT have additional properties",
+            {"additionalProperty": "a"},
+        ),
+        (
+            {"enum": ["a", 1]},
+            "b",
+            "should be equal to one of the allowed values",
+            {"allowedValues": ["a", 1]},
+        ),
+        ({"const": 1}, 2, "should be equal to constant", {"allowedValue": 1}),
+        ({"not": {}}, 1, "should NOT be valid", {}),
+        (
+            {"oneOf": [{}, {}]},
+            1,
+            "should match exactly one schema in oneOf",
+            {"passingSchemas": [0, 1]},
+        ),
+        ({"properties": {"a": False}}, {"a": 1}, "boolean schema is false", {}),
+    ],
+)  # fmt: skip
+def test_messages_and_params_are_those_of_ajv(
+    keywords: dict[str, Any], document: Any, message: str, params: dict[str, Any]
+) -> None:
+    [problem] = _problems(keywords, document)
+    assert (problem.message, dict(problem.params)) == (message, params)
+    assert problem.as_dict()["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("keywords", "document", "texts"),
+    [
+        (
+            {"anyOf": [{"type": "string"}, {"minimum": 5}]},
+            1,
+            ["should be string", "should be >= 5", "should match some schema in anyOf"],
+        ),
+        (
+            {"oneOf": [{"type": "string"}, {"minimum": 5}]},
+            1,
+            ["should be string", "should be >= 5", "should match exactly one schema in oneOf"],
+        ),
+        (
+            {"propertyNames": {"maxLength": 2}},
+            {"abc": 1},
+            ["should NOT be longer than 2 characters", "property name 'abc' is invalid"],
+        ),
+    ],
+)
+def test_branches_tell_first_what_is_wrong_in_each(
+    keywords: dict[str, Any], document: Any, texts: list[str]
+) -> None:
+    assert [problem.message for problem in _problems(keywords, document)] == texts
+
+
+def test_all_problems_are_told_with_their_paths() -> None:
+    keywords = schema(
+        "/a/1.0.0",
+        required=["id"],
+        properties={
+            "meta": {"properties": {"dt": {"type": "string"}}},
+            "tags": {"items": {"maxLength": 1}},
+            "headers": {"additionalProperties": {"type": "string"}},
+        },
+    )
+    document = {"meta": {"dt": 1}, "tags": ["a", "bc"], "headers": {"user-agent": 1, "it's": 2}}
+    assert set(_text(keywords, document).split(", ")) == {
+        "'' should have required property 'id'",
+        "'.meta.dt' should be string",
+        "'.tags[1]' should NOT be longer than 1 characters",
+        "'.headers['user-agent']' should be string",
+        "'.headers['it\\'s']' should be string",
+    }
+    paths = {problem.schema_path for problem in _problems(keywords, document)}
+    assert "#/properties/meta/properties/dt/type" in paths
+
+
+def test_a_path_is_as_javascript_writes_it() -> None:
+    assert data_path(["a", 0, "$b_1", "c d", "0"]) == ".a[0].$b_1['c d']['0']"
+    assert data_path([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("2026-01-31T12:00:00Z", True),
+        ("2026-01-31T12:00:00.123+01:00", True),
+        ("2021-19-39T29:59:59Z", False),
+        ("2026-02-30T12:00:00Z", False),
+        ("2026-01-31T12:00:00", False),
+        ("2026-01-31", False),
+    ],
+)
+def test_a_date_time_is_one_that_exists(text: str, valid: bool) -> None:
+    assert (_text({"format": "date-time"}, text) == "") == valid
+
+
+@pytest.mark.parametrize(
+    "draft", ["draft-04", "draft-06", "draft-07", "draft/2019-09", "draft/2020-12"]
+)
+@pytest.mark.parametrize(
+    "form", ["http://json-schema.org/{}/schema#", "https://json-schema.org/{}/schema"]
+)
+def test_every_draft_from_4_on_is_known(draft: str, form: str) -> None:
+    keywords = {"$schema": form.format(draft), "$id": "/a/1.0.0", "type": "string"}
+    assert _text(keywords, "a") == ""
+    assert _text(keywords, 1) == "'' should be string"
+
+
+def test_each_draft_has_its_own_rules() -> None:
+    draft_04 = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1}
+    assert _text({**draft_04, "exclusiveMinimum": True}, 1) == "'' should be > 1"
+    with pytest.raises(SchemaError, match="exclusiveMinimum"):
+        Validator({"minimum": 1, "exclusiveMinimum": True}, "f")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, "f#/$schema: "),
+        ({"$schema": "http://example.org/schema"}, "f#/$schema: "),
+        ({"$schema": 7}, "f#/$schema: "),
+        ({"type": "x", "required": True}, "f#/required: true is not of type"),
+        ({"pattern": "(?=a)b"}, "f#/pattern: can't be compiled"),
+        (
+            {"properties": {"a": {"pattern": "(a)\\1"}}},
+            "f#/properties/a/pattern: can't be compiled",
+        ),
+        ({"format": "nonsense"}, "f#/format: can't be compiled: Unknown format"),
+        ({"$ref": "http://127.0.0.1:9/x"}, "f: can't be compiled: "),
+        ({"$ref": "file:///etc/passwd"}, "f: can't be compiled: "),
+    ],
+)
+def test_a_schema_that_can_not_be_used_is_told_when_it_is_compiled(
+    keywords: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SchemaError) as raised:
+        Validator(keywords, "f")
+    assert said in str(raised.value)
+
+
+def test_a_pattern_that_backtracks_elsewhere_takes_linear_time() -> None:
+    assert _text({"pattern": "^(a+)+$"}, "a" * 200_000 + "b") != ""
+
+
+def test_the_number_of_problems_is_bounded() -> None:
+    assert len(_problems({"items": {"type": "string"}}, [1] * 10_000)) == PROBLEMS_MAX
+    many = dict.fromkeys(map(str, range(10_000)), 1)
+    assert len(_problems({"additionalProperties": False}, many)) == PROBLEMS_MAX
+
+
+@given(documents)
+def test_any_document_can_be_judged(document: Any) -> None:
+    assert _problems({"not": {}}, document)
+    assert _problems({}, document) in ([], [HALF_A_PAIR])
+
+
+def test_text_that_can_not_be_encoded_is_invalid_where_it_is_looked_at() -> None:
+    assert _problems({"not": {}}, "\ud800") == [HALF_A_PAIR]
+
+
+def test_a_schema_is_compiled_once(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0"))
+    validators = Validators(SchemaRepository([tmp_path]))
+    first = validators.get("/a/1.0.0")
+    assert validators.get("/a/1.0.0") is first
+    assert first.validate({"name": "x"}) == []
+    assert errors_text(first.validate({"name": 1})) == "'.name' should be string"
+    with pytest.raises(SchemaNotFound):
+        validators.get("/a/1.0.1")
+
+
+def test_a_schema_that_can_not_be_compiled_is_an_error_each_time(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0", pattern="("))
+    validators = Validators(SchemaRepository([tmp_path]))
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="is not a"):
+            validators.get("/a/1.0.0")
