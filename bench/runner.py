@@ -26,6 +26,7 @@ NAMES = (
     "storm",
     "cohorts",
     "compressed",
+    "filters",
     "drain",
     "soak",
 )
