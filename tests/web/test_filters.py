@@ -325,7 +325,10 @@ TIMES = (
     " is not a time: give milliseconds since 1970, ISO 8601 like 2026-01-31T12:00:00Z, "
     "a time ago like -15m, -2h or -7d, or earliest"
 )
-SINGLE = ("filter", "fields", "sample", "until", "limit", "max_seconds", "heartbeat", "gap")
+SINGLE = (
+    *("filter", "fields", "sample", "until", "limit", "max_seconds"),
+    *("heartbeat", "gap", "compress"),
+)
 REFUSED: list[tuple[str, str, str]] = [
     *(
         (f"filter={text}", "invalid_filter", detail)
@@ -404,6 +407,14 @@ REFUSED: list[tuple[str, str, str]] = [
     *(
         (f"gap={quote(text)}", "invalid_parameter", f"gap={text} is not one of: tell, fail")
         for text in ("ignore", "TELL", "410")
+    ),
+    *(
+        (
+            f"compress={quote(text)}",
+            "invalid_parameter",
+            f"compress={text} is not one of: gzip, zstd, none",
+        )
+        for text in ("br", "GZIP", "gzip,zstd", "x-gzip", "identity", "1")
     ),
     *(
         (f"{name}=1&{name}=1", "invalid_parameter", f"{name} is given more than once")
