@@ -51,6 +51,18 @@ async def test_what_a_stream_would_refuse_is_refused_alike(embedded: Site) -> No
         assert "streams is missing" in (await gateway.get("/v2/explain")).json()["detail"]
 
 
+async def test_a_filter_that_costs_too_much_is_told_before_it_is_used(embedded: Site) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, {"a": [1]}, *[{"a": list(range(200))}] * 3, {"a": [1]})
+    filter_ = quote("event.a.all(x, event.a.all(y, x >= y || x < y))")
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        answer = await gateway.get(f"/v2/explain?streams=s&filter={filter_}")
+    assert answer.status == 200
+    recent = answer.json()["recent"]
+    assert recent["error"].startswith("The filter takes too much work: ")
+    assert (recent["looked_at"], recent["matched"]) == (4, 1)
+
+
 async def test_an_empty_stream_has_no_share(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         said = (await gateway.get("/v2/explain?streams=s")).json()
