@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-_BROWSER = (
+BROWSER = (
     *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 )
@@ -92,5 +92,5 @@ async def browser(script: str) -> AsyncIterator[Page]:
     port = server.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         where = f"--user-data-dir={profile}", f"http://127.0.0.1:{port}/"
-        async with server, running(*_BROWSER, *where):
+        async with server, running(*BROWSER, *where):
             yield page
