@@ -19,6 +19,7 @@ _MODULES = {
     "produce": "produce",
     "import": "import_",
     "check": "check",
+    "schemas": "schemas",
 }
 
 

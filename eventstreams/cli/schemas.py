@@ -1,0 +1,154 @@
+"""`eventstreams schemas`: materialize, check and compare the schemas of a folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from eventstreams.schemas.check import check
+from eventstreams.schemas.diff import Comparison, Side, compare
+from eventstreams.schemas.folder import open_folders
+from eventstreams.schemas.materialize import Materializer, plan, write
+from eventstreams.schemas.problem import Problem
+
+_folder = click.argument("folder", type=click.Path(path_type=Path))
+_bases = click.option(
+    "--base",
+    "bases",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FOLDER",
+    help="Look references up there too, after FOLDER itself. May be given more than once.",
+)
+
+
+@click.group("schemas")
+def command() -> None:
+    """Materialize, check and compare the JSON Schemas of a folder.
+
+    \b
+    Each schema has a directory named as its title:
+      TITLE/current.yaml    written by hand; $id is /TITLE/X.Y.Z, $ref names fragments
+      TITLE/X.Y.Z.yaml      materialized, never changed; .json too, and the symlinks
+                            X.Y.Z, latest, latest.yaml, latest.json
+
+    Settings are read from FOLDER/.jsonschema-tools.yaml, if it is there. Nothing is fetched.
+
+    \b
+    Examples:
+      eventstreams schemas materialize config/schemas
+      eventstreams schemas check --strict config/schemas
+      eventstreams schemas diff config/schemas mediawiki/recentchange
+    """
+
+
+@command.command("materialize")
+@_folder
+@_bases
+@click.option("--dry-run", is_flag=True, help="Say what would be written, write nothing.")
+@click.option("--force", is_flag=True, help="Replace versions that have other content.")
+def materialize(folder: Path, bases: tuple[Path, ...], dry_run: bool, force: bool) -> None:
+    """Write the version that each current.yaml in FOLDER describes.
+
+    References are written out, allOf is merged, numbers get bounds that every JSON reader keeps.
+    A version that is there already is not changed; with other content it is an error, unless
+    --force. While anything is wrong, nothing is written.
+
+    \b
+    Examples:
+      eventstreams schemas materialize config/schemas --dry-run
+      eventstreams schemas materialize config/schemas
+      eventstreams schemas materialize secondary --base primary/jsonschema
+    """
+    folders = open_folders(folder, bases)
+    planned = plan(folders[0], Materializer(folders), force=force)
+    _fail_with(planned.problems)
+    for one in planned.writes:
+        if not dry_run:
+            write(one)
+        click.echo(f"{'would write' if dry_run else 'wrote'} {one}")
+    if not planned.writes:
+        click.echo(f"nothing to write: {_counted(planned.schemas)}, all materialized")
+
+
+@command.command("check")
+@_folder
+@_bases
+@click.option("--strict", is_flag=True, help="Also find what jsonschema-tools lets pass.")
+def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
+    """Check all schemas in FOLDER and say every problem at once (exit code 1).
+
+    \b
+    Structure      files and symlinks are there; the newest version is what current.yaml says
+    Robustness     valid, secure, snake_case, one type for each field, examples are valid
+    Compatibility  within a major version only optional fields are added
+
+    The name in brackets after a problem is what skipSchemaTestCases switches off.
+
+    \b
+    Examples:
+      eventstreams schemas check config/schemas
+      eventstreams schemas check --strict config/schemas
+      eventstreams schemas check secondary --base primary/jsonschema
+    """
+    folders = open_folders(folder, bases)
+    _fail_with(check(folders, strict=strict))
+    click.echo(f"{_counted(len(folders[0].titles))}, no problems")
+
+
+@command.command("diff")
+@_folder
+@click.argument("title")
+@click.argument("old", default="latest")
+@click.argument("new", default="current")
+@_bases
+def diff(folder: Path, title: str, old: str, new: str, bases: tuple[Path, ...]) -> None:
+    """Show what changed in the schema TITLE from version OLD to NEW, and if that is compatible.
+
+    Versions are X.Y.Z, latest, or current (what current.yaml materializes to). Without them:
+    what current.yaml changes in the latest version.
+
+    \b
+    Examples:
+      eventstreams schemas diff config/schemas error
+      eventstreams schemas diff config/schemas error 2.0.0 2.1.0
+    """
+    folders = open_folders(folder, bases)
+    comparison = compare(folders, title.strip("/"), old, new)
+    click.echo(f"{_named(comparison.old)} -> {_named(comparison.new)}")
+    for change in comparison.changes:
+        click.echo(f"  {change}")
+    for line in _verdicts(comparison):
+        click.echo(line)
+
+
+def _named(side: Side) -> str:
+    return f"{side.title}/{side.version}" + (f" ({side.asked})" if side.asked else "")
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    if not comparison.changes:
+        return ["the same schema"]
+    if comparison.old.version.major != comparison.new.version.major:
+        return ["another major version: need not be compatible"]
+    lines: list[str] = []
+    for name, found in (("compatible", comparison.lenient), ("strictly", comparison.strict)):
+        lines.append(f"{name}: {'no' if found else 'yes'}")
+        lines += [f"  {pointer or '/'} {message}" for pointer, message in found]
+    return lines
+
+
+def _counted(schemas: int) -> str:
+    return f"{schemas} schema{'' if schemas == 1 else 's'}"
+
+
+def _fail_with(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        found = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        click.echo(f"Error: {found}", err=True)
+        sys.exit(1)
