@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from eventstreams.errors import FilterTooCostly
 from eventstreams.fanout.compression import Encoding, Piece, apart
 from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
@@ -58,7 +59,7 @@ def render(
     left: int | None = None,
 ) -> Chunk:
     """Renders from `position` on, about `bytes_max` bytes, at least one event if there is any; at
-    most `left` events. Raises FilterTooCostly.
+    most `left` events. Raises FilterTooCostly where the first event there is at fault.
 
     `runs[i]` begins at `position.offsets[i]`; a partition without a run has nothing to give before
     `ends[i]`, and no event at or beyond `ends[i]` is taken. Several partitions are merged by record
@@ -74,14 +75,18 @@ def render(
     size = events = skipped = looked = 0
     for index, frame in _in_order(frames, short):
         data = frame.data
-        position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
-        if data is None:
-            skipped += 1
-            continue
-        if selector is not None:
+        if data is not None and selector is not None:
+            try:
+                data = selector.select(frame, documents)
+            except FilterTooCostly:
+                if looked == skipped == 0:
+                    raise
+                break  # what was found before goes out first
             looked += 1
-            data = selector.select(frame, documents)
-        if data is not None:
+        position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
+        if frame.data is None:
+            skipped += 1
+        elif data is not None:
             parts += framed(data, position_id, None if left is None else left - events - 1)
             events += 1
             size += len(data) + len(position_id) + _FRAMING_BYTES

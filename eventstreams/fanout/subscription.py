@@ -44,6 +44,7 @@ class Subscription:
         "_hub",
         "_in_flight",
         "_interrupted",
+        "_listening",
         "_receive",
         "_task",
         "_wrote_at",
@@ -85,6 +86,7 @@ class Subscription:
         self._end: End | None = None
         self._growing = True  # partitions may have come since the want was made
         self._interrupted = False
+        self._listening: asyncio.Task[None] | None = None
         self._wrote_at = time.monotonic()
 
     # What the hub and the cohort call, from their tasks.
@@ -126,6 +128,7 @@ class Subscription:
         self._task = asyncio.current_task()
         if self.bound is not None:
             self.bound.start(self._interrupt)
+            self._listening = asyncio.create_task(self._watch())
         try:
             while self._end is None:
                 try:
@@ -143,8 +146,9 @@ class Subscription:
         finally:
             self._hub.remove(self)
             self._task = None
-            if self.bound is not None:
+            if self.bound is not None and self._listening is not None:
                 self.bound.stop()
+                self._listening.cancel()
             if self._in_flight is not None:
                 self._in_flight.sending.close()
 
@@ -173,6 +177,11 @@ class Subscription:
             self._end = self._end or End(Reason.LOG_ERROR, error)
         except FilterTooCostly as error:
             self._end = self._end or End(Reason.FILTER_ERROR, error)
+
+    async def _watch(self) -> None:
+        """Beside a task that never listens itself."""
+        await self._listen()
+        self._interrupt()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -212,8 +221,7 @@ class Subscription:
     async def _write(
         self, piece: Piece, ahead: tuple[Position, tuple[int, ...]] | None = None
     ) -> bool:
-        """`ahead` says from where to where the next chunk can be made ready while the socket is
-        full."""
+        """`ahead`: from where to where the next chunk can be made while the socket is full."""
         self._wrote_at = time.monotonic()
         message = {"type": "http.response.body", "body": piece.content, "more_body": True}
         sending = self.send(message)
@@ -327,7 +335,6 @@ class Subscription:
             if received.value["type"] == "http.disconnect":
                 self._end = self._end or End(Reason.DISCONNECTED)
                 return True
-            return False
         receiving.close()
         return False
 

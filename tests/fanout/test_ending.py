@@ -266,3 +266,20 @@ def test_interrupted_at_any_moment_a_stream_stays_whole_or_ends_without_a_trace(
     lent: bool,
 ) -> None:
     asyncio.run(_interrupted(high_water, since, todo, lent=lent))
+
+
+@pytest.mark.parametrize("query", ["limit=5", "max_seconds=1000", "until=9999999999999"])
+async def test_a_bounded_stream_with_nothing_to_send_notices_that_its_client_has_gone(
+    query: str,
+) -> None:
+    """It never joins a cohort, but waits by itself; its heartbeat is an hour away."""
+    log = await log_with(0)
+    async with serving(log, ["t"], heartbeat_s=3600.0) as gateway, asyncio.TaskGroup() as tasks:
+        client = Client(gateway, "t", query=query)
+        tasks.create_task(client.serve())
+        await client.opened()
+        await settled()
+        client.socket.hang_up()
+        await client.ended()
+        assert gateway.count("streams_ended_total", reason="disconnected") == 1
+        gateway.assert_nobody_is_left()
