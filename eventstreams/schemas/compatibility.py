@@ -109,7 +109,7 @@ def _keyword(key: str, new: Any, old: Any, pointer: str) -> Iterator[Finding]:
     if key in ("required", "enum") and both_lists:
         yield from _listed(key, new, old, pointer)
     elif key == "type" and both_lists:
-        if set(cast("list[str]", new)) != set(cast("list[str]", old)):
+        if sorted(map(str, cast("Any", new))) != sorted(map(str, cast("Any", old))):
             yield pointer, "was changed"
     elif key in NAMED and isinstance(new, dict) and isinstance(old, dict):
         yield from _named(key, cast("dict[str, Any]", new), cast("dict[str, Any]", old), pointer)

@@ -198,7 +198,8 @@ def _items(values: list[Any], pointer: str) -> Any:
 
 
 def _not(values: list[Any], pointer: str) -> Any:
-    return _merge(values, pointer) if len(values) == 1 else {"anyOf": values}
+    merged = [_merge([value], pointer) for value in values]
+    return merged[0] if len(merged) == 1 else {"anyOf": merged}
 
 
 def _dependencies(values: list[Any], pointer: str) -> Any:

@@ -39,14 +39,15 @@ def robustness_problems(
             continue
         try:
             findings = list(check(schema, config))
-        except _MALFORMED:
-            continue  # current.yaml may be no valid schema, which materializing tells
+        except (AttributeError, TypeError):
+            if not current:
+                raise
+            continue  # no valid schema, which materializing tells
         yield from (Problem(place, pointer, message, name) for pointer, message in findings)
 
 
 _VALID = "schema-is-valid"
 _EXAMPLES = "schema-examples-are-valid"
-_MALFORMED = (AttributeError, TypeError)
 
 
 def _example_problems(schema: Node, place: str) -> Iterator[Problem]:
@@ -54,6 +55,9 @@ def _example_problems(schema: Node, place: str) -> Iterator[Problem]:
         validator = Validator(schema, place)
     except SchemaError:
         return  # told by schema-is-valid
+    if not isinstance(schema.get("examples", []), list):  # draft 4 does not know the keyword
+        yield Problem(place, "/examples", "is not a list", _EXAMPLES)
+        return
     for n, example in enumerate(cast("list[Any]", schema.get("examples", []))):
         problems = validator.validate(example)
         if problems:
@@ -151,9 +155,10 @@ def _required(schema: Node, _: RepositoryConfig, pointer: str = "") -> Iterator[
 
 
 def _example_ids(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
-    if "$schema" not in schema.get("properties", {}):
+    examples = schema.get("examples")
+    if "$schema" not in schema.get("properties", {}) or not isinstance(examples, list):
         return
-    for n, example in enumerate(schema.get("examples", [])):
+    for n, example in enumerate(cast("list[Any]", examples)):
         fields = cast("Node", example) if isinstance(example, dict) else {}
         named = fields.get("$schema")
         if named != schema.get("$id"):

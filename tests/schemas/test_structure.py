@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.schemas.folders import materialize, problems, put, put_current, read, schema
+from tests.schemas.folders import materialize, planned, problems, put, put_current, read, schema
 
 
 @pytest.fixture
@@ -66,6 +69,38 @@ def test_all_defects_are_told_at_once_and_each_once(base: Path) -> None:
     put_current(base, schema("/c/1.0.0", properties={"x": {"$ref": "/none/1.0.0"}}))
     said = problems(base)
     assert len(said) == len(set(said)) == 3
+
+
+keywords = st.sampled_from(
+    ["$ref", "title", "$id", "$schema", "type", "required", "properties", "items", "allOf", "oneOf",
+     "enum", "examples", "additionalProperties", "patternProperties", "dependencies", "minimum",
+     "pattern", "format", "not", "definitions", "uniqueItems", "propertyNames", "default"]
+)  # fmt: skip
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from(["string", "object", "array", "#/properties", "/a/1.0.0#", "", "a", "("]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keywords, inner, max_size=4),
+    max_leaves=8,
+)
+drafts = st.sampled_from(["draft-04", "draft-07", "draft/2019-09", "draft/2020-12"]).map(
+    "http://json-schema.org/{}/schema#".format
+)
+
+
+@given(st.dictionaries(keywords, anything, max_size=6), drafts, st.booleans())
+def test_whatever_a_schema_holds_is_a_list_of_problems(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any], draft: str, sound: bool
+) -> None:
+    base = tmp_path_factory.mktemp("schemas")
+    whole = {"$schema": draft, **document, "title": "a", "$id": "/a/1.0.0"} if sound else document
+    put(base, "a/current.yaml", whole)
+    put(base, "a/1.0.0.yaml", whole)
+    put(base, "a/1.1.0.json", {**whole, "$id": "/a/1.1.0"})
+    for strict in (False, True):
+        assert problems(base, strict=strict)
+    assert planned(base, force=True).schemas == 1
 
 
 def test_a_title_may_be_the_end_of_the_path_as_elsewhere(tmp_path: Path) -> None:
