@@ -74,7 +74,7 @@ def read(scope: Scope, compression: Compression) -> Ask:
     is_browser = _is_browser(scope)
     encoding = coding.choose(
         compression,
-        header(scope, b"accept-encoding"),
+        header_list(scope, b"accept-encoding"),
         query.single.get("compress"),
         is_browser=is_browser,
     )
@@ -165,3 +165,9 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value.decode("utf-8", "replace"))
     return None
+
+
+def header_list(scope: Scope, name: bytes) -> str | None:
+    """Of a header that is a list: its lines as one, as RFC 9110 has it."""
+    lines = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+    return ", ".join(lines) if lines else None

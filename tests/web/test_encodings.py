@@ -13,6 +13,7 @@ from eventstreams.errors import InvalidParameter
 from eventstreams.fanout.compression import Encoding
 from eventstreams.settings import Compression, HttpSettings
 from eventstreams.web.coding import choose
+from eventstreams.web.request import header_list
 from tests.web.gateway import Site
 from tests.web.test_resume import filled
 
@@ -116,3 +117,9 @@ async def test_settings_can_forbid_it_and_other_answers_are_plain(embedded: Site
         assert explained.json()["encoding"] == "gzip"
         head = await gateway.ask("HEAD", "/v2/stream/s", browser)
         assert head.head.get("content-encoding") == "gzip"
+
+
+def test_several_lines_of_a_list_are_one() -> None:
+    scope = {"headers": [(b"accept-encoding", b"br"), (b"accept-encoding", b"gzip;q=0.5")]}
+    assert header_list(scope, b"accept-encoding") == "br, gzip;q=0.5"
+    assert header_list(scope, b"accept") is None
