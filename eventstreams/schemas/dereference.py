@@ -95,7 +95,7 @@ class _Walk:
             except SchemaError as error:
                 raise _Lost("; ".join(["can't be had", *map(str, error.problems)])) from error
             return self._copy(_find(document, tokens), depth)
-        if fragment in via or pointer == fragment or pointer.startswith(fragment + "/"):
+        if fragment in via or pointer.startswith(fragment + "/"):
             raise _Lost("leads round to itself")
         return self.resolve(_find(self._document, tokens), fragment, (*via, fragment), depth)
 

@@ -199,8 +199,7 @@ def links_of(folder: SchemaFolder, version: Version) -> Iterator[tuple[str, str]
 
 def _links(folder: SchemaFolder, made: Materialized) -> Iterator[Write]:
     title, version = made.title, made.version
-    newest = max([version, *folder.versions(title)])
-    links = list(links_of(folder, newest)) if newest == version else []
+    links = list(links_of(folder, max([version, *folder.versions(title)])))
     if folder.config.should_symlink_extensionless:
         links.append((str(version), f"{version}.{folder.config.content_types[0]}"))
     for name, target in links:

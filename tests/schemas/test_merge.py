@@ -104,6 +104,24 @@ def test_properties_and_required_come_together() -> None:
     }
 
 
+def test_bounds_are_the_narrowest() -> None:
+    merged = _all_of(
+        {"minimum": 1, "maximum": 5, "minLength": 2, "maxLength": 9, "multipleOf": 4},
+        {"minimum": 2, "maximum": 7, "minLength": 1, "maxLength": 8, "multipleOf": 6},
+    )
+    assert merged == {
+        "minimum": 2, "maximum": 5, "minLength": 2, "maxLength": 8, "multipleOf": 12
+    }  # fmt: skip
+
+
+def test_alternatives_that_exclude_each_other_drop_out() -> None:
+    text, number, whole = {"type": "string"}, {"type": "number"}, {"type": "integer"}
+    merged = _all_of({"oneOf": [text, number]}, {"oneOf": [whole, {"type": "null"}]})
+    assert merged == {"oneOf": [whole]}
+    with pytest.raises(SchemaError, match="alternatives that exclude each other"):
+        _all_of({"anyOf": [text]}, {"anyOf": [number]})
+
+
 def test_the_schemas_own_annotations_win_over_those_of_fragments() -> None:
     fragment = {"title": "fragment", "$id": "/fragment/1.0.0", "description": "f", "default": 1}
     assert _all_of(fragment, title="mine") == {**fragment, "title": "mine"}
