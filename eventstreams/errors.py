@@ -11,8 +11,8 @@ EventStreamsError
 │   │   ├── InvalidSample          400 invalid_sample
 │   │   ├── MissingClientAddress   400 bad_request
 │   │   ├── TooManyConnections     429 too_many_requests
+│   │   ├── InvalidParameter       400 invalid_parameter: limit, heartbeat, compress, ...
 │   │   └── GatewayFull            503 unavailable (also while draining)
-│   │   ├── InvalidParameter       400 invalid_parameter: limit, max_seconds, heartbeat, gap
 │   ├── GapFound               410: events are missing, and the request said gap=fail
 │   └── AssignmentProblem      the other shape: reason phrase "Name: message", no content type
 │       ├── InvalidAssignment      400
@@ -20,6 +20,9 @@ EventStreamsError
 │       ├── ConfigurationFault     500: none of the topics of the request exist
 │       └── LogUnreachable         503: the log did not answer in time
 ├── FilterTooCostly        a filter takes too much work, event after event; its stream ends
+├── SchemaError            schemas are wrong; says every problem
+│   ├── SchemaNotFound         there is none at this URI
+│   └── BadSchemaUri           not a URI that a schema of a repository can have
 └── LogError               the log's: what a backend raises, whatever library it is built on
     ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
     ├── AppendRefused          nothing of this append was kept: disk full, record too large, ...
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from eventstreams.model.event import Bounds, Partition
+    from eventstreams.schemas.problem import Problem
 
 
 class EventStreamsError(Exception):
@@ -65,6 +69,22 @@ class ClientError(EventStreamsError):
 
 class FilterTooCostly(EventStreamsError):
     """A filter keeps using up the work that one event may cost; its stream ends."""
+
+
+class SchemaError(EventStreamsError):
+    """Everything that reads schemas raises this with all the problems it found."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class SchemaNotFound(SchemaError):
+    """There is no schema at this URI."""
+
+
+class BadSchemaUri(SchemaError):
+    """Not a URI that a schema of a repository can have."""
 
 
 class ServiceProblem(ClientError):

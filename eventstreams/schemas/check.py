@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.compatibility import CHECK, incompatibilities
 from eventstreams.schemas.folder import SchemaFolder
 from eventstreams.schemas.materialize import Materializer
-from eventstreams.schemas.problem import Problem, SchemaError
+from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.robustness import robustness_problems
 from eventstreams.schemas.structure import structure_problems
 from eventstreams.schemas.uri import SchemaUri

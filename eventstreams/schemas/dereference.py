@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
 
+from eventstreams.errors import BadSchemaUri, SchemaError
 from eventstreams.schemas.document import DEPTH_MAX, NODES_MAX
-from eventstreams.schemas.problem import BadSchemaUri, Problem, SchemaError, below, tokens_of
+from eventstreams.schemas.problem import Problem, below, tokens_of
 from eventstreams.schemas.uri import SchemaUri, parse_uri
 
 Lookup = Callable[[SchemaUri], dict[str, Any]]

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
+from eventstreams.errors import SchemaError, SchemaNotFound
 from eventstreams.schemas.compatibility import Finding, incompatibilities
 from eventstreams.schemas.folder import SchemaFolder
 from eventstreams.schemas.materialize import Materializer
 from eventstreams.schemas.merge import equal
-from eventstreams.schemas.problem import Problem, SchemaError, SchemaNotFound, below
+from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.uri import SchemaUri, Version, parse_version
 
 _SHOWN_MAX = 120

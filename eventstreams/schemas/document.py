@@ -15,7 +15,8 @@ from typing import Any, NoReturn, cast
 
 import yaml
 
-from eventstreams.schemas.problem import Problem, SchemaError, below
+from eventstreams.errors import SchemaError
+from eventstreams.schemas.problem import Problem, below
 
 FILE_BYTES_MAX = 4 * 2**20
 DEPTH_MAX = 100

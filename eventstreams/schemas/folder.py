@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eventstreams.errors import ConfigError
+from eventstreams.errors import ConfigError, SchemaError
 from eventstreams.schemas.config import RepositoryConfig, load_config
 from eventstreams.schemas.document import read_document
-from eventstreams.schemas.problem import SchemaError
 from eventstreams.schemas.uri import SchemaUri, Version, parse_version
 
 CURRENT = "current.yaml"

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.dereference import dereference
 from eventstreams.schemas.document import read_document
 from eventstreams.schemas.folder import SchemaFile, SchemaFolder
 from eventstreams.schemas.merge import equal, merge_all_of
-from eventstreams.schemas.problem import Problem, SchemaError
+from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.subschemas import subschemas
 from eventstreams.schemas.text import to_text
 from eventstreams.schemas.uri import SchemaUri, Version, parse_uri

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from eventstreams.schemas.problem import Problem, SchemaError, below
+from eventstreams.errors import SchemaError
+from eventstreams.schemas.problem import Problem, below
 
 Schema = dict[str, Any] | bool
 

@@ -5,10 +5,7 @@ Everything that reads schemas raises SchemaError with all the problems it found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
-
-from eventstreams.errors import EventStreamsError
 
 
 class Problem(NamedTuple):
@@ -23,20 +20,6 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         where = f"{self.place}#{self.pointer}" if self.pointer else self.place
         return f"{where}: {self.message}" + (f" [{self.check}]" if self.check else "")
-
-
-class SchemaError(EventStreamsError):
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
-
-
-class SchemaNotFound(SchemaError):
-    """There is no schema at this URI."""
-
-
-class BadSchemaUri(SchemaError):
-    """Not a URI that a schema of a repository can have."""
 
 
 def below(pointer: str, *tokens: str | int) -> str:

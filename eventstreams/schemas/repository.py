@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eventstreams.errors import SchemaError, SchemaNotFound
 from eventstreams.schemas.dereference import dereference
 from eventstreams.schemas.document import read_document
-from eventstreams.schemas.problem import Problem, SchemaError, SchemaNotFound
+from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.uri import SchemaUri, Version, parse_uri
 
 _SUFFIXES = (".yaml", ".json", "")

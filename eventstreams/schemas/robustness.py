@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.config import RepositoryConfig
-from eventstreams.schemas.problem import Problem, SchemaError, below
+from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.subschemas import subschemas
 from eventstreams.schemas.validation import Validator, errors_text, schema_problems
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.folder import CURRENT, SchemaFile, SchemaFolder
 from eventstreams.schemas.materialize import Materializer, links_of, version_of
 from eventstreams.schemas.merge import equal
-from eventstreams.schemas.problem import Problem, SchemaError
+from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.uri import SchemaUri, Version
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from eventstreams.schemas.problem import BadSchemaUri, Problem
+from eventstreams.errors import BadSchemaUri
+from eventstreams.schemas.problem import Problem
 
 URI_LENGTH_MAX = 512
 _NUMBER = r"(0|[1-9][0-9]{0,8})"

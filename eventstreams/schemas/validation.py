@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, cast
 
 import jsonschema_rs
 
-from eventstreams.schemas.problem import Problem, SchemaError, below
+from eventstreams.errors import SchemaError
+from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.wording import data_path, wordings
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.dereference import dereference
-from eventstreams.schemas.problem import Problem, SchemaError, below
+from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.uri import SchemaUri
 
 FRAGMENT = {"$id": "/fragment/1.0.0", "properties": {"dt": {"type": "string", "x/y": [1, 2]}}}

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.document import FILE_BYTES_MAX, NODES_MAX, parse_document
 from eventstreams.schemas.merge import equal
-from eventstreams.schemas.problem import SchemaError, below, tokens_of
+from eventstreams.schemas.problem import below, tokens_of
 from eventstreams.schemas.text import in_order, to_text
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(

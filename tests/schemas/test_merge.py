@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
+from eventstreams.errors import SchemaError
 from eventstreams.schemas.merge import equal, merge_all_of
-from eventstreams.schemas.problem import SchemaError
 from eventstreams.schemas.subschemas import subschemas
 from eventstreams.schemas.validation import Validator
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstreams.schemas.problem import BadSchemaUri, SchemaError, SchemaNotFound
+from eventstreams.errors import BadSchemaUri, SchemaError, SchemaNotFound
 from eventstreams.schemas.repository import SchemaRepository
 from tests.schemas.folders import materialize, put, put_current, schema
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.schemas.problem import BadSchemaUri
+from eventstreams.errors import BadSchemaUri
 from eventstreams.schemas.uri import SchemaUri, Version, parse_uri, parse_version
 
 numbers = st.integers(0, 999_999_999)

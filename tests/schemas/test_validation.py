@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from eventstreams.schemas.problem import SchemaError, SchemaNotFound
+from eventstreams.errors import SchemaError, SchemaNotFound
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import (
     HALF_A_PAIR,
