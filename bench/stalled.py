@@ -28,6 +28,8 @@ _MEASURE_S = 10.0
 """Within it the sockets of the stalled fill, and they are waited for."""
 _CONNECT_STALLED_S = 1.0
 _CLOSED_WITHIN_S = 40.0
+_GIVEN_BACK_WITHIN_S = 6.0
+"""When no more of them leave."""
 
 
 def run(stage: Stage) -> list[Figure]:
@@ -64,6 +66,7 @@ def _among(stage: Stage) -> dict[str, Any]:
             ):
                 found = seen(readers, options)
                 closed = _wait_until_closed(gateway)
+            time.sleep(_GIVEN_BACK_WITHIN_S)
             after_kib = memory_kib(gateway.pid)
     found["growth"] = (samples.peak_kib() - before_kib) / STALLED
     found["left"] = (after_kib - before_kib) / STALLED

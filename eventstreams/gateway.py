@@ -16,6 +16,7 @@ from eventstreams.log.base import Log
 from eventstreams.log.kafka import KafkaLog
 from eventstreams.log.memory import MemoryLog
 from eventstreams.log.sqlite import SqliteLog
+from eventstreams.memory import give_back
 from eventstreams.metrics import Metrics
 from eventstreams.model.stream import Catalogue
 from eventstreams.settings import LogSettings, Settings
@@ -72,7 +73,11 @@ async def running(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[Ga
             started=embedded,
         )
         app = _app(settings, catalogue, hub, metrics)
-        async with hub.running(), _demo(settings, catalogue, log):
+        async with (
+            hub.running(),
+            background(give_back(lambda: hub.ended)),
+            _demo(settings, catalogue, log),
+        ):
             yield Gateway(app, hub, log, metrics)
     finally:
         await log.aclose()

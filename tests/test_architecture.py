@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "metrics"},
-    {"settings", "model", "tasks"},
+    {"settings", "model", "tasks", "memory"},
     {"log", "schemas", "demo_events"},
     {"logs", "fanout", "demo"},
     {"web"},

@@ -79,6 +79,8 @@ class Hub:
         self._log = log
         self.resumer = Resumer(log=log, history=self.history, tails=self.tails.by_partition)
         self.subscriptions: set[Subscription] = set()
+        self.ended = 0
+        """How many subscriptions there have been that are no more."""
         self.draining = False
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done, and replaced, when cohorts have moved on."""
@@ -124,6 +126,7 @@ class Hub:
     def remove(self, subscription: Subscription) -> None:
         self.leave(subscription)
         self.subscriptions.discard(subscription)
+        self.ended += 1
         self._metrics.clients.set(len(self.subscriptions))
 
     def join(self, subscription: Subscription) -> bool:
@@ -140,6 +143,7 @@ class Hub:
             self._news.set()  # its heartbeats are to be thought of
         elif cohort.position.offsets != position.offsets or not cohort.admits:
             return False
+        subscription.want, subscription.position = cohort.want, cohort.position  # equal: keep one
         cohort.add(subscription)
         return True
 

@@ -84,23 +84,42 @@ class Streams:
     async def _stream(self, names: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._limits.lease(request.header(scope, b"x-client-ip")):
-                selection = self._catalogue.resolve(names)
-                ask = request.read(scope, self._compression)
-                start = await self._starter.start(
-                    selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
-                )
-                if start.gaps and start.want.gap_fails:
-                    raise GapFound(gap_document(start.gaps))
-                bound = None if ask.extent is None else Bound(ask.extent)
-                if bound is not None and ask.marks and await self._is_over(bound, start):
-                    await self._over(send)
-                    return
-                response = await self._open(start, bound, scope, send)
-                if scope["method"] == "GET":
-                    await self._run(start, scope, receive, send, bound=bound, response=response)
+                subscription = await self._begin(names, scope, receive, send)
+                if subscription is not None:
+                    await self._run(subscription, receive, send)
         except ClientError as error:
             self._metrics.refused.labels(type(error).__name__).inc()
             await refuse(scope, send, self._headers, error)
+
+    async def _begin(
+        self, names: list[str], scope: Scope, receive: Receive, send: Send
+    ) -> Subscription | None:
+        """Starts the response; None where that was all. What is only needed for that is let go
+        here, and not kept by everyone who waits."""
+        selection = self._catalogue.resolve(names)
+        ask = request.read(scope, self._compression)
+        start = await self._starter.start(
+            selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
+        )
+        if start.gaps and start.want.gap_fails:
+            raise GapFound(gap_document(start.gaps))
+        bound = None if ask.extent is None else Bound(ask.extent)
+        if bound is not None and ask.marks and await self._is_over(bound, start):
+            await self._over(send)
+            return None
+        response = await self._open(start, bound, scope, send)
+        if scope["method"] == "HEAD":
+            return None
+        return Subscription(
+            hub=self._hub,
+            want=start.want,
+            position=start.position,
+            response=response,
+            receive=receive,  # type: ignore[arg-type]
+            send=send,  # type: ignore[arg-type]
+            connection=_connection(scope),
+            bound=bound,
+        )
 
     async def _is_over(self, bound: Bound, start: Start) -> bool:
         """Whether a client has come back after the end of its stream. Raises LogUnreachable."""
@@ -143,40 +162,19 @@ class Streams:
         )
         return response
 
-    async def _run(
-        self,
-        start: Start,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        bound: Bound | None,
-        response: EncodedResponse,
-    ) -> None:
-        connection = _connection(scope)
-        subscription = Subscription(
-            hub=self._hub,
-            want=start.want,
-            position=start.position,
-            response=response,
-            receive=receive,  # type: ignore[arg-type]
-            send=send,  # type: ignore[arg-type]
-            connection=connection,
-            bound=bound,
-        )
-        del start
+    async def _run(self, subscription: Subscription, receive: Receive, send: Send) -> None:
         end = await subscription.run()
         self._metrics.streams_ended.labels(end.reason.value).inc()
         last = _last_words(subscription, end)
         if last is None:
-            await _drop(connection, end, receive)
+            await _drop(subscription.connection, end, receive)
             return
         try:
             async with asyncio.timeout(_GOODBYE_S):
-                body = response.finish(last)
+                body = subscription.response.finish(last)
                 await send({"type": "http.response.body", "body": body, "more_body": False})
         except TimeoutError:
-            await _drop(connection, end, receive)
+            await _drop(subscription.connection, end, receive)
 
     async def _options(self, send: Send) -> None:
         headers = [
