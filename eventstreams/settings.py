@@ -133,6 +133,38 @@ class LimitSettings(Section, frozen=True):
     """Concurrent streams per X-Client-IP in this process; when set, that header is required."""
 
 
+class IntakeSettings(Section, frozen=True):
+    compatibility: Literal["strict", "eventgate"] = "strict"
+    """eventgate: its answers, also where they blame the service for a client's fault."""
+    topic_prefix: str | None = None
+    """Put before a stream's name to make its topic, if that is one of its topics; null: the first
+    of its topics."""
+    error_stream: Text | None = None
+    """Where events that say why others were refused go; null: nowhere."""
+    emitter_id: Text = "eventstreams"
+    """Who those events say that they come from."""
+    error_events_per_s: Count = 100
+    """Most of them; more are counted only."""
+    body_bytes_max: Bytes = 4 * 2**20
+    """Of a request, unpacked."""
+    body_timeout_s: Seconds = 10.0
+    """How long the body of a request may take to come."""
+    event_bytes_max: Bytes = 2**20
+    """Of one event; brokers refuse more unless told otherwise."""
+    events_max: Count = 10_000
+    """Of one request."""
+    depth_max: Count = 64
+    """How deep objects and lists of an event may nest."""
+    in_flight_bytes_max: Bytes = 32 * 2**20
+    """Bodies being taken at the same time; beyond it requests get 503 before theirs is read."""
+    schema_retry_s: Seconds = 10.0
+    """How long a schema that was not found is not looked for again."""
+    canary_every_s: Seconds = 600.0
+    """How often streams with canary_events_enabled get a canary event."""
+    test_events: tuple[dict[str, Any], ...] = ()
+    """What GET /v1/_test/events posts; without any it is not there."""
+
+
 class MetricsSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port | None = None
@@ -149,10 +181,18 @@ class DemoSettings(Section, frozen=True):
 class Settings(Section, frozen=True):
     catalogue: Text = "streams.yaml"
     """The stream catalogue; relative to the settings file."""
+    catalogue_refresh_s: Seconds = 5.0
+    """How often its file is looked at for changes; SIGHUP does it at once."""
+    schemas: tuple[Text, ...] = ("schemas",)
+    """Schema repositories, the first one that has a schema gives it: folders, relative to the
+    settings file."""
+    only: Literal["gateway", "intake"] | None = None
+    """The part to serve; null: both."""
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     fanout: FanoutSettings = FanoutSettings()
     limits: LimitSettings = LimitSettings()
+    intake: IntakeSettings = IntakeSettings()
     metrics: MetricsSettings = MetricsSettings()
     demo: DemoSettings = DemoSettings()
 
