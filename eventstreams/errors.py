@@ -12,7 +12,12 @@ EventStreamsError
 │   │   ├── MissingClientAddress   400 bad_request
 │   │   ├── TooManyConnections     429 too_many_requests
 │   │   ├── InvalidParameter       400 invalid_parameter: limit, heartbeat, compress, ...
-│   │   └── GatewayFull            503 unavailable (also while draining)
+│   │   ├── GatewayFull            503 unavailable (also while draining)
+│   │   ├── BadBody                400 bad_body: not JSON, not UTF-8, not what its headers say
+│   │   ├── BodyTimeout            408 body_timeout
+│   │   ├── BodyTooLarge           413 body_too_large: in bytes or events
+│   │   ├── UnsupportedBody        415 unsupported_body: content type, charset or coding
+│   │   └── IntakeFull             503 unavailable: too much is being taken already
 │   ├── GapFound               410: events are missing, and the request said gap=fail
 │   └── AssignmentProblem      the other shape: reason phrase "Name: message", no content type
 │       ├── InvalidAssignment      400
@@ -146,6 +151,39 @@ class TooManyConnections(ServiceProblem):
 
 
 class GatewayFull(ServiceProblem):
+    status = 503
+    type = "unavailable"
+    title = "Service Unavailable"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class BadBody(ServiceProblem):
+    type = "bad_body"
+    title = "Bad Body"
+
+
+class BodyTimeout(ServiceProblem):
+    status = 408
+    type = "body_timeout"
+    title = "Request Timeout"
+
+
+class BodyTooLarge(ServiceProblem):
+    status = 413
+    type = "body_too_large"
+    title = "Content Too Large"
+
+
+class UnsupportedBody(ServiceProblem):
+    status = 415
+    type = "unsupported_body"
+    title = "Unsupported Media Type"
+
+
+class IntakeFull(ServiceProblem):
     status = 503
     type = "unavailable"
     title = "Service Unavailable"

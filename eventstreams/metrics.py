@@ -43,6 +43,28 @@ class Metrics:
             registry=r,
         )
 
+        self.intake_events = Counter(
+            f"{p}intake_events", "Events posted", ["stream", "outcome"], registry=r
+        )
+        self.intake_requests = Counter(
+            f"{p}intake_requests", "Requests that post events", ["status"], registry=r
+        )
+        self.intake_seconds = Histogram(
+            f"{p}intake_seconds",
+            "Time from a request's head to its answer",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            registry=r,
+        )
+        self.intake_bytes = Gauge(
+            f"{p}intake_bytes", "Bytes of requests being taken", registry=r
+        )
+        self.intake_error_events = Counter(
+            f"{p}intake_error_events", "Events about refused ones", ["outcome"], registry=r
+        )
+        self.canary_events = Counter(
+            f"{p}canary_events", "Canary events", ["stream", "outcome"], registry=r
+        )
+
     def serve(self, host: str, port: int) -> None:
         """Answers scrapes on a port of their own, in a thread that ends with the process."""
         start_http_server(port, addr=host, registry=self.registry)

@@ -1,0 +1,120 @@
+"""From the bytes of a request to its events, and from one event's bytes to a document and back.
+
+Whole numbers of any size stay what they are, and keys keep their order. What JSON text can't be
+exactly is refused: invalid UTF-8, half of a surrogate pair, numbers beyond a double.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any, cast
+
+import msgspec
+
+from eventstreams.errors import BadBody, BodyTooLarge
+
+_EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_EVENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_ENCODER = msgspec.json.Encoder()
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[0-9]{16}")
+_EXACT = 2**53
+
+
+class EventProblem(Exception):
+    """Why one event is refused. `kind` is a name for programs, as in events of errors."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+def split(body: bytes, *, events_max: int, lenient: bool) -> list[bytes]:
+    """The JSON of each event, in order; none where the body holds nothing.
+
+    `lenient` replaces what is not UTF-8, as upstream does. Raises BadBody, BodyTooLarge.
+    """
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            if not lenient:
+                raise BadBody(f"not UTF-8: byte {error.start} of the body") from error
+            body = body.decode("utf-8", "replace").encode()
+    body = body.strip(b" \t\r\n")
+    if not body:
+        return []
+    if body[:1] == b"{":
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _bad(error) from error
+        return [] if not body[1:-1].strip(b" \t\r\n") else [body]
+    if body[:1] != b"[":
+        raise BadBody("the body is neither a JSON object nor a list of them")
+    try:
+        events = _EVENTS.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _bad(error) from error
+    if len(events) > events_max:
+        raise BodyTooLarge(f"{len(events)} events in one request; at most {events_max} are taken")
+    return [bytes(event) for event in events]
+
+
+def _bad(error: Exception) -> BadBody:
+    if isinstance(error, RecursionError):
+        return BadBody("the JSON is nested too deeply")
+    text = str(error).removeprefix("JSON is malformed: ")
+    return BadBody(f"not JSON: {text}")
+
+
+def read(event: bytes, *, bytes_max: int, depth_max: int, lenient: bool) -> Any:
+    """The document of one event. `lenient` rounds numbers as JavaScript does.
+
+    Raises EventProblem.
+    """
+    if len(event) > bytes_max:
+        raise EventProblem(
+            "EventTooLargeError", f"event has {len(event)} bytes; at most {bytes_max} are taken"
+        )
+    if event.count(b"{") + event.count(b"[") > depth_max and _depth(event) > depth_max:
+        raise EventProblem("EventTooDeepError", f"event is nested more than {depth_max} deep")
+    try:
+        document = _EVENT.decode(event)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise EventProblem("SyntaxError", f"event can't be read: {error}") from error
+    if lenient and _LONG_NUMBER.search(event):
+        document = _rounded(document)
+    return document
+
+
+def write(document: Any) -> bytes:
+    return _ENCODER.encode(document)
+
+
+def _depth(event: bytes) -> int:
+    depth = deepest = 0
+    for byte in _TEXT.sub(b"", event):
+        if byte in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"}]":
+            depth -= 1
+    return deepest
+
+
+def _rounded(value: Any) -> Any:
+    """Whole numbers as a double holds them, with the digits that JavaScript prints."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in cast("list[Any]", value)]
+    if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+        try:
+            rounded = float(value)
+        except OverflowError:
+            return None  # what JSON.stringify makes of Infinity
+        return int(Decimal(repr(rounded))) if abs(rounded) < 1e21 else rounded
+    return value

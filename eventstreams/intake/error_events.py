@@ -1,0 +1,117 @@
+"""Events that say why others were refused, so that producers can watch theirs over SSE.
+
+The form is that of upstream's /error schema. They are bounded: in size, and in number a second.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from eventstreams.errors import ConfigError, SchemaError
+from eventstreams.intake.document import EventProblem, write
+from eventstreams.intake.filling import value_at
+from eventstreams.intake.gate import Gate, Route
+from eventstreams.model.event import Record
+from eventstreams.model.instant import iso_of
+from eventstreams.schemas.store import SchemaStore
+
+_TITLE = "error"
+_RAW_MAX = 256 * 1024
+_MESSAGE_MAX = 8 * 1024
+_NAME_MAX = 400
+"""Characters of each; what is longer is cut."""
+_COPIED = (("meta", "uri"), ("meta", "domain"), ("meta", "request_id"))
+
+
+class Refused(NamedTuple):
+    """One event that was not taken."""
+
+    event: bytes
+    """As it was posted."""
+    document: Any
+    """The same, as far as it could be read."""
+    kind: str
+    message: str
+
+
+class ErrorEvents:
+    def __init__(
+        self,
+        *,
+        stream: str,
+        emitter_id: str,
+        per_s: int,
+        gate: Gate,
+        schemas: SchemaStore,
+    ) -> None:
+        self._stream = stream
+        self._emitter_id = emitter_id
+        self._per_s = per_s
+        self._gate = gate
+        self._schemas = schemas
+        self._left = float(per_s)
+        self._at = time.monotonic()
+        self.suppressed = 0
+        """How many there were too many of."""
+
+    async def check(self) -> None:
+        """Raises ConfigError where error events could not go where they are to go."""
+        try:
+            await self._route()
+        except (EventProblem, SchemaError) as error:
+            raise ConfigError([f"intake.error_stream: {self._stream}: {error}"]) from error
+
+    def admit(self) -> bool:
+        """Whether there may be one more now. One that may not is counted."""
+        now = time.monotonic()
+        self._left = min(self._per_s, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1:
+            self.suppressed += 1
+            return False
+        self._left -= 1
+        return True
+
+    async def record(self, refused: Refused, now_ms: int) -> Record:
+        """Raises EventProblem, SchemaError where a new catalogue or schema is not fit for it."""
+        route = await self._route()
+        document = self._document(route, refused, iso_of(now_ms))
+        if route.schema.validator.validate(document):  # what was copied is not fit, either
+            document = self._document(route, refused._replace(document=None), iso_of(now_ms))
+        return Record(route.topic, write(document), None, now_ms)
+
+    async def _route(self) -> Route:
+        latest = await self._schemas.latest(_TITLE)
+        uri = str(latest.schema.uri)
+        return self._gate.known(self._stream, uri) or await self._gate.route(self._stream, uri)
+
+    def _document(self, route: Route, refused: Refused, now: str | None) -> dict[str, Any]:
+        meta: dict[str, Any] = {"stream": self._stream, "id": str(uuid4()), "dt": now}
+        for path in _COPIED:
+            value = value_at(refused.document, path)
+            if isinstance(value, str):
+                meta[path[-1]] = value[:_NAME_MAX]
+        document: dict[str, Any] = {
+            "$schema": str(route.schema.schema.uri),
+            "meta": meta,
+            "dt": now,
+            "emitter_id": self._emitter_id,
+            "message": _cut(refused.message, _MESSAGE_MAX),
+            "raw_event": _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX),
+            "error_type": refused.kind,
+        }
+        for name, path in (
+            ("errored_schema_uri", ("$schema",)),
+            ("errored_stream_name", ("meta", "stream")),
+        ):
+            value = value_at(refused.document, path)
+            if isinstance(value, str):
+                document[name] = _cut(value, _NAME_MAX)
+        return document
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[:characters] + "…"
+

@@ -1,0 +1,126 @@
+"""What the intake fills in where the event lacks it, and only into fields that its schema has.
+
+After eventgate-wikimedia: `meta.id`, `meta.dt`, headers of the request, the client's address, and
+`dt` for schemas of old, where it is the time of receiving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+from uuid import uuid4
+
+from eventstreams.model.stream_config import StreamConfig
+from eventstreams.schemas.repository import Schema
+
+Path = tuple[str, ...]
+
+_HEADERS: Mapping[str, str | Literal[False]] = {
+    "meta.request_id": "x-request-id",
+    "http.request_headers.user-agent": "user-agent",
+}
+"""Which header fills which field, unless the stream's own settings say otherwise."""
+_LEGACY = "analytics/legacy"
+_VALUE_MAX = 400
+"""Characters of a header that are kept."""
+_ID, _DT, _RECEIVED, _CLIENT_IP = ("meta", "id"), ("meta", "dt"), ("dt",), ("http", "client_ip")
+
+
+class Sender(NamedTuple):
+    """What a request says beside its body."""
+
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    client_ip: str | None
+    schema_uri: str | None = None
+    """For events that do not say their own."""
+    stream: str | None = None
+
+
+class Filling:
+    """For events of one schema in one stream."""
+
+    def __init__(self, schema: Schema, config: StreamConfig) -> None:
+        document = schema.document
+        self._id = _has(document, _ID)
+        self._dt = _has(document, _DT)
+        self._received = schema.title.startswith(_LEGACY) and _has(document, _RECEIVED)
+        self._client_ip = _has(document, _CLIENT_IP)
+        wanted = {**_HEADERS, **config.enrich}
+        self._headers = [
+            (path, header)
+            for field, header in wanted.items()
+            if header and _may_have(document, path := _path(field))
+        ]
+
+    def fill(self, document: dict[str, Any], sender: Sender, now: str) -> bool:
+        """Whether `meta.dt` was filled in. `now` is ISO 8601 in UTC."""
+        meta = document.get("meta")
+        dated = False
+        if isinstance(meta, dict):
+            fields = cast("dict[str, Any]", meta)
+            if self._id and "id" not in fields:
+                fields["id"] = str(uuid4())
+            if self._dt and "dt" not in fields:
+                fields["dt"] = now
+                dated = True
+        if self._received and "dt" not in document:
+            document["dt"] = now
+        for path, header in self._headers:
+            value = sender.headers.get(header)
+            if value is not None:
+                _put(document, path, value[:_VALUE_MAX])
+        if self._client_ip and sender.client_ip is not None:
+            _put(document, _CLIENT_IP, sender.client_ip)
+        return dated
+
+
+def value_at(document: Any, path: Path) -> Any:
+    """None where it is not there."""
+    for name in path:
+        if not isinstance(document, dict):
+            return None
+        document = cast("dict[str, Any]", document).get(name)
+    return document
+
+
+def _path(field: str) -> Path:
+    return tuple(field.split("."))
+
+
+def _put(document: dict[str, Any], path: Path, value: str) -> None:
+    """Unless there is something already, in its place or in the place of one of its parents."""
+    *parents, name = path
+    for parent in parents:
+        below = document.setdefault(parent, {})
+        if not isinstance(below, dict):
+            return
+        document = cast("dict[str, Any]", below)
+    document.setdefault(name, value)
+
+
+def _has(schema: Mapping[str, Any], path: Path) -> bool:
+    return _at(schema, path) is not None
+
+
+def _may_have(schema: Mapping[str, Any], path: Path) -> bool:
+    """Whether the field is declared, or may be one of a map's."""
+    if _has(schema, path):
+        return True
+    parent = _at(schema, path[:-1])
+    return parent is not None and isinstance(parent.get("additionalProperties"), dict)
+
+
+def _at(schema: Mapping[str, Any], path: Path) -> Mapping[str, Any] | None:
+    """The schema of a field, through `properties` and `allOf`."""
+    if not path:
+        return schema
+    declared = schema.get("properties", {}).get(path[0])
+    if isinstance(declared, dict):
+        found = _at(cast("dict[str, Any]", declared), path[1:])
+        if found is not None:
+            return found
+    for part in schema.get("allOf", ()):
+        if isinstance(part, dict) and (found := _at(cast("dict[str, Any]", part), path)):
+            return found
+    return None

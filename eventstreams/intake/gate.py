@@ -1,0 +1,161 @@
+"""Which way an event goes: its schema, its stream, whether the one may be in the other, the topic.
+
+A stream must be declared, and takes events of the schema title that its `schema_title` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+from eventstreams.errors import BadSchemaUri, SchemaError, SchemaNotFound
+from eventstreams.intake.document import EventProblem
+from eventstreams.intake.filling import Filling, Path, Sender
+from eventstreams.model.stream_config import StreamConfig, StreamConfigs
+from eventstreams.schemas.store import Compiled, SchemaStore
+
+_ROUTES_MAX = 10_000
+"""Clients may choose among the names of a stream declared by a pattern."""
+_NEVER_PREFIXED = "eventlogging_"
+_NAME_MAX = 200
+"""Characters of what a client wrote that go into a message."""
+
+
+class Route(NamedTuple):
+    """Of all events of one schema in one stream."""
+
+    stream: StreamConfig
+    schema: Compiled
+    topic: str
+    filling: Filling
+    key_fields: tuple[tuple[str, Path], ...] | None
+    """Field of the key -> path in the event."""
+
+
+class Gate:
+    def __init__(
+        self,
+        *,
+        configs: Callable[[], StreamConfigs],
+        schemas: SchemaStore,
+        topic_prefix: str | None,
+    ) -> None:
+        self._configs = configs
+        self._schemas = schemas
+        self._topic_prefix = topic_prefix
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._of = configs()
+
+    def label(self, document: Any) -> str:
+        """What stands for an event's stream in metrics; clients can't make new ones."""
+        meta: Any = cast("dict[str, Any]", document).get("meta") if _is_dict(document) else None
+        name: Any = cast("dict[str, Any]", meta).get("stream") if _is_dict(meta) else None
+        config = self._configs().get(name) if isinstance(name, str) else None
+        return "undeclared" if config is None else config.label
+
+    def known(self, stream: str, schema_uri: str) -> Route | None:
+        """The way that others have gone before, if nothing has changed since."""
+        configs = self._configs()
+        if configs is not self._of:
+            self._routes.clear()
+            self._of = configs
+        return self._routes.get((stream, schema_uri))
+
+    async def route(self, stream: str, schema_uri: str) -> Route:
+        """Raises EventProblem."""
+        configs = self._configs()
+        config = configs.get(stream)
+        if config is None:
+            raise _unauthorized(f"Stream {_cut(stream)} is not declared")
+        if config.schema_title is None:
+            raise _unauthorized(f"Stream {stream} has no schema_title setting")
+        try:
+            schema = await self._schemas.get(schema_uri)
+        except BadSchemaUri as error:
+            raise _unloadable(schema_uri, "not /title/MAJOR.MINOR.PATCH") from error
+        except SchemaNotFound as error:
+            raise _unloadable(schema_uri, "there is no such schema") from error
+        except SchemaError as error:
+            raise _unloadable(schema_uri, str(error).splitlines()[0]) from error
+        if schema.schema.title != config.schema_title:
+            raise _unauthorized(
+                f"Schema {schema.schema.title} is not allowed in stream {stream}, which takes "
+                f"{config.schema_title}"
+            )
+        route = Route(
+            config,
+            schema,
+            self._topic(config),
+            Filling(schema.schema, config),
+            _key_fields(config),
+        )
+        if configs is self._of:
+            if len(self._routes) >= _ROUTES_MAX:
+                self._routes.clear()
+            self._routes[stream, schema_uri] = route
+        return route
+
+    def _topic(self, config: StreamConfig) -> str:
+        if self._topic_prefix is not None and not config.name.startswith(_NEVER_PREFIXED):
+            prefixed = self._topic_prefix + config.name
+            if prefixed in config.topics:
+                return prefixed
+        return config.topics[0]
+
+
+def schema_uri_of(document: dict[str, Any], sender: Sender) -> str:
+    """Raises EventProblem."""
+    uri = document.get("$schema")
+    if uri is None and sender.schema_uri is not None:
+        uri = document["$schema"] = sender.schema_uri
+    if uri is None:
+        raise _missing("$schema")
+    if not isinstance(uri, str):
+        raise EventProblem("MissingFieldError", "$schema is not text")
+    return uri
+
+
+def stream_of(document: dict[str, Any], sender: Sender) -> str:
+    """Raises EventProblem."""
+    meta: Any = document.get("meta")
+    if meta is None and sender.stream is not None:
+        meta = document["meta"] = {}
+    stream: Any = None
+    if isinstance(meta, dict):
+        fields = cast("dict[str, Any]", meta)
+        stream = fields.get("stream")
+        if stream is None and sender.stream is not None:
+            stream = fields["stream"] = sender.stream
+    if stream is None:
+        raise _missing("meta.stream")
+    if not isinstance(stream, str) or not stream:
+        raise EventProblem("MissingFieldError", "meta.stream is not the name of a stream")
+    return stream
+
+
+def _key_fields(config: StreamConfig) -> tuple[tuple[str, Path], ...] | None:
+    fields = config.message_key_fields
+    return None if not fields else tuple((k, tuple(v.split("."))) for k, v in fields.items())
+
+
+def _missing(field: str) -> EventProblem:
+    return EventProblem(
+        "MissingFieldError",
+        f"Field(s) {field} were missing from event and could not be extracted.",
+    )
+
+
+def _unloadable(uri: str, why: str) -> EventProblem:
+    return EventProblem("EventSchemaLoadError", f"Failed loading schema at {_cut(uri)}: {why}")
+
+
+def _unauthorized(message: str) -> EventProblem:
+    return EventProblem("UnauthorizedSchemaForStreamError", message)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _NAME_MAX else text[:_NAME_MAX] + "…"
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
