@@ -29,7 +29,8 @@ class Admission:
         size = max(body_bytes, _REQUEST_BYTES)
         if self.bytes and self.bytes + size > self._bytes_max:
             raise IntakeFull(
-                "The intake has as much to do as it may", random.randint(*_RETRY_AFTER_S)
+                "The intake has as much to do as it may",
+                random.randint(*_RETRY_AFTER_S),  # noqa: S311
             )
         self.bytes += size
         try:

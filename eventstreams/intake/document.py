@@ -20,6 +20,7 @@ _ENCODER = msgspec.json.Encoder()
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _EXACT = 2**53
+_BOM = b"\xef\xbb\xbf"
 
 
 class EventProblem(Exception):
@@ -43,7 +44,7 @@ def split(body: bytes, *, events_max: int, lenient: bool) -> list[bytes]:
             if not lenient:
                 raise BadBody(f"not UTF-8: byte {error.start} of the body") from error
             body = body.decode("utf-8", "replace").encode()
-    body = body.strip(b" \t\r\n")
+    body = body.removeprefix(_BOM).strip(b" \t\r\n")
     if not body:
         return []
     if body[:1] == b"{":
