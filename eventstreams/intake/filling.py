@@ -48,7 +48,7 @@ class Filling:
         self._client_ip = _has(document, _CLIENT_IP)
         wanted = {**_HEADERS, **config.enrich}
         self._headers = [
-            (path, header)
+            (path, header.lower())
             for field, header in wanted.items()
             if header and _may_have(document, path := _path(field))
         ]

@@ -8,7 +8,6 @@ out, as upstream does, because a client can't name them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,9 +15,8 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from eventstreams.errors import ConfigError, UnknownStream
+from eventstreams.model.stream_config import NAME, StreamConfigs, is_pattern, topics_of
 from eventstreams.settings import read_yaml
-
-_NAME = re.compile(r"[A-Za-z0-9._\-]{1,249}", re.ASCII)
 
 
 class StreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,8 +59,17 @@ class Selection(NamedTuple):
 class Catalogue:
     """All streams, by name and by alias. Immutable."""
 
-    def __init__(self, streams: Mapping[str, Stream]) -> None:
+    def __init__(
+        self, streams: Mapping[str, Stream], configs: StreamConfigs | None = None
+    ) -> None:
+        """`configs`: of these streams and of patterns; else what the streams themselves say."""
         self.streams = dict(streams)
+        self.configs = configs or StreamConfigs(
+            {
+                stream.name: {"topics": stream.topics, "schema_title": stream.schema_title}
+                for stream in streams.values()
+            }
+        )
         self._by_name = {name: s for s in streams.values() for name in (s.name, *s.aliases)}
 
     @property
@@ -94,20 +101,27 @@ def load_catalogue(path: Path) -> Catalogue:
     """Reads a catalogue file. Raises ConfigError with every problem found."""
     problems: list[str] = []
     streams: dict[str, Stream] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for name, settings in _entries(read_yaml(path), problems):
         where = f"streams.{name}"
+        if name in entries:
+            problems.append(f"{where}: named twice")
+        if isinstance(settings, dict):
+            entries[name] = cast("dict[str, Any]", settings)
         stream = _stream(name, settings, where, problems)
         if stream is None:
             continue
-        if stream.name in streams:
-            problems.append(f"{where}: named twice")
         streams[stream.name] = stream
     if not streams and not problems:
         problems.append("streams: names no stream that can be read")
     problems += _alias_problems(streams)
+    try:
+        configs = None if problems else StreamConfigs(entries)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return Catalogue(streams)
+    return Catalogue(streams, configs)
 
 
 def _entries(document: Any, problems: list[str]) -> Iterator[tuple[str, Any]]:
@@ -156,21 +170,20 @@ def _stream(name: str, settings: Any, where: str, problems: list[str]) -> Stream
     except msgspec.ValidationError as error:
         problems.append(f"{where}: {error}")
         return None
-    if name.startswith("/"):
+    if is_pattern(name):
         return None
     before = len(problems)
     if parsed.stream not in (None, name):
         problems.append(f"{where}.stream: says {parsed.stream}")
     for alias in (name, *parsed.stream_aliases):
-        if not _NAME.fullmatch(alias):
+        if not NAME.fullmatch(alias):
             problems.append(f"{where}: {alias!r} is not a name: letters, digits, '.', '_', '-'")
-    topics = parsed.topics
-    if topics is None:
-        topics = tuple(prefix + name for prefix in parsed.topic_prefixes or ("",))
+    problems += [f"{where}.{problem}" for problem in _enrich_problems(parsed.producers)]
+    topics = topics_of(name, {"topics": parsed.topics, "topic_prefixes": parsed.topic_prefixes})
     if not topics:
         problems.append(f"{where}.topics: names no topic")
     for topic in (*topics, *parsed.topics_allowed):
-        if not _NAME.fullmatch(topic) or topic in (".", ".."):
+        if not NAME.fullmatch(topic) or topic in (".", ".."):
             problems.append(f"{where}: {topic!r} is not a topic: letters, digits, '.', '_', '-'")
     if len(problems) > before:
         return None
@@ -182,6 +195,22 @@ def _stream(name: str, settings: Any, where: str, problems: list[str]) -> Stream
         parsed.schema_title,
         parsed.description,
     )
+
+
+def _enrich_problems(producers: dict[str, Any] | None) -> Iterator[str]:
+    eventgate: Any = (producers or {}).get("eventgate") or {}
+    where = "producers.eventgate"
+    if not isinstance(eventgate, dict):
+        yield f"{where}: expected a mapping"
+        return
+    enrich: Any = cast("dict[str, Any]", eventgate).get("enrich_fields_from_http_headers") or {}
+    where += ".enrich_fields_from_http_headers"
+    if not isinstance(enrich, dict):
+        yield f"{where}: expected a mapping of fields to headers"
+        return
+    for field, header in cast("dict[Any, Any]", enrich).items():
+        if not isinstance(header, str) and header is not False:
+            yield f"{where}.{field}: expected the name of a header, or false"
 
 
 def _alias_problems(streams: Mapping[str, Stream]) -> list[str]:

@@ -7,6 +7,7 @@ looked for again, because a repository is extended while the service runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from eventstreams.errors import SchemaError, SchemaNotFound
 from eventstreams.schemas.dereference import dereference
 from eventstreams.schemas.document import read_document
 from eventstreams.schemas.problem import Problem
-from eventstreams.schemas.uri import SchemaUri, Version, parse_uri
+from eventstreams.schemas.uri import SchemaUri, Version, is_title, parse_uri, parse_version
 
 _SUFFIXES = (".yaml", ".json", "")
 
@@ -43,6 +44,34 @@ class SchemaRepository:
     def get(self, uri: str) -> Schema:
         """Raises BadSchemaUri, SchemaNotFound, or SchemaError where the schema is broken."""
         return self._get(parse_uri(uri), ())
+
+    def latest(self, title: str) -> SchemaUri:
+        """The highest released version. Raises SchemaNotFound."""
+        versions = [uri.version for uri in self._released(title)]
+        if not versions:
+            raise SchemaNotFound([Problem(f"/{title}", "", "there is no such schema")])
+        return SchemaUri(title, max(versions))
+
+    def uris(self) -> list[SchemaUri]:
+        """Of all released versions in all bases, sorted."""
+        found: set[SchemaUri] = set()
+        for base in self._bases:
+            for directory, directories, _ in os.walk(base):
+                directories[:] = [name for name in directories if not name.startswith(".")]
+                found.update(self._released(Path(directory).relative_to(base).as_posix()))
+        return sorted(found)
+
+    def _released(self, title: str) -> set[SchemaUri]:
+        if not is_title(title):
+            return set()
+        names = {
+            path.name
+            for base in self._bases
+            for path in ((base / title).iterdir() if (base / title).is_dir() else ())
+            if path.is_file()
+        }
+        stems = {name.removesuffix(".yaml").removesuffix(".json") for name in names}
+        return {SchemaUri(title, v) for stem in stems if (v := parse_version(stem)) is not None}
 
     def _get(self, uri: SchemaUri, on_the_way: tuple[SchemaUri, ...]) -> Schema:
         if uri not in self._schemas:

@@ -39,6 +39,10 @@ def parse_version(text: str) -> Version | None:
     return Version(*map(int, match.groups())) if match else None
 
 
+def is_title(text: str) -> bool:
+    return _TITLE.fullmatch(text) is not None
+
+
 def parse_uri(text: str) -> SchemaUri:
     """Raises BadSchemaUri, which says what is wrong."""
     shown = text if len(text) <= 80 else text[:77] + "..."

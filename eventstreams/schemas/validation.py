@@ -69,13 +69,18 @@ def errors_text(problems: Iterable[ValidationProblem]) -> str:
 class Validator:
     """Of one schema, which must hold no references."""
 
-    def __init__(self, schema: dict[str, Any], place: str) -> None:
-        """Raises SchemaError with everything that is wrong with the schema itself."""
+    def __init__(
+        self, schema: dict[str, Any], place: str, *, lenient_formats: bool = False
+    ) -> None:
+        """`lenient_formats`: times as AJV's fast formats take them, days that do not exist too.
+
+        Raises SchemaError with everything that is wrong with the schema itself.
+        """
         problems = list(schema_problems(schema, place))
         if problems:
             raise SchemaError(problems)
         self._schema = schema
-        self._compiled = _compile(schema)
+        self._compiled = _compile(schema, _LENIENT_FORMATS if lenient_formats else _FORMATS)
 
     def validate(self, document: Any) -> list[ValidationProblem]:
         """All that is wrong with it, the first PROBLEMS_MAX; nothing if it is valid."""
@@ -140,7 +145,7 @@ def schema_problems(schema: dict[str, Any], place: str) -> Iterator[Problem]:
     if not valid:
         return
     try:
-        _compile(schema)
+        _compile(schema, _FORMATS)
     except ValueError as error:
         path = getattr(error, "instance_path", ())
         yield problem(below("", *path), f"can't be compiled: {_first_line(error)}")
@@ -150,14 +155,16 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
-def _compile(schema: dict[str, Any]) -> jsonschema_rs.Validator:
+def _compile(
+    schema: dict[str, Any], formats: dict[str, Callable[..., bool]]
+) -> jsonschema_rs.Validator:
     draft = _draft(schema)
     assert draft is not None
     return _DRAFTS[draft](
         schema,
         validate_formats=True,
         ignore_unknown_formats=False,
-        formats=_FORMATS,
+        formats=formats,
         pattern_options=jsonschema_rs.RegexOptions(),
         offline=True,
     )
@@ -195,3 +202,21 @@ def _is_uuid(text: str) -> bool:
 
 _FORMATS: dict[str, Callable[..., bool]] = {"uuid": _is_uuid}
 """Formats that AJV knows in every draft."""
+
+_LENIENT_DATE = r"\d\d\d\d-[0-1]\d-[0-3]\d"
+_LENIENT_TIME = r"(?:[0-2]\d:[0-5]\d:[0-6]\d|23:59:60)(?:\.\d+)?"
+_LENIENT_ZONE = r"(?:z|[+-]\d\d(?::?\d\d)?)"
+
+
+def _like(pattern: str) -> Callable[..., bool]:
+    compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
+    return lambda text: compiled.fullmatch(text) is not None
+
+
+_LENIENT_FORMATS: dict[str, Callable[..., bool]] = {
+    **_FORMATS,
+    "date": _like(_LENIENT_DATE),
+    "time": _like(f"{_LENIENT_TIME}{_LENIENT_ZONE}?"),
+    "date-time": _like(f"{_LENIENT_DATE}[t\\s]{_LENIENT_TIME}{_LENIENT_ZONE}"),
+}
+"""AJV 6's, from its formats.js."""
