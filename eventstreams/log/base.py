@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from eventstreams.errors import LogError
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
 
 
@@ -89,6 +90,14 @@ class Log(Protocol):
 
         Raises AppendRefused (nothing that is not durable was acknowledged), UnknownPartition, and
         UnknownTopic where topics are not made on first use.
+        """
+        ...
+
+    async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
+        """Appends as `append` does, but each record has an outcome of its own, in their order.
+
+        One that is refused does not hinder the others. One that is LogUnavailable may be in the
+        log all the same. Raises none of these errors.
         """
         ...
 

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from eventstreams.errors import LogUnavailable, OffsetOutOfRange
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
 from eventstreams.log import kafka_errors as errors
 from eventstreams.log.base import Slice
 from eventstreams.log.kafka_appender import Appender
@@ -106,6 +106,9 @@ class KafkaLog:
         After LogUnavailable the records may or may not have been kept: the broker did not say.
         """
         return await self._appender.append(records)
+
+    async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
+        return await self._appender.offer(records)
 
     async def create_topic(self, topic: str, partitions: int) -> None:
         async with self._bounded("make a topic"):

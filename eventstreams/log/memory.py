@@ -8,7 +8,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 
-from eventstreams.errors import OffsetOutOfRange, UnknownPartition, UnknownTopic
+from eventstreams.errors import LogError, OffsetOutOfRange, UnknownPartition, UnknownTopic
 from eventstreams.log.base import Slice
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
 
@@ -76,6 +76,15 @@ class MemoryLog:
         placed = [self._append(*pair) for pair in zip(runs, records, strict=True)]
         self.wake_followers()
         return placed
+
+    async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
+        outcomes: list[Placed | LogError] = []
+        for record in records:
+            try:
+                outcomes += await self.append([record])
+            except LogError as error:
+                outcomes.append(error)
+        return outcomes
 
     async def create_topic(self, topic: str, partitions: int) -> None:
         runs = self._topics.setdefault(topic, [])

@@ -13,7 +13,13 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from eventstreams.errors import AppendRefused, LogError, LogUnavailable, UnknownTopic
+from eventstreams.errors import (
+    AppendRefused,
+    LogError,
+    LogUnavailable,
+    UnknownPartition,
+    UnknownTopic,
+)
 from eventstreams.log.base import Slice
 from eventstreams.log.sqlite_file import LogFile
 from eventstreams.log.sqlite_ledger import Ledger
@@ -80,6 +86,31 @@ class SqliteLog:
         if not records:
             return []
         return await self._write(lambda ledger: ledger.append(records), size)
+
+    async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
+        outcomes: list[Placed | LogError | None] = [
+            self._refusal(number, record) for number, record in enumerate(records)
+        ]
+        good = [record for record, error in zip(records, outcomes, strict=True) if error is None]
+        places = iter(await self._offer(good))
+        return [next(places) if error is None else error for error in outcomes]
+
+    def _refusal(self, number: int, record: Record) -> AppendRefused | None:
+        try:
+            self._size(number, record)
+        except AppendRefused as error:
+            return error
+        return None
+
+    async def _offer(self, records: Sequence[Record]) -> Sequence[Placed | LogError]:
+        try:
+            return await self.append(records)
+        except UnknownPartition as error:  # of one of them, and then none is appended
+            if len(records) == 1:
+                return [error]
+            return [outcome for record in records for outcome in await self._offer([record])]
+        except LogError as error:
+            return [error] * len(records)
 
     async def create_topic(self, topic: str, partitions: int) -> None:
         await self._write(lambda ledger: ledger.grow(topic, partitions))

@@ -59,9 +59,7 @@ class Selection(NamedTuple):
 class Catalogue:
     """All streams, by name and by alias. Immutable."""
 
-    def __init__(
-        self, streams: Mapping[str, Stream], configs: StreamConfigs | None = None
-    ) -> None:
+    def __init__(self, streams: Mapping[str, Stream], configs: StreamConfigs | None = None) -> None:
         """`configs`: of these streams and of patterns; else what the streams themselves say."""
         self.streams = dict(streams)
         self.configs = configs or StreamConfigs(
