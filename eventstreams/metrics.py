@@ -55,9 +55,7 @@ class Metrics:
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
             registry=r,
         )
-        self.intake_bytes = Gauge(
-            f"{p}intake_bytes", "Bytes of requests being taken", registry=r
-        )
+        self.intake_bytes = Gauge(f"{p}intake_bytes", "Bytes of requests being taken", registry=r)
         self.intake_error_events = Counter(
             f"{p}intake_error_events", "Events about refused ones", ["outcome"], registry=r
         )

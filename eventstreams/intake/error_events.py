@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from eventstreams.errors import ConfigError, SchemaError
 from eventstreams.intake.document import EventProblem, write
-from eventstreams.intake.filling import value_at
+from eventstreams.intake.filling import Path, value_at
 from eventstreams.intake.gate import Gate, Route
 from eventstreams.model.event import Record
 from eventstreams.model.instant import iso_of
@@ -22,7 +22,11 @@ _RAW_MAX = 256 * 1024
 _MESSAGE_MAX = 8 * 1024
 _NAME_MAX = 400
 """Characters of each; what is longer is cut."""
-_COPIED = (("meta", "uri"), ("meta", "domain"), ("meta", "request_id"))
+_NAMED: tuple[tuple[str, Path], ...] = (
+    ("errored_schema_uri", ("$schema",)),
+    ("errored_stream_name", ("meta", "stream")),
+)
+_COPIED: tuple[Path, ...] = (("meta", "uri"), ("meta", "domain"), ("meta", "request_id"))
 
 
 class Refused(NamedTuple):
@@ -102,11 +106,8 @@ class ErrorEvents:
             "raw_event": _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX),
             "error_type": refused.kind,
         }
-        for name, path in (
-            ("errored_schema_uri", ("$schema",)),
-            ("errored_stream_name", ("meta", "stream")),
-        ):
-            value = value_at(refused.document, path)
+        for name, named in _NAMED:
+            value = value_at(refused.document, named)
             if isinstance(value, str):
                 document[name] = _cut(value, _NAME_MAX)
         return document
@@ -114,4 +115,3 @@ class ErrorEvents:
 
 def _cut(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[:characters] + "…"
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,14 +11,16 @@ import msgspec
 from eventstreams.schemas.validation import ValidationProblem
 
 
-class Accepted(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Accepted:
     """Durable in the log."""
 
     index: int
     """In the request, from 0."""
 
 
-class Invalid(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Invalid:
     """Refused, and always will be."""
 
     index: int
@@ -28,7 +31,8 @@ class Invalid(NamedTuple):
     """Under its schema; none where it did not come as far as that."""
 
 
-class Failed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Failed:
     """Not known to be in the log. It may be there where `retryable`: a log that does not answer
     may have written it."""
 
@@ -79,4 +83,3 @@ def _element(outcome: Invalid | Failed, *, plain: bool) -> dict[str, Any]:
     if not plain:
         element["index"] = outcome.index
     return element
-
