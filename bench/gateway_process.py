@@ -15,6 +15,7 @@ import gc
 import os
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from eventstreams.log.memory import MemoryLog
 from eventstreams.logs import log_to_stderr
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
-from eventstreams.model.stream import Catalogue, Stream
+from eventstreams.model.stream import Catalogue, Stream, load_catalogue
 from eventstreams.server.drain import Server
 from eventstreams.server.protocol import protocol_class
 from eventstreams.server.serve import SWITCH_S, uvicorn_config
@@ -46,6 +47,8 @@ class Plan(msgspec.Struct, frozen=True):
     feed: float = 0.0
     kept: int = 10_000
     unlike: bool = False
+    catalogue: str | None = None
+    """A file, in the place of `streams`."""
 
 
 def main() -> None:
@@ -57,15 +60,11 @@ def main() -> None:
 
 async def _serve(plan: Plan) -> None:
     settings = plan.settings
-    streams = {
-        name: Stream(name, tuple(topics), frozenset(topics), (), None, None)
-        for name, topics in plan.streams.items()
-    }
     sys.setswitchinterval(SWITCH_S)
     protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http
     sock = listener(http.host, http.port, http.backlog)
-    async with gateway.running(settings, Catalogue(streams)) as running:
+    async with gateway.running(settings, _catalogue(plan)) as running:
         config = uvicorn_config(settings, running.app, protocol)
         serving = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
         beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
@@ -75,6 +74,17 @@ async def _serve(plan: Plan) -> None:
             await running.hub.feed.well.wait()
             child.say({"port": sock.getsockname()[1]})
             await serving.serve([sock])
+
+
+def _catalogue(plan: Plan) -> Catalogue:
+    if plan.catalogue is not None:
+        return load_catalogue(Path(plan.catalogue))
+    return Catalogue(
+        {
+            name: Stream(name, tuple(topics), frozenset(topics), (), None, None)
+            for name, topics in plan.streams.items()
+        }
+    )
 
 
 async def _feed(log: Log, plan: Plan) -> None:

@@ -27,10 +27,11 @@ NAMES = (
     "cohorts",
     "compressed",
     "filters",
+    "intake",
     "drain",
     "soak",
 )
-_WITH_KAFKA = {"latency", "catch_up", "storm", "start"}
+_WITH_KAFKA = {"latency", "catch_up", "storm", "start", "intake"}
 _QUIET = 0.1
 
 

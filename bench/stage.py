@@ -79,14 +79,17 @@ class Stage:
         unlike: bool = False,
         streams: dict[str, list[str]] | None = None,
         settings: dict[str, Any] | None = None,
+        catalogue: Path | None = None,
     ) -> Generator[tuple[Child, int]]:
-        """A gateway and its port. `settings` are sections beside `log` and `http`."""
+        """A gateway and its port. `settings` are sections beside `log` and `http`; a `catalogue`
+        stands in the place of `streams`."""
         plan = {
             "settings": {"log": log or self.memory(), "http": {"port": 0}, **(settings or {})},
             "streams": streams or {events.STREAM: [events.TOPIC]},
             "feed": feed,
             "kept": kept,
             "unlike": unlike,
+            "catalogue": None if catalogue is None else str(catalogue),
         }
         with running(module("gateway_process", plan), self.folder / "gateway.log") as child:
             yield child, child.answer(_READY_S)["port"]

@@ -14,6 +14,8 @@ EventStreamsError
 │   │   ├── InvalidParameter       400 invalid_parameter: limit, heartbeat, compress, ...
 │   │   ├── GatewayFull            503 unavailable (also while draining)
 │   │   ├── BadBody                400 bad_body: not JSON, not UTF-8, not what its headers say
+│   │   ├── NoSuchSchema           404 not_found
+│   │   ├── BrokenSchema           500 broken_schema: an operator must mend it
 │   │   ├── BodyTimeout            408 body_timeout
 │   │   ├── BodyTooLarge           413 body_too_large: in bytes or events
 │   │   ├── UnsupportedBody        415 unsupported_body: content type, charset or coding
@@ -163,6 +165,18 @@ class GatewayFull(ServiceProblem):
 class BadBody(ServiceProblem):
     type = "bad_body"
     title = "Bad Body"
+
+
+class NoSuchSchema(ServiceProblem):
+    status = 404
+    type = "not_found"
+    title = "Schema Not Found"
+
+
+class BrokenSchema(ServiceProblem):
+    status = 500
+    type = "broken_schema"
+    title = "Broken Schema"
 
 
 class BodyTimeout(ServiceProblem):

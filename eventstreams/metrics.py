@@ -43,6 +43,9 @@ class Metrics:
             registry=r,
         )
 
+        self.catalogue_reloads = Counter(
+            f"{p}catalogue_reloads", "Times the catalogue was read again", ["outcome"], registry=r
+        )
         self.intake_events = Counter(
             f"{p}intake_events", "Events posted", ["stream", "outcome"], registry=r
         )

@@ -159,8 +159,8 @@ class IntakeSettings(Section, frozen=True):
     """Bodies being taken at the same time; beyond it requests get 503 before theirs is read."""
     schema_retry_s: Seconds = 10.0
     """How long a schema that was not found is not looked for again."""
-    canary_every_s: Seconds = 600.0
-    """How often streams with canary_events_enabled get a canary event."""
+    canary_every_s: Seconds | None = 600.0
+    """How often streams with canary_events_enabled get a canary event; null: never."""
     test_events: tuple[dict[str, Any], ...] = ()
     """What GET /v1/_test/events posts; without any it is not there."""
 

@@ -67,6 +67,7 @@ class Workers:
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._pass_on)
         failed = False
         try:
             for number in range(self._count):
@@ -89,7 +90,7 @@ class Workers:
         process = multiprocessing.get_context("fork").Process(
             target=self._child, args=(number,), name=f"worker {number}"
         )
-        signals = {signal.SIGINT, signal.SIGTERM}
+        signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one that comes now is passed on after
         try:
             process.start()
@@ -102,7 +103,8 @@ class Workers:
         os.setpgrp()  # Ctrl-C reaches the parent, which tells us
         for handled in (signal.SIGINT, signal.SIGTERM):
             signal.signal(handled, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         os.close(self._ends_with_us)
         sock = listener(self._host, self._port, self._backlog, shared=True)
         os._exit(self._work(number, sock, self._alive))
@@ -125,3 +127,8 @@ class Workers:
         for process in self._processes.values():
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        for process in self._processes.values():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, number)

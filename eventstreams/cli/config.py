@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+from msgspec.structs import replace
 
 import eventstreams
 from eventstreams.cli.paths import FilePath
@@ -49,7 +50,13 @@ def read_config(path: Path | None) -> tuple[Settings, Catalogue]:
         raise ConfigError(problems)
     assert settings is not None
     assert catalogue is not None
-    return settings, catalogue
+    folders = tuple(str(path.parent / folder) for folder in settings.schemas)
+    return replace(settings, schemas=folders), catalogue
+
+
+def catalogue_path(path: Path | None, settings: Settings) -> Path:
+    """Where the catalogue of these settings is."""
+    return (path or shipped_config()).parent / settings.catalogue
 
 
 def demo_problems(settings: Settings, catalogue: Catalogue, path: Path) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 from msgspec.structs import replace
 
-from eventstreams.cli.config import config_option, read_config
+from eventstreams.cli.config import catalogue_path, config_option, read_config
 from eventstreams.cli.paths import FilePath
 from eventstreams.logs import log_to_stderr
 from eventstreams.server.serve import serve
@@ -36,6 +37,7 @@ _LEVELS = ("debug", "info", "warning", "error")
     show_default=True,
     help="Processes that serve; more than one needs Kafka.",
 )
+@click.option("--only", type=click.Choice(("gateway", "intake")), help="Serve this part alone.")
 @click.option(
     "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="Of stderr."
 )
@@ -48,9 +50,10 @@ def command(
     demo_rate: float | None,
     no_demo: bool,
     workers: int,
+    only: Literal["gateway", "intake"] | None,
     log_level: str,
 ) -> None:
-    """Run the gateway until it is told to stop (Ctrl-C or SIGTERM).
+    """Run gateway and intake until it is told to stop (Ctrl-C or SIGTERM).
 
     Without --config it keeps an embedded log in ./data and fills the stream
     mediawiki.recentchange with synthetic events. Flags win over the settings file.
@@ -61,6 +64,9 @@ def command(
       eventstreams serve --port 8080 --demo-rate 200
       eventstreams serve --no-demo --data-dir /var/lib/eventstreams
       eventstreams serve --config kafka.yaml --host 0.0.0.0 --workers 2
+      eventstreams serve --config kafka.yaml --only intake
+
+    A changed catalogue is read again by itself, at once on SIGHUP.
     """
     settings, catalogue = read_config(config)
     if no_demo and demo_rate is not None:
@@ -68,12 +74,14 @@ def command(
     if demo_rate is not None and settings.demo.stream is None:
         raise click.UsageError("--demo-rate needs the setting demo.stream")
     settings = _with_flags(settings, host, port, data_dir)
+    if only is not None:
+        settings = replace(settings, only=only)
     if no_demo:
         settings = replace(settings, demo=replace(settings.demo, stream=None))
     if demo_rate is not None:
         settings = replace(settings, demo=replace(settings.demo, rate=demo_rate))
     log_to_stderr(log_level)
-    sys.exit(serve(settings, catalogue, workers=workers))
+    sys.exit(serve(settings, catalogue, catalogue_path(config, settings), workers=workers))
 
 
 def _with_flags(

@@ -109,6 +109,12 @@ class Feed:
         if self._follower is not None:
             await self._follower.aclose()
 
+    def add(self, topics: Collection[str]) -> None:
+        """Topics that can be read from now on; they are looked for at once."""
+        if not self._topics.issuperset(topics):
+            self._topics = self._topics.union(topics)
+            self._look_again.set()
+
     def suspect(self, error: LogUnavailable) -> None:
         """Somebody could not read: find out whether it is out of reach for all."""
         self._fail(error, follower=False)

@@ -34,7 +34,7 @@ class Canary:
         intake: Intake,
         configs: Callable[[], StreamConfigs],
         schemas: SchemaStore,
-        every_s: float,
+        every_s: float | None,
         metrics: Metrics,
     ) -> None:
         self._intake = intake
@@ -45,7 +45,7 @@ class Canary:
 
     async def run(self) -> None:
         """Until cancelled: a round at once, then one every `every_s`."""
-        while True:
+        while self._every_s is not None:
             await self.round()
             await asyncio.sleep(self._every_s)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,12 @@ class Schema:
 class SchemaRepository:
     def __init__(self, bases: Sequence[Path]) -> None:
         """The first base that has a schema gives it."""
-        self._bases = [base.resolve() for base in bases]
+        self._given = tuple(bases)
         self._schemas: dict[SchemaUri, Schema] = {}
+
+    @cached_property
+    def _bases(self) -> list[Path]:
+        return [base.resolve() for base in self._given]
 
     def get(self, uri: str) -> Schema:
         """Raises BadSchemaUri, SchemaNotFound, or SchemaError where the schema is broken."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import uvicorn
@@ -24,8 +24,17 @@ _ACCEPTS_A_TURN = 16
 
 
 class Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, *, hub: Hub, drain_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        hub: Hub,
+        drain_s: float,
+        reload: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`reload` is called on SIGHUP."""
         super().__init__(config)
+        self._reload = reload
         self._hub = hub
         self._drain_s = drain_s
         self._hurry = asyncio.Event()
@@ -37,10 +46,11 @@ class Server(uvicorn.Server):
         signals = (signal.SIGINT, signal.SIGTERM)
         for number in signals:
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
-            for number in signals:
+            for number in (*signals, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     def _on_signal(self) -> None:

@@ -6,6 +6,9 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -26,8 +29,10 @@ _log = logging.getLogger(__name__)
 SWITCH_S = 0.001
 
 
-def serve(settings: Settings, catalogue: Catalogue, workers: int = 1) -> int:
+def serve(settings: Settings, catalogue: Catalogue, catalogue_path: Path, workers: int = 1) -> int:
     """Runs a gateway until it is told to stop; returns the exit status of the process.
+
+    A changed catalogue is read again from its path, at once on SIGHUP.
 
     Raises ConfigError where the log can't be shared by so many workers.
     """
@@ -40,13 +45,26 @@ def serve(settings: Settings, catalogue: Catalogue, workers: int = 1) -> int:
         )
     protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http
+
+    def run(its: Settings, sock: socket.socket, parent: int | None) -> int:
+        return _run(
+            lambda: _serve(
+                settings=its,
+                catalogue=catalogue,
+                catalogue_path=catalogue_path,
+                protocol=protocol,
+                sock=sock,
+                parent=parent,
+            )
+        )
+
     try:
         if workers == 1:
             with listener(http.host, http.port, http.backlog) as sock:
-                return _run(settings, catalogue, protocol, sock, None)
+                return run(settings, sock, None)
 
         def work(number: int, sock: socket.socket, parent: int) -> int:
-            return _run(_of_worker(settings, number), catalogue, protocol, sock, parent)
+            return run(_of_worker(settings, number), sock, parent)
 
         return Workers(
             count=workers, host=http.host, port=http.port, backlog=http.backlog, work=work
@@ -61,38 +79,37 @@ def _cannot_listen(host: str, port: int, error: OSError) -> None:
 
 
 def _of_worker(settings: Settings, number: int) -> Settings:
-    """Each worker answers scrapes on a port of its own."""
+    """Each worker answers scrapes on a port of its own; the first one sends the canaries."""
+    if number:
+        intake = msgspec.structs.replace(settings.intake, canary_every_s=None)
+        settings = msgspec.structs.replace(settings, intake=intake)
     metrics = settings.metrics
     if metrics.port:
         metrics = msgspec.structs.replace(metrics, port=metrics.port + number)
     return msgspec.structs.replace(settings, metrics=metrics)
 
 
-def _run(
-    settings: Settings,
-    catalogue: Catalogue,
-    protocol: type[Protocol],
-    sock: socket.socket,
-    parent: int | None,
-) -> int:
+def _run(serving: Callable[[], Coroutine[Any, Any, int]]) -> int:
     # Threads that read the embedded log wait this long for a loop that is busy rendering.
     sys.setswitchinterval(SWITCH_S)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, catalogue, protocol, sock, parent))
+            return runner.run(serving())
     except LogError as error:
         _log.error("can't open the log: %s", error)
         return 1
 
 
 async def _serve(
+    *,
     settings: Settings,
     catalogue: Catalogue,
+    catalogue_path: Path,
     protocol: type[Protocol],
     sock: socket.socket,
     parent: int | None,
 ) -> int:
-    async with gateway.running(settings, catalogue) as running:
+    async with gateway.running(settings, catalogue, catalogue_path) as running:
         host, port = settings.metrics.host, settings.metrics.port
         if port is not None:
             try:
@@ -101,7 +118,12 @@ async def _serve(
                 _cannot_listen(host, port, error)
                 return 1
         config = uvicorn_config(settings, running.app, protocol)
-        server = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
+        server = Server(
+            config,
+            hub=running.hub,
+            drain_s=settings.fanout.drain_s,
+            reload=running.declarations.poke,
+        )
         if parent is not None:
             server.end_with(parent)
         await server.serve([sock])

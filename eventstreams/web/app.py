@@ -15,44 +15,66 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from eventstreams.model.stream import Catalogue
+from eventstreams.declarations import Declarations
+from eventstreams.errors import ClientError
+from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import HttpSettings
 from eventstreams.web import describe
-from eventstreams.web.answers import Headers, answer, not_found
+from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.cursor import CursorPage
+from eventstreams.web.events import PATHS as EVENTS
+from eventstreams.web.events import TEST_PATH as TEST_EVENTS
 from eventstreams.web.explain import PATH as EXPLAIN
 from eventstreams.web.health import Health
 from eventstreams.web.request import PREFIX
+from eventstreams.web.schemas import schema_routes
 from eventstreams.web.selftest import selftest
+from eventstreams.web.spec import Spec
+from eventstreams.web.stream_configs import stream_config_routes
 
 
 class App:
     def __init__(
         self,
         *,
-        streams: ASGIApp,
-        explain: ASGIApp,
-        catalogue: Catalogue,
+        streams: ASGIApp | None,
+        explain: ASGIApp | None,
+        events: ASGIApp | None,
+        declarations: Declarations,
+        schemas: SchemaStore,
         health: Health,
         settings: HttpSettings,
         static: Path,
         headers: Headers,
     ) -> None:
+        """`streams`, `explain` and `events` are None where that part is not served."""
         self._streams = streams
         self._explain = explain
+        self._events = events
         self._headers = headers
         self._rest = Starlette(
-            routes=_routes(catalogue, health, settings, static),
-            exception_handlers={404: self._not_found, 405: self._not_found},
+            routes=[
+                *_routes(Spec(declarations, schemas), health, settings, static),
+                *stream_config_routes(declarations),
+                *schema_routes(schemas),
+            ],
+            exception_handlers={
+                404: self._not_found,
+                405: self._not_found,
+                ClientError: self._refused,
+            },
         )
         self._rest.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not served")
-        if scope["path"].startswith(PREFIX):
+        path = scope["path"]
+        if self._streams is not None and path.startswith(PREFIX):
             await self._streams(scope, receive, send)
-        elif scope["path"] == EXPLAIN and scope["method"] in ("GET", "HEAD"):
+        elif self._events is not None and path in (*EVENTS, TEST_EVENTS):
+            await self._events(scope, receive, send)
+        elif self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
             await self._explain(scope, receive, send)
         elif scope["method"] == "OPTIONS":
             allow = (b"access-control-allow-methods", b"GET, HEAD, OPTIONS")
@@ -67,6 +89,10 @@ class App:
             await send(message)
 
         return sending
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, ClientError)
+        return _Refusal(request.scope, error)
 
     async def _not_found(self, request: Request, _: Exception) -> Response:
         return _Page(request.scope)
@@ -83,27 +109,36 @@ class _Page(Response):
         await not_found(self._scope, send, [])
 
 
+class _Refusal(_Page):
+    """The same of a request that can't be answered as asked."""
+
+    def __init__(self, scope: Scope, error: ClientError) -> None:
+        super().__init__(scope)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await refuse(self._scope, send, [], self._error)
+
+
 def _json(document: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
 def _routes(
-    catalogue: Catalogue, health: Health, settings: HttpSettings, static: Path
+    spec: Spec, health: Health, settings: HttpSettings, static: Path
 ) -> list[Route | Mount]:
     mimetypes.init()  # else the first page that is asked for reads the system's tables
     info = describe.info(settings.homepage)
-    openapi = describe.openapi(catalogue)
-    streams = describe.streams(catalogue)
 
     async def root(request: Request) -> Response:
         if "spec" in request.query_params:
-            return _json(openapi)
+            return _json(await spec.openapi())
         if "doc" in request.query_params:
             return FileResponse(static / "doc.html")
         return RedirectResponse("/v2/ui", 303)
 
     async def get_streams(_: Request) -> Response:
-        return _json(streams)
+        return _json(describe.streams(spec.catalogue))
 
     async def get_info(_: Request) -> Response:
         return _json(info)

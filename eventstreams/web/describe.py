@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import eventstreams
 from eventstreams.model.stream import Catalogue, Stream
+from eventstreams.web import operations
+from eventstreams.web.operations import PROBLEM, content
 from eventstreams.web.parameters import PARAMETERS
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
@@ -38,8 +41,14 @@ def streams(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def openapi(catalogue: Catalogue) -> dict[str, Any]:
-    """OpenAPI 3. The first parameter of the first path lists every name: clients read it there."""
+def openapi(
+    catalogue: Catalogue, schemas: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """OpenAPI 3. The first parameter of the first path lists every name: clients read it there.
+
+    `schemas`: title -> the newest schema of streams' events.
+    """
+    schemas = schemas or {}
     names: dict[str, Any] = {
         "name": "streams",
         "in": "path",
@@ -55,7 +64,12 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
     for name in catalogue.names:
         stream = catalogue.get(name)
         paths[f"/v2/stream/{name}"] = {
-            "get": _operation([], f"{name} events", _description(name, stream))
+            "get": _operation(
+                [],
+                f"{name} events",
+                _description(name, stream),
+                _of_schema(stream.schema_title, schemas),
+            )
         }
     paths["/v2/streams"] = {
         "get": {
@@ -87,11 +101,11 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             "responses": {
                 "200": {
                     "description": "Its partitions with offsets and times, and its other form",
-                    "content": {"application/json": _content({"type": "object"})},
+                    "content": {"application/json": content({"type": "object"})},
                 },
                 "400": {
                     "description": "No id, or one that a stream would refuse, too",
-                    "content": {"application/json": _content(_PROBLEM)},
+                    "content": {"application/json": content(PROBLEM)},
                 },
             },
         }
@@ -114,11 +128,11 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             "responses": {
                 "200": {
                     "description": "What the request was understood as",
-                    "content": {"application/json": _content({"type": "object"})},
+                    "content": {"application/json": content({"type": "object"})},
                 },
                 "400": {
                     "description": "What a stream would refuse",
-                    "content": {"application/json": _content(_PROBLEM)},
+                    "content": {"application/json": content(PROBLEM)},
                 },
             },
         }
@@ -131,13 +145,14 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             "responses": {
                 "200": {
                     "description": "A stream that ends by itself",
-                    "content": {"text/event-stream": _content({"type": "string"})},
+                    "content": {"text/event-stream": content({"type": "string"})},
                 }
             },
         }
     }
+    paths.update(operations.PATHS)
     return {
-        "openapi": "3.0.0",
+        "openapi": "3.1.0",  # of which on it holds JSON Schemas as they are
         "info": {
             "title": "eventstreams",
             "version": eventstreams.__version__,
@@ -145,7 +160,24 @@ def openapi(catalogue: Catalogue) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "url": "http://www.apache.org/licenses/LICENSE-2.0"},
         },
         "paths": paths,
+        "components": {"schemas": {_component(title): schema for title, schema in schemas.items()}},
     }
+
+
+def _component(title: str) -> str:
+    return title.replace("/", ".")
+
+
+def _of_schema(title: str | None, schemas: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The content of a stream of such events, with an example; None where they are not known."""
+    schema = schemas.get(title) if title else None
+    if title is None or schema is None:
+        return None
+    found: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{_component(title)}"}}
+    examples = schema.get("examples")
+    if examples:
+        found["example"] = examples[0]
+    return found
 
 
 def _description(name: str, stream: Stream) -> str:
@@ -158,7 +190,10 @@ def _description(name: str, stream: Stream) -> str:
 
 
 def _operation(
-    path_parameters: list[dict[str, Any]], summary: str, description: str | None
+    path_parameters: list[dict[str, Any]],
+    summary: str,
+    description: str | None,
+    event: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": ["Streams"],
@@ -167,45 +202,34 @@ def _operation(
         "parameters": [*path_parameters, *PARAMETERS],
         "responses": _RESPONSES,
     }
+    if event is not None:
+        described = {**_RESPONSES["200"]["content"], "application/json": event}
+        ok = {**_RESPONSES["200"], "content": described}
+        operation["responses"] = {**_RESPONSES, "200": ok}
     if description is not None:
         operation["description"] = description
     return operation
 
 
-def _content(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": schema}
-
-
-_PROBLEM = {
-    "type": "object",
-    "properties": {
-        "status": {"type": "integer"},
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "detail": {"type": "string"},
-        "method": {"type": "string"},
-        "uri": {"type": "string"},
-    },
-}
 _RESPONSES: dict[str, Any] = {
     "200": {
         "description": "A stream that does not end by itself",
         "content": {
-            "text/event-stream": _content({"type": "string"}),
-            "application/json": _content({"type": "object"}),
+            "text/event-stream": content({"type": "string"}),
+            "application/json": content({"type": "object"}),
         },
     },
     "400": {
         "description": "Unknown stream, bad since, or bad Last-Event-ID",
-        "content": {"application/json": _content(_PROBLEM)},
+        "content": {"application/json": content(PROBLEM)},
     },
     "404": {"description": "A topic or partition is not available"},
     "429": {
         "description": "Too many streams of this client",
-        "content": {"application/json": _content(_PROBLEM)},
+        "content": {"application/json": content(PROBLEM)},
     },
     "503": {
         "description": "The gateway is full or being stopped, or the log is out of reach",
-        "content": {"application/json": _content(_PROBLEM)},
+        "content": {"application/json": content(PROBLEM)},
     },
 }

@@ -15,13 +15,13 @@ from urllib.parse import parse_qs
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from eventstreams.declarations import Declarations
 from eventstreams.errors import ClientError, FilterTooCostly, InvalidParameter, LogError
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.start import Start, Starter
 from eventstreams.fanout.want import Want
 from eventstreams.model.frame import Frame
 from eventstreams.model.instant import iso_of
-from eventstreams.model.stream import Catalogue
 from eventstreams.settings import Compression
 from eventstreams.web import request
 from eventstreams.web.answers import Headers, answer, refuse
@@ -40,13 +40,13 @@ class Explain:
     def __init__(
         self,
         *,
-        catalogue: Catalogue,
+        declarations: Declarations,
         starter: Starter,
         hub: Hub,
         headers: Headers,
         compression: Compression,
     ) -> None:
-        self._catalogue = catalogue
+        self._declarations = declarations
         self._starter = starter
         self._hub = hub
         self._headers = headers
@@ -62,7 +62,7 @@ class Explain:
 
     async def _explain(self, scope: Scope) -> dict[str, Any]:
         names = _names(scope)
-        selection = self._catalogue.resolve(names)
+        selection = self._declarations.catalogue.resolve(names)
         ask = request.read(scope, self._compression)
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms

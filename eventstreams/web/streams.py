@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from eventstreams.declarations import Declarations
 from eventstreams.errors import ClientError, GapFound, LogError, LogUnreachable
 from eventstreams.fanout.bound import Bound
 from eventstreams.fanout.compression import EncodedResponse, Encoding, begin
@@ -25,7 +26,6 @@ from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Format
 from eventstreams.metrics import Metrics
 from eventstreams.model import sse
-from eventstreams.model.stream import Catalogue
 from eventstreams.settings import Compression
 from eventstreams.web import coding, request
 from eventstreams.web.answers import Headers, answer, not_found, refuse
@@ -44,7 +44,7 @@ class Streams:
     def __init__(
         self,
         *,
-        catalogue: Catalogue,
+        declarations: Declarations,
         starter: Starter,
         hub: Hub,
         limits: Limits,
@@ -52,7 +52,7 @@ class Streams:
         headers: Headers,
         compression: Compression,
     ) -> None:
-        self._catalogue = catalogue
+        self._declarations = declarations
         self._starter = starter
         self._hub = hub
         self._limits = limits
@@ -96,7 +96,7 @@ class Streams:
     ) -> Subscription | None:
         """Starts the response; None where that was all. What is only needed for that is let go
         here, and not kept by everyone who waits."""
-        selection = self._catalogue.resolve(names)
+        selection = self._declarations.catalogue.resolve(names)
         ask = request.read(scope, self._compression)
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms

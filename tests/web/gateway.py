@@ -185,7 +185,7 @@ class Site:
         )
         async with (
             running(settings, catalogue) as parts,
-            _listening(settings, parts) as served,
+            listening(settings, parts) as served,
         ):
             yield served
 
@@ -202,7 +202,7 @@ def as_value(value: Any) -> bytes | None:
 
 
 @asynccontextmanager
-async def _listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]:
+async def listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]:
     protocol = protocol_class(settings, settings.limits.connections_max)
     config = uvicorn_config(settings, parts.app, protocol)
     its_server = _Server(config, hub=parts.hub, drain_s=settings.fanout.drain_s)

@@ -1,0 +1,276 @@
+"""POST /v1/events: EventGate's protocol, in front of the intake.
+
+Nothing of a body is read before there is room for it. In compatibility mode the answers are those
+of EventGate, also where they call a client's fault an error of the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from eventstreams.errors import (
+    BadBody,
+    BodyTimeout,
+    BodyTooLarge,
+    ClientError,
+    InvalidParameter,
+    ServiceProblem,
+    UnsupportedBody,
+)
+from eventstreams.intake.filling import Sender
+from eventstreams.intake.intake import Intake
+from eventstreams.intake.outcome import Outcome, body, tally
+from eventstreams.metrics import Metrics
+from eventstreams.web.answers import Headers, answer, not_found, refuse, set_reason, uri
+from eventstreams.web.request import header
+
+PATHS = ("/v1/events", "/v1/events/")
+TEST_PATH = "/v1/_test/events"
+
+_METHODS = b"POST"
+_JSON = b"application/json; charset=utf-8"
+_TYPES = ("application/json", "text/plain", "application/reports+json")
+"""The second is what a page can send to another site without asking, by sendBeacon."""
+_CHARSETS = ("utf-8", "utf8", "us-ascii")
+_CODINGS = ("identity", "gzip", "x-gzip")
+_EMPTY = "Request body was empty. Must provide JSON encoded events."
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_UPSTREAM_TITLES: dict[type[ClientError], str] = {
+    BadBody: "SyntaxError",
+    BodyTooLarge: "PayloadTooLargeError",
+    UnsupportedBody: "UnsupportedMediaTypeError",
+}
+"""What upstream's body parser calls them; all are 500 there."""
+
+
+class HungUp(Exception):
+    """The client is gone before its request has come whole."""
+
+
+class Events:
+    def __init__(self, *, intake: Intake, metrics: Metrics, headers: Headers) -> None:
+        self._intake = intake
+        self._metrics = metrics
+        self._headers = [
+            (name, b"POST" if name == b"access-control-allow-methods" else value)
+            for name, value in headers
+        ]
+        self._test_events = [orjson.dumps(event) for event in intake.settings.test_events]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == TEST_PATH and self._test_events and scope["method"] == "GET":
+            await self._counted(scope, send, self._post_test(scope, send))
+        elif scope["path"] not in PATHS or scope["method"] not in ("POST", "OPTIONS"):
+            await not_found(scope, send, self._headers)
+        elif scope["method"] == "OPTIONS":
+            await self._options(send)
+        else:
+            await self._counted(scope, send, self._post(scope, receive, send))
+
+    async def _counted(self, scope: Scope, send: Send, handling: Any) -> None:
+        began = time.monotonic()
+        try:
+            status = await handling
+        except HungUp:
+            status = 499
+        except ClientError as error:
+            status = await self._refuse(scope, send, error)
+        self._metrics.intake_requests.labels(str(status)).inc()
+        self._metrics.intake_seconds.observe(time.monotonic() - began)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> int:
+        sender, hasty = _sender(scope), self._is_hasty(scope)
+        admission = self._intake.admission
+        with contextlib.ExitStack() as lease:
+            lease.enter_context(admission.lease(self._expected(scope)))
+            self._metrics.intake_bytes.set(admission.bytes)
+            lease.callback(lambda: self._metrics.intake_bytes.set(admission.bytes))
+            posted = self._intake.split(await self._body(scope, receive))
+            if not posted:
+                set_reason(scope, _EMPTY)
+                await answer(send, 400, self._headers, b"", None)
+                return 400
+            if hasty:
+                self._intake.take_later(posted, sender, lease.pop_all())
+                set_reason(scope, f"{len(posted)} events hastily received.")
+                await answer(send, 202, self._headers, b"", None)
+                return 202
+            return await self._tell(scope, send, await self._intake.take(posted, sender))
+
+    async def _post_test(self, scope: Scope, send: Send) -> int:
+        outcomes = await self._intake.take(self._test_events, _sender(scope))
+        return await self._tell(scope, send, outcomes)
+
+    async def _tell(self, scope: Scope, send: Send, outcomes: Sequence[Outcome]) -> int:
+        accepted, invalid, failed = tally(outcomes)
+        count, plain = len(outcomes), self._intake.lenient
+        if not invalid and not failed:
+            set_reason(scope, f"All {count} out of {count} events were accepted.")
+            await answer(send, 201, self._headers, b"", None)
+            return 201
+        kinds = f"({len(invalid)} invalid and {len(failed)} errored)."
+        if accepted:
+            status, content = 207, body(invalid, failed, plain=plain)
+            reason = (
+                f"{accepted} out of {count} events were accepted, "
+                f"but {len(invalid) + len(failed)} failed {kinds}"
+            )
+        elif failed:
+            status, content = 500, body(invalid, failed, plain=plain)
+            reason = (
+                f"{len(invalid) + len(failed)} out of {count} events had failures and were "
+                f"not accepted. {kinds}"
+            )
+        else:
+            status, content = 400, body(invalid, None, plain=plain)
+            reason = f"{len(invalid)} out of {count} events were invalid and not accepted."
+        set_reason(scope, reason)
+        await answer(send, status, self._headers, content, _JSON)
+        return status
+
+    async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> int:
+        self._metrics.refused.labels(type(error).__name__).inc()
+        title = _UPSTREAM_TITLES.get(type(error))
+        if not self._intake.lenient or title is None:
+            await refuse(scope, send, self._headers, error)
+            return error.status
+        assert isinstance(error, ServiceProblem)
+        document = {
+            "status": 500,
+            "type": "internal_error",
+            "title": title,
+            "detail": error.detail,
+            "method": scope["method"],
+            "uri": uri(scope),
+        }
+        await answer(send, 500, self._headers, orjson.dumps(document), _JSON)
+        return 500
+
+    def _is_hasty(self, scope: Scope) -> bool:
+        """Raises InvalidParameter."""
+        text = _query(scope).get("hasty", "")
+        if not text or self._intake.lenient:
+            return bool(text)  # upstream takes hasty=false for yes
+        if text.lower() in _TRUE + _FALSE:
+            return text.lower() in _TRUE
+        raise InvalidParameter(f"hasty={text} is neither true nor false")
+
+    def _expected(self, scope: Scope) -> int:
+        """The most bytes that the body may have. Raises BodyTooLarge."""
+        most = self._intake.settings.body_bytes_max
+        text = header(scope, b"content-length")
+        if header(scope, b"content-encoding") or text is None or not text.isdigit():
+            return most
+        if int(text) > most:
+            raise _too_large(most)
+        return int(text)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Raises UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, HungUp."""
+        if not self._is_json(scope):
+            return b""
+        coding = (header(scope, b"content-encoding") or "identity").strip().lower()
+        if coding not in _CODINGS:
+            raise UnsupportedBody(f"content-encoding {coding} is not one of: identity, gzip")
+        most = self._intake.settings.body_bytes_max
+        try:
+            async with asyncio.timeout(self._intake.settings.body_timeout_s):
+                raw = await _read(receive, most)
+        except TimeoutError as error:
+            raise BodyTimeout("the body did not come in time") from error
+        return raw if coding == "identity" or not raw else _unzip(raw, most)
+
+    def _is_json(self, scope: Scope) -> bool:
+        """Raises UnsupportedBody; upstream takes such a body for an empty one."""
+        text = header(scope, b"content-type") or ""
+        kind, *parameters = (part.strip().lower() for part in text.split(";"))
+        if kind not in _TYPES:
+            if self._intake.lenient:
+                return False
+            given = f"content-type {kind}" if kind else "a body without content-type"
+            raise UnsupportedBody(f"{given} is not one of: {', '.join(_TYPES)}")
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            charset = value.strip().strip("\"'")
+            if name.strip() == "charset" and charset not in _CHARSETS:
+                raise UnsupportedBody(f"charset {charset} is not utf-8")
+        return True
+
+    async def _options(self, send: Send) -> None:
+        headers = [
+            *self._headers,
+            (b"allow", _METHODS),
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-max-age", b"86400"),
+        ]
+        await answer(send, 200, headers, _METHODS, b"text/html; charset=utf-8")
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _unzip(raw: bytes, most: int) -> bytes:
+    unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        unpacked = unpacking.decompress(raw, most + 1)
+    except zlib.error as error:
+        raise BadBody(f"not gzip: {error}") from error
+    if len(unpacked) > most:
+        raise _too_large(most)
+    if not unpacking.eof:
+        raise BadBody("the gzip ends early")
+    if unpacking.unused_data:
+        raise BadBody("bytes after the end of the gzip")
+    return unpacked
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {most} bytes")
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+
+
+def _sender(scope: Scope) -> Sender:
+    headers = {
+        name.decode("latin-1"): value.decode("utf-8", "replace") for name, value in scope["headers"]
+    }
+    headers.setdefault("x-request-id", str(uuid4()))
+    query = _query(scope)
+    return Sender(
+        headers=headers,
+        client_ip=_client_ip(scope, headers),
+        schema_uri=query.get("schema_uri"),
+        stream=query.get("stream"),
+    )
+
+
+def _client_ip(scope: Scope, headers: dict[str, str]) -> str | None:
+    """As the proxy in front names it; else that of the connection."""
+    forwarded = headers.get("x-forwarded-for", "").split(",")[0].strip()
+    client = scope.get("client")
+    return headers.get("x-client-ip") or forwarded or (client[0] if client else None)

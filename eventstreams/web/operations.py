@@ -1,0 +1,140 @@
+"""The operations of intake, schemas and stream configurations, as OpenAPI describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PROBLEM = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "integer"},
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "detail": {"type": "string"},
+        "method": {"type": "string"},
+        "uri": {"type": "string"},
+    },
+}
+
+
+def content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": schema}
+
+
+def _refused(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": content(PROBLEM)}}
+
+
+def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": schema or {"type": "string"},
+    }
+
+
+def _path(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path",
+        "description": description,
+        "required": True,
+        "schema": {"type": "string"},
+    }
+
+
+def _get(summary: str, what: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        "200": {"description": what, "content": {"application/json": content({})}}
+    }
+    if parameters:
+        responses["400"] = _refused("What is asked for can't be understood")
+    return {
+        "get": {
+            "tags": ["Service"],
+            "summary": summary,
+            "x-monitor": False,
+            "parameters": list(parameters),
+            "responses": responses,
+        }
+    }
+
+
+_ELEMENT = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "string", "enum": ["invalid", "error"]},
+        "index": {"type": "integer", "description": "Its place in the request, from 0"},
+        "event": {"description": "As it was posted"},
+        "context": {"type": "object"},
+    },
+}
+_ELEMENTS = {
+    "type": "object",
+    "properties": {
+        "invalid": {"type": "array", "items": _ELEMENT},
+        "error": {"type": "array", "items": _ELEMENT},
+    },
+}
+_EVENT = {"type": "object"}
+_EVENTS = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT}]}
+
+
+def _named(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": content(_ELEMENTS)}}
+
+
+_POST_EVENTS: dict[str, Any] = {
+    "post": {
+        "tags": ["Events"],
+        "summary": "Posts one event or a list of them; 201 means durable in the log",
+        "x-monitor": False,
+        "parameters": [
+            _query("hasty", "Answer with 202 before anything is checked", type="boolean"),
+            _query("schema_uri", "The $schema of events that do not say their own"),
+            _query("stream", "The meta.stream of events that do not say their own"),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: content(_EVENTS)
+                for kind in ("application/json", "text/plain", "application/reports+json")
+            },
+        },
+        "responses": {
+            "201": {"description": "All events were accepted"},
+            "202": {"description": "Hastily received"},
+            "207": _named("Some events were accepted; the others are named"),
+            "400": _named("No event was accepted, all are invalid; or the body can't be read"),
+            "408": _refused("The body did not come in time"),
+            "413": _refused("Too many bytes or events"),
+            "415": _refused("Another content type, charset or coding"),
+            "500": _named("No event was accepted, and not all are invalid"),
+            "503": _refused("Too much is being taken; Retry-After says when to come back"),
+        },
+    }
+}
+_CONSTRAINTS = _query("constraints", "Only streams with these settings: k=v|p[q]=v")
+PATHS: dict[str, Any] = {
+    "/v1/events": _POST_EVENTS,
+    "/v1/stream-configs": _get(
+        "What producers and consumers are told of all streams",
+        "Settings by stream",
+        _query("streams", "Only these, with | or commas between them"),
+        _CONSTRAINTS,
+    ),
+    "/v1/stream-configs/{streams}": _get(
+        "What producers and consumers are told of some streams",
+        "Settings by stream; those that are not declared are left out",
+        _path("streams", "Names, with | or commas between them"),
+        _CONSTRAINTS,
+    ),
+    "/v1/schemas": _get("The schemas there are", "Their URIs"),
+    "/v1/schemas/{title}/{version}": _get(
+        "One schema, without references; YAML where that is accepted",
+        "JSON Schema",
+        _path("title", "Its title, with slashes"),
+        _path("version", "Like 1.0.0, or latest"),
+    ),
+}

@@ -1,0 +1,90 @@
+"""Refused events become events on the error stream."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eventstreams.errors import ConfigError
+from tests.intake.place import ERRORS, STREAMS, TEST, event, place
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
+async def test_an_invalid_event_becomes_one(tmp_path: Path, mode: str) -> None:
+    async with place(tmp_path, compatibility=mode, emitter_id="our-intake") as here:
+        posted = event(7)
+        posted["meta"] |= {"uri": "https://a/b", "domain": "a", "request_id": "r1"}
+        await here.post([posted, event("good")])
+        [error] = await here.errors(1)
+        assert error["$schema"] == "/error/2.1.0"
+        assert error["emitter_id"] == "our-intake"
+        assert error["message"] == "'.test' should be string"
+        assert json.loads(error["raw_event"]) == posted
+        assert error["errored_schema_uri"] == "/test/event/1.0.0"
+        assert error["errored_stream_name"] == TEST
+        assert error["error_type"] == "ValidationError"
+        meta = error["meta"]
+        assert meta["stream"] == ERRORS
+        assert (meta["uri"], meta["domain"], meta["request_id"]) == ("https://a/b", "a", "r1")
+
+
+async def test_refusals_at_the_gate_become_one_too(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await here.post([event(stream="nowhere"), {"a": 1}, {**event(), "$schema": "/no/1.0.0"}])
+        kinds = [error["error_type"] for error in await here.errors(3)]
+        assert kinds == [
+            "UnauthorizedSchemaForStreamError",
+            "MissingFieldError",
+            "EventSchemaLoadError",
+        ]
+
+
+async def test_upstream_is_silent_about_those(tmp_path: Path) -> None:
+    async with place(tmp_path, compatibility="eventgate") as here:
+        await here.post([event(stream="nowhere"), {"a": 1}, event(7)])
+        [error] = await here.errors(1)
+        assert error["error_type"] == "ValidationError"
+
+
+async def test_they_can_be_watched_over_sse(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.served.stream(ERRORS) as stream:
+        await stream.opened()
+        await here.post(event(7))
+        [seen] = await stream.documents(1)
+        assert seen["errored_stream_name"] == TEST
+
+
+async def test_what_is_copied_into_them_can_not_make_them_invalid_or_large(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        posted = event("x" * 500_000, stream="y" * 5000)
+        posted["meta"] |= {"uri": "not a uri\\", "domain": ""}
+        await here.post(posted)
+        [error] = await here.errors(1)
+        assert "uri" not in error["meta"]
+        assert len(json.dumps(error)) < 300_000
+
+
+async def test_there_are_only_so_many_a_second(tmp_path: Path) -> None:
+    async with place(tmp_path, error_events_per_s=5) as here:
+        await here.post([event(7)] * 50)
+        await here.errors(5)
+        assert here.served.count("intake_error_events_total", outcome="suppressed") == 45
+
+
+async def test_without_an_error_stream_there_are_none(tmp_path: Path) -> None:
+    async with place(tmp_path, error_stream=None) as here:
+        assert (await here.post(event(7))).status_code == 400
+        assert await here.documents(ERRORS) == []
+
+
+@pytest.mark.parametrize("name", ["nowhere", TEST])
+async def test_a_stream_that_does_not_take_them_is_refused_at_start(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"intake\.error_stream"):
+        async with place(tmp_path, streams=STREAMS, error_stream=name):
+            pass

@@ -1,0 +1,111 @@
+"""Under overload requests are refused before their bodies are read; nothing grows without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstreams.errors import IntakeFull
+from eventstreams.intake.admission import Admission
+from tests.intake.place import event, place
+from tests.web.client import PATIENCE_S, connected
+
+pytestmark = pytest.mark.anyio
+
+_HEAD = (
+    b"POST /v1/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n"
+)
+
+
+async def test_beyond_what_may_be_under_way_requests_get_503_before_their_body(
+    tmp_path: Path,
+) -> None:
+    async with (
+        place(tmp_path, in_flight_bytes_max=100_000) as here,
+        connected(here.served.port) as first,
+        connected(here.served.port) as second,
+    ):
+        body = json.dumps([event("x" * 90_000)]).encode()
+        first.writer.write(_HEAD % len(body) + body[:100])
+        async with asyncio.timeout(PATIENCE_S):
+            while not here.parts.intake.admission.bytes:
+                await asyncio.sleep(0.005)
+        second.writer.write(_HEAD % len(body))  # and no byte of the body
+        head = await second.head()
+        assert head.status == 503
+        assert int(head.get("retry-after") or "") >= 1
+        first.writer.write(body[100:])
+        assert (await first.head()).status == 201
+        assert (await here.post(event())).status_code == 201
+        assert here.parts.intake.admission.bytes == 0
+
+
+async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
+    async with (
+        place(tmp_path, body_timeout_s=0.2) as here,
+        connected(here.served.port) as client,
+    ):
+        client.writer.write(_HEAD % 1000 + b"[")
+        assert (await client.head()).status == 408
+        assert here.parts.intake.admission.bytes == 0
+
+
+async def test_who_hangs_up_in_the_middle_posts_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with connected(here.served.port) as client:
+            client.writer.write(_HEAD % 1000 + json.dumps(event()).encode())
+            async with asyncio.timeout(PATIENCE_S):
+                while not here.parts.intake.admission.bytes:
+                    await asyncio.sleep(0.005)
+        await here.served.until("intake_requests_total", 1, status="499")
+        assert here.parts.intake.admission.bytes == 0
+        assert await here.documents() == []
+
+
+async def test_a_length_beyond_the_limit_is_refused_at_once(tmp_path: Path) -> None:
+    async with (
+        place(tmp_path, body_bytes_max=1000) as here,
+        connected(here.served.port) as client,
+    ):
+        client.writer.write(_HEAD % 10_000)
+        assert (await client.head()).status == 413
+
+
+async def test_gzip_that_unpacks_to_more_than_a_body_may_have_is_not_unpacked(
+    tmp_path: Path,
+) -> None:
+    async with place(tmp_path, body_bytes_max=100_000) as here:
+        packed = gzip.compress(b"[" + b" " * 50_000_000 + b"]")
+        assert len(packed) < 100_000
+        answer = await here.post(packed, headers={"content-encoding": "gzip"})
+        assert answer.status_code == 413
+
+
+@given(st.lists(st.integers(0, 200_000), max_size=30))
+def test_leases_are_returned_and_one_alone_is_always_let_in(sizes: list[int]) -> None:
+    admission = Admission(100_000)
+    held, refused = [], []
+    for size in sizes:
+        before = admission.bytes
+        lease = admission.lease(size)
+        try:
+            lease.__enter__()
+        except IntakeFull as error:
+            assert before
+            assert before + size > 100_000 - 16 * 1024
+            refused.append(error)
+            assert admission.bytes == before
+        else:
+            held.append(lease)
+            assert admission.bytes <= max(100_000, size)
+    assert all(error.retry_after_s for error in refused)
+    for lease in held:
+        lease.__exit__(None, None, None)
+    assert admission.bytes == 0
