@@ -77,8 +77,9 @@ class Canary:
 def canary_of(example: dict[str, Any], stream: str) -> dict[str, Any]:
     """Its id and its time of receiving are new each time."""
     event = copy.deepcopy(example)
-    meta: Any = event.get("meta")
-    event["meta"] = meta = meta if isinstance(meta, dict) else {}
+    example_meta: Any = event.get("meta")
+    meta = cast("dict[str, Any]", example_meta) if isinstance(example_meta, dict) else {}
+    event["meta"] = meta
     for name in ("id", "dt", "request_id"):
         meta.pop(name, None)
     meta.update(stream=stream, domain=DOMAIN)

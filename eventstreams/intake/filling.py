@@ -7,7 +7,7 @@ After eventgate-wikimedia: `meta.id`, `meta.dt`, headers of the request, the cli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from eventstreams.model.stream_config import StreamConfig
@@ -15,7 +15,7 @@ from eventstreams.schemas.repository import Schema
 
 Path = tuple[str, ...]
 
-_HEADERS: Mapping[str, str | Literal[False]] = {
+_HEADERS: Mapping[str, str] = {
     "meta.request_id": "x-request-id",
     "http.request_headers.user-agent": "user-agent",
 }
@@ -46,7 +46,7 @@ class Filling:
         self._dt = _has(document, _DT)
         self._received = schema.title.startswith(_LEGACY) and _has(document, _RECEIVED)
         self._client_ip = _has(document, _CLIENT_IP)
-        wanted = {**_HEADERS, **config.enrich}
+        wanted: dict[str, str | None] = {**_HEADERS, **config.enrich}
         self._headers = [
             (path, header.lower())
             for field, header in wanted.items()

@@ -72,9 +72,8 @@ def _element(outcome: Invalid | Failed, *, plain: bool) -> dict[str, Any]:
         "event": msgspec.Raw(outcome.event),
     }
     if isinstance(outcome, Failed):
-        element["context"] = {"message": outcome.message}
-        if not plain:
-            element["context"]["retryable"] = outcome.retryable
+        retryable = {} if plain else {"retryable": outcome.retryable}
+        element["context"] = {"message": outcome.message, **retryable}
     else:
         element["context"] = {
             "errors": [problem.as_dict() for problem in outcome.problems],

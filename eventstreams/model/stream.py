@@ -113,6 +113,7 @@ def load_catalogue(path: Path) -> Catalogue:
     if not streams and not problems:
         problems.append("streams: names no stream that can be read")
     problems += _alias_problems(streams)
+    configs: StreamConfigs | None = None
     try:
         configs = None if problems else StreamConfigs(entries)
     except ConfigError as error:

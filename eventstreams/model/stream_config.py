@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from eventstreams.errors import ConfigError
 
@@ -28,8 +28,8 @@ class StreamConfig(NamedTuple):
     topics: tuple[str, ...]
     message_key_fields: Mapping[str, str] | None
     canary_events_enabled: bool
-    enrich: Mapping[str, str | Literal[False]]
-    """`producers.eventgate.enrich_fields_from_http_headers`: field -> header, or not at all."""
+    enrich: Mapping[str, str | None]
+    """`producers.eventgate.enrich_fields_from_http_headers`: field -> header; None: not at all."""
     settings: Mapping[str, Any]
     """Everything, merged over the defaults, with `stream` and `topics`."""
 
@@ -127,9 +127,10 @@ def parse_constraints(text: str) -> dict[str, Any]:
             raise ValueError(f"{part!r} is deeper than {_DEPTH_MAX}")
         inner = constraints
         for name in path[:-1]:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
+            below: Any = inner.setdefault(name, {})
+            if not isinstance(below, dict):
                 raise ValueError(f"{part!r} contradicts what stands before it")
+            inner = cast("dict[str, Any]", below)
         inner[path[-1]] = match[3]
     return constraints
 
@@ -159,8 +160,9 @@ def _text(value: Any) -> str:
 
 def _config(name: str, pattern: str | None, settings: Mapping[str, Any]) -> StreamConfig:
     topics = topics_of(name, settings)
-    producers = settings.get("producers") or {}
-    eventgate = producers.get("eventgate") or {}
+    producers: dict[str, Any] = settings.get("producers") or {}
+    eventgate: dict[str, Any] = producers.get("eventgate") or {}
+    enrich: dict[str, str | bool] = eventgate.get("enrich_fields_from_http_headers") or {}
     return StreamConfig(
         name=name,
         pattern=pattern,
@@ -168,7 +170,7 @@ def _config(name: str, pattern: str | None, settings: Mapping[str, Any]) -> Stre
         topics=topics,
         message_key_fields=settings.get("message_key_fields"),
         canary_events_enabled=bool(settings.get("canary_events_enabled")),
-        enrich=eventgate.get("enrich_fields_from_http_headers") or {},
+        enrich={field: header or None for field, header in enrich.items()},  # type: ignore[misc]
         settings={**settings, "stream": name, "topics": list(topics)},
     )
 

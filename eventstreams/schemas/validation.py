@@ -210,7 +210,11 @@ _LENIENT_ZONE = r"(?:z|[+-]\d\d(?::?\d\d)?)"
 
 def _like(pattern: str) -> Callable[..., bool]:
     compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
-    return lambda text: compiled.fullmatch(text) is not None
+
+    def is_like(text: str) -> bool:
+        return compiled.fullmatch(text) is not None
+
+    return is_like
 
 
 _LENIENT_FORMATS: dict[str, Callable[..., bool]] = {
