@@ -1,9 +1,11 @@
-"""Which events a client gets, and what of them: `filter=`, `fields=` and `sample=`.
+"""Which events a client gets, and what of them: `filter=`, `fields=`, `sample=` and `canary=`.
 
 Equal selectors give equal answers, so clients that ask for the same in other words share one.
 """
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 from eventstreams.fanout.cel import Program, compile_filter
 from eventstreams.fanout.document import Document, Documents
@@ -14,10 +16,14 @@ from eventstreams.model.frame import Frame
 __all__ = ["Documents", "Selector", "parse_selector"]
 
 
-class Selector:
-    """Immutable; equal where the canonical filter, the fields and the sample are."""
+_CANARY = b'"canary"'
+"""In the line of every canary event; most lines need no parsing to tell."""
 
-    __slots__ = ("_program", "_tree", "fields", "filter", "sample")
+
+class Selector:
+    """Immutable; equal where the canonical filter, the fields, the sample and canaries are."""
+
+    __slots__ = ("_program", "_takes_all", "_tree", "canaries", "fields", "filter", "sample")
 
     filter: str | None
     """Canonical text."""
@@ -25,25 +31,41 @@ class Selector:
     """Sorted paths, none of which covers another; () for whole events."""
     sample: float | None
     """Below 1."""
+    canaries: bool
+    """Whether events of `meta.domain` "canary" are sent too."""
 
     def __init__(
-        self, program: Program | None, fields: tuple[str, ...], sample: float | None
+        self,
+        program: Program | None,
+        fields: tuple[str, ...],
+        sample: float | None,
+        *,
+        canaries: bool = True,
     ) -> None:
         init = super().__setattr__
         init("filter", None if program is None else program.text)
         init("fields", fields)
         init("sample", sample)
+        init("canaries", canaries)
         init("_program", program)
         init("_tree", tree_of(fields))
+        init("_takes_all", program is None and sample is None and not fields)
 
     _program: Program | None
     _tree: Tree
+    _takes_all: bool
 
     def select(self, frame: Frame, documents: Documents) -> bytes | None:
         """The line of JSON to send, or None where this event is not for this client.
 
         Raises FilterTooCostly.
         """
+        data = frame.data
+        if data is None or (not self.canaries and _CANARY in data and _is_canary(frame, documents)):
+            return None
+        return data if self._takes_all else self._choose(frame, data, documents)
+
+    def _choose(self, frame: Frame, data: bytes, documents: Documents) -> bytes | None:
         document = documents.of(frame)
         if document is None:
             return None
@@ -51,7 +73,7 @@ class Selector:
             return None
         if self._program is not None and not self._program.matches(document):
             return None
-        return self._line(document) if self.fields else frame.data
+        return self._line(document) if self.fields else data
 
     def _line(self, document: Document) -> bytes | None:
         fields, write = document.writable()
@@ -63,8 +85,8 @@ class Selector:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a selector does not change: {name}")
 
-    def _key(self) -> tuple[str | None, tuple[str, ...], float | None]:
-        return self.filter, self.fields, self.sample
+    def _key(self) -> tuple[str | None, tuple[str, ...], float | None, bool]:
+        return self.filter, self.fields, self.sample, self.canaries
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Selector) else NotImplemented
@@ -73,16 +95,25 @@ class Selector:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        return f"Selector(filter={self.filter!r}, fields={self.fields!r}, sample={self.sample!r})"
+        names = ("filter", "fields", "sample", "canaries")
+        return f"Selector({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
-def parse_selector(filter_: str | None, fields: str | None, sample: str | None) -> Selector | None:
+def _is_canary(frame: Frame, documents: Documents) -> bool:
+    document = documents.of(frame)
+    meta = document and document.fields and document.fields.get("meta")
+    return isinstance(meta, dict) and cast("dict[str, Any]", meta).get("domain") == "canary"
+
+
+def parse_selector(
+    filter_: str | None, fields: str | None, sample: str | None, *, canaries: bool = True
+) -> Selector | None:
     """None where nothing is selected. Raises InvalidFilter, InvalidFields, InvalidSample."""
     program = None if filter_ is None else compile_filter(filter_)
     paths = () if fields is None else parse_fields(fields)
     share = None if sample is None else parse_sample(sample)
     if share == 1:
         share = None
-    if program is None and not paths and share is None:
+    if program is None and not paths and share is None and canaries:
         return None
-    return Selector(program, paths, share)
+    return Selector(program, paths, share, canaries=canaries)

@@ -80,6 +80,7 @@ class Explain:
             "filter": selector and selector.filter,
             "fields": list(selector.fields) if selector else [],
             "sample": selector and selector.sample,
+            "canary": selector is None or selector.canaries,
             "ends": ask.extent and ask.extent.document(),
             "start": self._start(start),
             "gaps": [gap.document() for gap in start.gaps],

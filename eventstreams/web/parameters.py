@@ -24,6 +24,13 @@ _MORE = [
     ),
     _query("fields", "Only these fields of each event, like title,user,meta.dt"),
     _query("sample", "A stable share of the events, by meta.id: above 0, at most 1", type="number"),
+    _query(
+        "canary",
+        "Whether canary events, whose meta.domain is canary, are sent too",
+        type="string",
+        enum=["true", "false"],
+        default="true",
+    ),
     _query("until", "End at the first record of this time; forms as of since"),
     _query("limit", "End after so many events", type="integer", minimum=1),
     _query("max_seconds", "End after so many seconds", type="number"),

@@ -22,7 +22,7 @@ from eventstreams.web import coding
 PREFIX = "/v2/stream/"
 _ID_PARAMETERS = ("last-event-id", "lasteventid")
 _SINGLE = (
-    *("filter", "fields", "sample", "until", "limit", "max_seconds"),
+    *("filter", "fields", "sample", "canary", "until", "limit", "max_seconds"),
     *("heartbeat", "gap", "compress"),
 )
 _WHOLE = re.compile(r"\d{1,15}", re.ASCII)
@@ -68,7 +68,10 @@ def read(scope: Scope, compression: Compression) -> Ask:
     now = now_ms()
     since_ms = parse_since(query.since, now)
     bounds = _extent(query.single, now)
-    selector = parse_selector(*(query.single.get(n) for n in ("filter", "fields", "sample")))
+    selector = parse_selector(
+        *(query.single.get(name) for name in ("filter", "fields", "sample")),
+        canaries=_choice(query.single, "canary", ("true", "false")) != "false",
+    )
     checkpoints = _choice(query.single, "heartbeat", ("checkpoint", "comment"))
     gap = _choice(query.single, "gap", ("tell", "fail"))
     is_browser = _is_browser(scope)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 from urllib.parse import quote
 
+from eventstreams.declarations import Declarations
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.start import Starter
 from eventstreams.log.base import Log
@@ -44,7 +45,7 @@ class Gateway:
         catalogue = Catalogue(streams)
         self.starter = Starter(hub=self.hub, patience_s=PATIENCE_S)
         self.streams = Streams(
-            catalogue=catalogue,
+            declarations=Declarations(catalogue, path=None, metrics=self.metrics),
             starter=self.starter,
             hub=self.hub,
             limits=Limits(LimitSettings()),

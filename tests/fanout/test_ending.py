@@ -107,7 +107,7 @@ async def test_one_that_comes_in_while_draining_begins_is_ended_too() -> None:
     """It was let in just before, and is not yet among those that are told."""
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway:
-        selection = gateway.streams._catalogue.resolve(["t"])
+        selection = gateway.streams._declarations.catalogue.resolve(["t"])
         start = await gateway.starter.start(
             selection, everything(Format.SSE), marks=None, since_ms=None
         )

@@ -295,9 +295,15 @@ def test_equal_selectors_are_one_key() -> None:
         selector("event.a == 1", None, "0.1"),
         selector("event.a == 1", "a,b", None),
     ]
-    assert len({one, same, *others}) == 7
+    without = [
+        parse_selector("event.a == 1", "a,b", "0.1", canaries=False),
+        parse_selector(None, None, None, canaries=False),
+    ]
+    assert len({one, same, *others, *without}) == 9
     assert one != "event.a == 1"
-    assert repr(one) == "Selector(filter='event.a == 1', fields=('a', 'b'), sample=0.1)"
+    assert repr(one) == (
+        "Selector(filter='event.a == 1', fields=('a', 'b'), sample=0.1, canaries=True)"
+    )
 
 
 def test_selectors_do_not_change() -> None:
@@ -401,3 +407,31 @@ def test_an_event_larger_than_all_room_is_selected_all_the_same() -> None:
     assert selector("event.b == 1", "b").select(frame, documents) == b'{"b":1}'
     assert documents._bytes == 0
     assert not documents._kept
+
+
+# Canary events
+
+
+@given(event_documents() | st.builds(lambda d: {"meta": {"domain": d}}, texts), st.booleans())
+@example({"meta": {"domain": "canary"}}, True)
+@example({"meta": {"domain": "canary", "n": 2**70}}, False)
+@example({"meta": {"domain": "canary2"}, "title": "canary"}, True)
+@example({"meta": {"domain": ["canary"]}, "domain": "canary"}, True)
+@example({"meta": "canary"}, True)
+@example([{"meta": {"domain": "canary"}}], True)
+def test_without_canaries_all_but_canaries_is_sent_as_it_stands(value: Any, alone: bool) -> None:
+    one = parse_selector(None if alone else "true", None, None, canaries=False)
+    assert one is not None
+    frame = frame_of(value)
+    meta = value.get("meta") if isinstance(value, dict) else None
+    is_canary = isinstance(meta, dict) and meta.get("domain") == "canary"
+    is_readable = alone or isinstance(value, dict)  # what is no object matches no filter
+    wanted = frame.data if is_readable and not is_canary else None
+    assert one.select(frame, Documents()) == wanted
+
+
+def test_a_record_that_is_no_event_is_not_sent_without_canaries_either() -> None:
+    one = parse_selector(None, None, None, canaries=False)
+    assert one is not None
+    assert select(one, None) is None
+    assert select(one, b"not json") is None

@@ -110,7 +110,7 @@ async def test_a_partition_gained_before_the_stream_began_is_not_forgotten() -> 
     log = MemoryLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
-        selection = gateway.streams._catalogue.resolve(["t"])
+        selection = gateway.streams._declarations.catalogue.resolve(["t"])
         start = await gateway.starter.start(
             selection, everything(Format.SSE), marks=None, since_ms=None
         )

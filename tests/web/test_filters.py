@@ -28,7 +28,11 @@ EVENTS: list[Event] = [
         **({"bot": n % 2 == 0} if n % 5 else {}),
         "title": f"Page {n}",
         "length": {"old": 100, "new": 90 + n},
-        "meta": {"id": f"id-{n}", "dt": "2026-01-31T12:00:00Z"},
+        "meta": {
+            "id": f"id-{n}",
+            "dt": "2026-01-31T12:00:00Z",
+            **({"domain": "canary" if n == 9 else "example.org"} if n % 3 == 0 else {}),
+        },
     }
     for n in range(30)
 ]
@@ -58,6 +62,11 @@ SELECTED: list[tuple[dict[str, str], list[Any]]] = [
     ({"fields": "nothing,title.nothing"}, [{} for _ in EVENTS]),
     ({"sample": "0.4"}, [e for e in EVENTS if is_sampled(e, 0.4)]),
     ({"sample": "1"}, EVENTS),
+    ({"canary": "false"}, [e for e in EVENTS if e["n"] != 9]),
+    (
+        {"canary": "false", "filter": "event.n < 11", "fields": "n"},
+        [{"n": n} for n in range(11) if n != 9],
+    ),
     (
         {"filter": "event.n >= 10", "fields": "n", "sample": "0.6"},
         [{"n": e["n"]} for e in EVENTS if e["n"] >= 10 and is_sampled(e, 0.6)],
@@ -83,7 +92,7 @@ def without_place(document: Any) -> Any:
     """As it was appended: the gateway adds to `meta` where the event is in the log."""
     if "meta" not in document:
         return document
-    kept = {k: v for k, v in document["meta"].items() if k in ("id", "dt")}
+    kept = {k: v for k, v in document["meta"].items() if k in ("id", "dt", "domain")}
     return {**document, "meta": kept}
 
 
@@ -326,7 +335,7 @@ TIMES = (
     "a time ago like -15m, -2h or -7d, or earliest"
 )
 SINGLE = (
-    *("filter", "fields", "sample", "until", "limit", "max_seconds"),
+    *("filter", "fields", "sample", "canary", "until", "limit", "max_seconds"),
     *("heartbeat", "gap", "compress"),
 )
 REFUSED: list[tuple[str, str, str]] = [
@@ -403,6 +412,10 @@ REFUSED: list[tuple[str, str, str]] = [
             f"heartbeat={text} is not one of: checkpoint, comment",
         )
         for text in ("often", "Checkpoint", "checkpoint,comment", "true", "comment ")
+    ),
+    *(
+        (f"canary={quote(text)}", "invalid_parameter", f"canary={text} is not one of: true, false")
+        for text in ("no", "False", "0")
     ),
     *(
         (f"gap={quote(text)}", "invalid_parameter", f"gap={text} is not one of: tell, fail")

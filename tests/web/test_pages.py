@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from openapi_spec_validator import OpenAPIV30SpecValidator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import eventstreams
 from eventstreams.settings import HttpSettings
@@ -120,7 +120,7 @@ async def test_the_spec_is_openapi_3_and_lists_all_names_where_clients_read_them
     assert (answer.head.get("content-type") or "").startswith("application/json")
     assert again.body == answer.body
     spec = answer.json()
-    OpenAPIV30SpecValidator(spec).validate()
+    OpenAPIV31SpecValidator(spec).validate()
     assert spec["openapi"] == "3.0.0"
     assert spec["info"]["version"] == eventstreams.__version__
     parameters = spec["paths"]["/v2/stream/{streams}"]["get"]["parameters"]
