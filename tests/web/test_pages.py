@@ -121,7 +121,7 @@ async def test_the_spec_is_openapi_3_and_lists_all_names_where_clients_read_them
     assert again.body == answer.body
     spec = answer.json()
     OpenAPIV31SpecValidator(spec).validate()
-    assert spec["openapi"] == "3.0.0"
+    assert spec["openapi"] == "3.1.0"
     assert spec["info"]["version"] == eventstreams.__version__
     parameters = spec["paths"]["/v2/stream/{streams}"]["get"]["parameters"]
     assert parameters[0]["schema"]["items"]["enum"] == ["a", "b", "c", "z"]
