@@ -30,6 +30,8 @@ EventStreamsError
 ├── SchemaError            schemas are wrong; says every problem
 │   ├── SchemaNotFound         there is none at this URI
 │   └── BadSchemaUri           not a URI that a schema of a repository can have
+├── ProducerClosed         an event came, or was waited for, when the producer had ended
+├── OutboxError            the outbox can't be used: another process has it, disk full, damaged
 └── LogError               the log's: what a backend raises, whatever library it is built on
     ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
     ├── AppendRefused          nothing of this append was kept: disk full, record too large, ...
@@ -92,6 +94,14 @@ class SchemaNotFound(SchemaError):
 
 class BadSchemaUri(SchemaError):
     """Not a URI that a schema of a repository can have."""
+
+
+class ProducerClosed(EventStreamsError):
+    """The producer has ended; what was sent meanwhile is not known to have gone anywhere."""
+
+
+class OutboxError(EventStreamsError):
+    """The outbox can't be used; what was to be put into it is not in it."""
 
 
 class ServiceProblem(ClientError):
