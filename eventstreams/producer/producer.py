@@ -57,11 +57,11 @@ class Producer:
 
         `batch_events`, `batch_bytes`: the most that one request carries; `linger_s`: how long one
         that is not full waits for more. `queue_bytes_max`: what may wait; beyond it, `enqueue` and
-        `send` wait. `timeout_s`: for an answer. `retry_s`: the pause after a first failure, about; it
-        doubles up to 30 s, unless Retry-After asks for more. `give_up_s`: how long an event is tried, counted
-        from when it was put; with an outbox, from when the intake first failed to store it, so that
-        no outage loses any. `on_loss`: called with what was rejected or given up, from the event
-        loop.
+        `send` wait. `timeout_s`: for an answer. `retry_s`: the pause after a first failure, about;
+        it doubles up to 30 s, unless Retry-After asks for more. `give_up_s`: how long an event is
+        tried, counted from when it was put; with an outbox, from when the intake first failed to
+        store it, so that no outage loses any. `on_loss`: called with what was rejected or given up,
+        from the event loop.
 
         Raises ValueError.
         """
