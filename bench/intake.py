@@ -5,6 +5,7 @@ The events are small ones of the test schema; each is validated and durable when
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bench import machine
@@ -13,6 +14,7 @@ from bench.figures import Figure, at_least, at_most
 from bench.stage import Stage
 
 STREAM = "bench.test"
+_SCHEMAS = Path(__file__).parents[1] / "config" / "schemas"
 _BATCH = 100
 _RATE = 50
 _SLACK_S = 30
@@ -34,7 +36,9 @@ def run(stage: Stage) -> list[Figure]:
                 used_s = machine.cpu_s(gateway.pid) - before_s
                 rates.append({**found, "us": used_s / max(1, found["accepted"]) * 1e6})
                 waits.append(_post(stage, port, rate=_RATE))
-        wrong = [r["other"] + w["other"] + w["missing"] for r, w in zip(rates, waits, strict=True)]
+        wrong = [
+            float(r["other"] + w["other"] + w["missing"]) for r, w in zip(rates, waits, strict=True)
+        ]
         figures += [
             Figure(f"{name}: events", [r["per_s"] for r in rates], "/s", at_least(15_000)),
             Figure(f"{name}: processor per event", [r["us"] for r in rates], "us"),
@@ -50,7 +54,8 @@ def _gateway(stage: Stage, log: dict[str, Any], topic: str) -> Any:
     catalogue.write_text(
         f"streams: {{{STREAM}: {{topics: [{topic}], schema_title: test/event}}}}\n"
     )
-    return stage.gateway(log, catalogue=catalogue)
+    settings = {"schemas": [str(_SCHEMAS)]}
+    return stage.gateway(log, catalogue=catalogue, settings=settings)
 
 
 def _post(stage: Stage, port: int, **options: Any) -> dict[str, Any]:

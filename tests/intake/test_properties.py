@@ -1,0 +1,371 @@
+"""Whatever is posted, each event is in the log as it should be, or named as refused; and the
+client's faults are never the service's.
+
+What is posted is read by another JSON parser than the intake's, and compared with what the log has
+gained and with what the answer says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from decimal import Decimal
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eventstreams.model.event import Event, Partition
+from tests.intake.place import ERRORS, STREAMS, TEST, Place, place
+from tests.strategies import documents, texts
+from tests.web.client import Answer, Client, connected
+
+pytestmark = pytest.mark.anyio
+
+MOST = {"body_bytes_max": 30_000, "event_bytes_max": 6_000, "events_max": 12, "depth_max": 24}
+PATTERNED = "test.regex.a"
+TOPICS = [n for n in STREAMS if n[0] != "/" and n != "test.prefixed"]
+TOPICS += [PATTERNED, "eqiad.test.prefixed"]
+USER_AGENT, REQUEST_ID, CLIENT_IP = "properties", "r-1", "192.0.2.1"
+EXACT = 2**53
+DIGITS_MAX = 4000  # Python's own parser takes a few more
+
+# What is posted.
+
+HOMES = {
+    "/test/event/1.0.0": [TEST, PATTERNED, "test.prefixed", "test.keyed"],
+    "/test/http/1.0.0": ["test.http"],
+    "/test/numbers/1.0.0": ["test.numbers"],
+    "/test/draft4/1.0.0": ["test.draft4"],
+    "/analytics/legacy/thing/1.0.0": ["eventlogging_Legacy"],
+}
+FILLED = {  # beside meta.id, meta.dt and meta.request_id
+    "/test/event/1.0.0": {"test"},
+    "/test/http/1.0.0": {"http.client_ip", "http.request_headers.user-agent"},
+    "/analytics/legacy/thing/1.0.0": {"dt"},
+}
+FILLED_WITH: dict[str, Callable[[str], Any]] = {
+    "meta.id": UUID,
+    "meta.dt": datetime.fromisoformat,
+    "dt": datetime.fromisoformat,
+    "meta.request_id": REQUEST_ID.__eq__,
+    "test": "default value".__eq__,
+    "http.client_ip": CLIENT_IP.__eq__,
+    "http.request_headers.user-agent": USER_AGENT.__eq__,
+}
+homes = st.sampled_from([(uri, stream) for uri, names in HOMES.items() for stream in names])
+uris = documents | st.sampled_from(
+    [
+        *(*HOMES, "/error/2.1.0", "/test/event/1.0.1", "/test/event/latest", "", "//"),
+        *("/../event/1.0.0", "file:///etc/passwd", "http://127.0.0.1:1/test/event/1.0.0"),
+        "/a" * 300 + "/1.0.0",
+    ]
+)
+streams = documents | st.sampled_from(
+    [*TOPICS, "nowhere", "", "test.regex.", "test.regex.b/c", "test.regex.\n", "../up", "é"]
+).filter(lambda name: name != ERRORS)
+numbers = st.integers().map(str) | st.sampled_from(
+    [
+        *("0", "-0", "1E5", "0.1", "1e22", "1e400", "-1e999", "1e-400", "9007199254740993"),
+        *("12345678901234567890", "9" * 400, "-" + "9" * 309, "1" * DIGITS_MAX, "1" * 5000),
+    ]
+)
+times = st.sampled_from(
+    [
+        *("2020-02-29T00:00:00Z", "2021-02-29T00:00:00Z", "2021-19-39T29:59:59Z", "", "now"),
+        *("0000-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59Z"),
+        "1969-01-01T00:00:00.5Z",
+    ]
+)
+A_NUMBER, SOMETHING_DEEP = "the place of a number", "the place of something deep"
+values = st.none() | st.booleans() | texts | st.just(A_NUMBER) | st.just(SOMETHING_DEEP) | documents
+names = texts | st.sampled_from(["test", "test_map", "http", "count"])
+
+
+@st.composite
+def events(draw: st.DrawFn) -> dict[str, Any]:
+    """Valid ones, and ones that are wrong in one place or two."""
+    uri, stream = draw(homes)
+    meta: dict[str, Any] = {"stream": stream, "id": str(draw(st.uuids()))}
+    event: dict[str, Any] = {"$schema": uri, "meta": meta}
+    if uri == "/test/event/1.0.0":
+        event["test_map"] = {"page": "7", **draw(st.dictionaries(texts, texts, max_size=2))}
+        event["test"] = draw(texts)
+    elif "numbers" in uri:
+        event["any"], event["number"] = draw(values), A_NUMBER
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        match draw(st.integers(0, 8)):
+            case 0:
+                event["$schema"] = draw(uris)
+            case 1:
+                meta["stream"] = draw(streams)
+            case 2:
+                event["meta"] = draw(documents)
+            case 3:
+                event.pop(draw(st.sampled_from(list(event))))
+            case 4:
+                meta["dt"] = draw(times)
+            case 5:
+                event["dt"] = draw(times | values)
+            case 6:
+                meta.pop("id", None)
+            case 7:
+                event[draw(names)] = draw(values)
+            case _:
+                event["long"] = "x" * draw(st.integers(4_000, 8_000))
+    return event
+
+
+@st.composite
+def elements(draw: st.DrawFn) -> bytes:
+    """The JSON of one; with escapes or without, a key twice, numbers of any length."""
+    escaped = draw(st.booleans())
+    text = json.dumps(draw(events() | events() | events() | documents), ensure_ascii=escaped)
+    text = text.replace(f'"{A_NUMBER}"', draw(numbers))
+    depth = draw(st.integers(0, 200))
+    text = text.replace(f'"{SOMETHING_DEEP}"', '[{"a":' * depth + "[]" + "}]" * depth)
+    if text.endswith('"}') and draw(st.integers(0, 9)) == 0:
+        text = text[:-1] + ', "test": "again"}'
+    return text.encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    some = draw(st.lists(elements(), min_size=1, max_size=5))
+    for _ in range(draw(st.integers(0, 2))):
+        some.insert(draw(st.integers(0, len(some))), draw(st.sampled_from(some)))
+    comma = draw(st.sampled_from([b",", b" ,\n", b",\t\r "]))
+    alone = len(some) == 1 and draw(st.booleans())
+    body = some[0] if alone else b"[" + comma.join(some * draw(st.sampled_from([1, 1, 3]))) + b"]"
+    at = draw(st.integers(0, len(body)))
+    match draw(st.integers(0, 20)):
+        case 0:
+            return body[:at]
+        case 1:
+            return body[:at] + draw(st.binary(min_size=1, max_size=3)) + body[at:]
+        case 2:
+            return body[:at] + draw(st.sampled_from([b"\xff", b"\0", b"\\", b'"'])) + body[at + 1 :]
+        case 3:
+            return draw(st.sampled_from([b"\xef\xbb\xbf", b" \n", b"\0"])) + body + b" "
+        case _:
+            return body
+
+
+anything = st.binary(max_size=60) | documents.map(lambda d: json.dumps(d).encode())
+anything |= st.integers(1, 20_000).map(lambda n: b"[" * n)
+
+
+class Request(NamedTuple):
+    body: bytes
+    coding: str = ""
+    query: str = ""
+    chunked: bool = False
+
+    def bytes(self) -> bytes:
+        sent = gzip.compress(self.body) if self.coding else self.body
+        sent = sent[:-1] if self.coding == "cut" else sent
+        lines = [
+            *(f"POST /v1/events{self.query} HTTP/1.1", "host: h", "content-type: text/plain"),
+            *(f"user-agent: {USER_AGENT}", f"x-request-id: {REQUEST_ID}"),
+            f"x-client-ip: {CLIENT_IP}",
+        ]
+        lines += ["content-encoding: gzip"] if self.coding else []
+        if self.chunked:
+            half = len(sent) // 2
+            pieces = [piece for piece in (sent[:half], sent[half:]) if piece]
+            sent = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
+        length = "transfer-encoding: chunked" if self.chunked else f"content-length: {len(sent)}"
+        return "\r\n".join([*lines, length, "", ""]).encode() + sent
+
+
+HASTY = {"strict": {"?hasty=true", "?hasty=1"}, "eventgate": {"?hasty=true", "?hasty=0"}}
+queries = st.sampled_from(["", "", "", "?hasty=true", "?hasty=0", "?hasty="])
+codings = st.sampled_from([*[""] * 5, *["gzip"] * 4, "cut"])
+
+
+# What is read, and what became of it.
+
+
+def read(text: str, **options: Any) -> Any:
+    def whole(digits: str) -> Any:
+        return int(digits) if len(digits) <= DIGITS_MAX else Decimal(digits)
+
+    return json.loads(text, parse_int=whole, **options)
+
+
+def posted(body: bytes) -> list[Any]:
+    document = read(body.decode("utf-8", "replace").removeprefix("\ufeff"), strict=False)
+    return document if isinstance(document, list) else [document]
+
+
+def rounded(value: Any) -> Any:
+    """As JavaScript holds it."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    if isinstance(value, int | Decimal) and abs(value) >= EXACT:
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return value
+
+
+def added(before: Any, after: Any, path: str = "") -> set[str]:
+    """Fields that only the second has; all else must be equal, and in its order."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        equal = json.dumps(before, default=str) == json.dumps(after, default=str)
+        return set() if equal else {f"{path} is another"}
+    if [key for key in after if key in before] != list(before):
+        return {f"{path} has other keys"}
+    found: set[str] = set()
+    for key, value in after.items():
+        if key in before:
+            found |= added(before[key], value, f"{path}{key}.")
+        elif isinstance(value, dict):
+            found |= added({}, value, f"{path}{key}.")
+        else:
+            found.add(path + key)
+    return found
+
+
+class Trial:
+    """One server, one connection, and how far its log has been looked at."""
+
+    def __init__(self, here: Place, mode: str, client: Client) -> None:
+        self.here = here
+        self.mode = mode
+        self.client = client
+        self.nexts = {Partition(topic, 0): 0 for topic in TOPICS}
+
+    async def post(self, request: Request) -> Answer:
+        self.client.writer.write(request.bytes())
+        head = await self.client.head()
+        assert head.get("connection") != "close"
+        return Answer(head, await self.client.body(head))
+
+    async def growth(self) -> dict[str, list[Event]]:
+        """Since it was last asked, once all that is done behind the answers is done."""
+        intake: Any = self.here.parts.intake
+        while intake._tasks:
+            await asyncio.wait(intake._tasks)
+        assert intake.admission.bytes == 0
+        found: dict[str, list[Event]] = {}
+        for (partition,) in (await self.here.log.partitions(TOPICS)).values():
+            slice_ = await self.here.log.read(partition, self.nexts[partition], 2**30)
+            self.nexts[partition] = slice_.next
+            found[partition.topic] = list(slice_.events)
+        return found
+
+    def account(self, answer: Answer, events: list[Any], grown: dict[str, list[Event]]) -> None:
+        """Each event is in the log, or in the answer, and nothing else is."""
+        hasty, told = answer.status == 202, {"invalid": [], "error": []}
+        assert bool(answer.body) == (answer.status in (207, 400, 500))
+        told |= read(answer.body.decode() or "{}")
+        assert not (self.mode == "strict" and told["error"])
+        left = {name: deque(each["event"] for each in told[name]) for name in told}
+        errors = grown.pop(ERRORS, [])
+        kept = {
+            topic: deque(read((record.value or b"").decode()) for record in records)
+            for topic, records in grown.items()
+        }
+        refused = 0
+        for index, event in enumerate(events):
+            homes = [n for n, at in (left | kept).items() if at and self.is_from(event, at[0])]
+            if homes:
+                shown = (left | kept)[homes[0]].popleft()
+                if homes[0] in kept:
+                    self.check_filling(event, shown)
+                    continue
+            else:
+                assert hasty, f"event {index} is neither in the log nor in the answer"
+            refused += 1
+        assert not any((left | kept).values()), "more than was posted"
+        if self.mode == "strict":
+            assert len(errors) == refused
+            indexes = [element["index"] for element in told["invalid"]]
+            assert indexes == sorted(set(indexes))
+            for element in told["invalid"]:
+                assert not added(events[element["index"]], element["event"])
+        if answer.status == 207:
+            assert 0 < refused < len(events)
+            assert answer.head.reason.startswith(f"{len(events) - refused} out of {len(events)} ")
+        elif not hasty:
+            assert refused == (0 if answer.status == 201 else len(events))
+
+    def is_from(self, event: Any, shown: Any) -> bool:
+        event, shown = self._same(event), self._same(shown)
+        uri = event.get("$schema") if isinstance(event, dict) else None
+        return added(event, shown) <= self._filled(uri)
+
+    def check_filling(self, event: Any, stored: Any) -> None:
+        """All that was missing and is to be there is there, and is what it should be."""
+        for path in added(self._same(event), self._same(stored)):
+            assert FILLED_WITH[path](reduce(getitem, path.split("."), stored))
+        assert {"id", "dt", "request_id"} <= stored["meta"].keys()
+        assert "test" in stored or "event" not in stored["$schema"]
+        assert "http" in stored or "http" not in stored["$schema"]
+
+    def _filled(self, uri: Any) -> set[str]:
+        more = FILLED.get(uri, set()) if isinstance(uri, str) else set()
+        return {"meta.id", "meta.dt", "meta.request_id"} | more
+
+    def _same(self, value: Any) -> Any:
+        return rounded(value) if self.mode == "eventgate" else value
+
+
+@pytest.fixture(params=["strict", "eventgate"])
+async def trial(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Trial]:
+    mode = request.param
+    async with (
+        place(tmp_path, compatibility=mode, error_events_per_s=10**9, **MOST) as here,
+        connected(here.served.port) as client,
+    ):
+        yield Trial(here, mode, client)
+
+
+many = settings(
+    max_examples=300,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@many
+@given(
+    request=st.builds(
+        Request, bodies() | bodies() | bodies() | anything, codings, queries, st.booleans()
+    )
+)
+async def test_whatever_is_posted_is_in_the_log_or_named_and_is_never_an_error_of_ours(
+    trial: Trial, caplog: pytest.LogCaptureFixture, request: Request
+) -> None:
+    await trial.growth()  # of an example that failed
+    caplog.clear()
+    answer = await trial.post(request)
+    grown = await trial.growth()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    if answer.body.startswith(b'{"status"'):
+        assert answer.status == answer.json()["status"]
+        assert answer.status in ({400, 413} if trial.mode == "strict" else {500})
+        assert not any(grown.values())
+    elif answer.status == 400 and not answer.body:
+        assert "empty" in answer.head.reason
+        assert not any(grown.values())
+    else:
+        assert answer.status in {201, 202, 207, 400, 500}
+        assert answer.status != 500 or trial.mode == "eventgate"
+        assert (answer.status == 202) == (request.query in HASTY[trial.mode])
+        trial.account(answer, posted(request.body), grown)
