@@ -162,9 +162,11 @@ async def place(
     *,
     kind: type[Backend] = Sqlite,
     streams: Mapping[str, Any] | None = None,
+    catalogue_refresh_s: float = 3600.0,
     **intake: Any,
 ) -> AsyncIterator[Place]:
-    """`intake`: settings of it. The streams are STREAMS unless others are given."""
+    """`intake`: settings of it. The streams are STREAMS unless others are given; their catalogue
+    is `streams.yaml` in the folder."""
     catalogue = await asyncio.to_thread(_prepare, folder, streams or STREAMS)
     async with site_of(kind) as site:
         if kind is not Sqlite:
@@ -174,11 +176,12 @@ async def place(
             log=settings_of(site.backend),
             http=HttpSettings(),
             fanout=FanoutSettings(),
+            catalogue_refresh_s=catalogue_refresh_s,
             schemas=(str(SHIPPED), str(folder / "schemas")),
             intake=IntakeSettings(**{"error_stream": ERRORS, **intake}),
         )
         async with (
-            running(settings, catalogue) as parts,
+            running(settings, catalogue, folder / "streams.yaml") as parts,
             listening(settings, parts) as served,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", timeout=30) as http,
         ):
