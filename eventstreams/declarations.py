@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from eventstreams.errors import ConfigError
 from eventstreams.metrics import Metrics
-from eventstreams.model.stream import Catalogue, load_catalogue
+from eventstreams.model.stream import Catalogue, digest_of, load_catalogue
 from eventstreams.model.stream_config import StreamConfigs
 
 _log = logging.getLogger(__name__)
-
-_Mark = tuple[int, int, int] | None
-"""Tells one state of a file from another; None where there is none."""
 
 
 class Declarations:
@@ -53,7 +49,7 @@ class Declarations:
         """Until cancelled: looks at the file every so often, and when poked."""
         if self._path is None:
             return
-        seen = await asyncio.to_thread(_mark, self._path)
+        seen = self.catalogue.digest
         while True:
             asked = False
             try:
@@ -62,9 +58,9 @@ class Declarations:
             except TimeoutError:
                 pass
             self._asked.clear()
-            mark = await asyncio.to_thread(_mark, self._path)
-            if asked or mark != seen:
-                seen = mark
+            found = await asyncio.to_thread(digest_of, self._path)
+            if asked or found != seen:
+                seen = found
                 await self.reload()
 
     async def reload(self) -> bool:
@@ -84,11 +80,3 @@ class Declarations:
         self._metrics.catalogue_reloads.labels("taken").inc()
         self.changed.set()
         return True
-
-
-def _mark(path: Path | None) -> _Mark:
-    try:
-        status = None if path is None else os.stat(path)
-    except OSError:
-        return None
-    return status and (status.st_ino, status.st_size, status.st_mtime_ns)

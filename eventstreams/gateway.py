@@ -78,7 +78,7 @@ async def running(
         catalogue,
         path=catalogue_path,
         metrics=metrics,
-        accept=lambda changed: _demo_problems(settings, changed),
+        accept=lambda changed: _problems(settings, changed),
     )
     schemas = open_schemas(settings)
     serves_streams = settings.only != "intake"
@@ -245,6 +245,15 @@ def _app(
         static=static_folder(),
         headers=headers,
     )
+
+
+def _problems(settings: Settings, catalogue: Catalogue) -> list[str]:
+    """What the settings name must be there."""
+    problems = _demo_problems(settings, catalogue)
+    name = settings.intake.error_stream
+    if settings.only != "gateway" and name and catalogue.configs.get(name) is None:
+        problems.append(f"intake.error_stream: {name} is not in the catalogue")
+    return problems
 
 
 def _demo_problems(settings: Settings, catalogue: Catalogue) -> list[str]:

@@ -8,6 +8,7 @@ out, as upstream does, because a client can't name them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -15,7 +16,13 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from eventstreams.errors import ConfigError, UnknownStream
-from eventstreams.model.stream_config import NAME, StreamConfigs, is_pattern, topics_of
+from eventstreams.model.stream_config import (
+    NAME,
+    StreamConfigs,
+    is_pattern,
+    pattern_problem,
+    topics_of,
+)
 from eventstreams.settings import read_yaml
 
 
@@ -59,8 +66,15 @@ class Selection(NamedTuple):
 class Catalogue:
     """All streams, by name and by alias. Immutable."""
 
-    def __init__(self, streams: Mapping[str, Stream], configs: StreamConfigs | None = None) -> None:
-        """`configs`: of these streams and of patterns; else what the streams themselves say."""
+    def __init__(
+        self,
+        streams: Mapping[str, Stream],
+        configs: StreamConfigs | None = None,
+        digest: bytes | None = None,
+    ) -> None:
+        """`configs`: of these streams and of patterns; else what the streams themselves say.
+        `digest`: of the file this was read from."""
+        self.digest = digest
         self.streams = dict(streams)
         self.configs = configs or StreamConfigs(
             {
@@ -97,6 +111,7 @@ class Catalogue:
 
 def load_catalogue(path: Path) -> Catalogue:
     """Reads a catalogue file. Raises ConfigError with every problem found."""
+    digest = digest_of(path)  # before it is read: a change in between is seen later
     problems: list[str] = []
     streams: dict[str, Stream] = {}
     entries: dict[str, dict[str, Any]] = {}
@@ -113,14 +128,18 @@ def load_catalogue(path: Path) -> Catalogue:
     if not streams and not problems:
         problems.append("streams: names no stream that can be read")
     problems += _alias_problems(streams)
-    configs: StreamConfigs | None = None
-    try:
-        configs = None if problems else StreamConfigs(entries)
-    except ConfigError as error:
-        problems += error.problems
+    problems += [p for key in entries if is_pattern(key) and (p := pattern_problem(key))]
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return Catalogue(streams, configs)
+    return Catalogue(streams, StreamConfigs(entries), digest)
+
+
+def digest_of(path: Path) -> bytes | None:
+    """Tells one content of a file from another; None where it can't be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return None
 
 
 def _entries(document: Any, problems: list[str]) -> Iterator[tuple[str, Any]]:

@@ -53,10 +53,11 @@ class StreamConfigs:
             if not is_pattern(key):
                 self._named[key] = _config(key, None, settings)
                 continue
-            try:
+            problem = pattern_problem(key)
+            if problem is None:
                 self._patterns.append((re.compile(key[1:-1]), key))
-            except re.error as error:
-                problems.append(f"streams.{key}: not a regular expression: {error}")
+            else:
+                problems.append(problem)
         if problems:
             raise ConfigError(problems)
 
@@ -99,6 +100,15 @@ class StreamConfigs:
 
 def is_pattern(key: str) -> bool:
     return len(key) > 2 and key[0] == key[-1] == "/"
+
+
+def pattern_problem(key: str) -> str | None:
+    """What is wrong with it, if anything."""
+    try:
+        re.compile(key[1:-1])
+    except re.error as error:
+        return f"streams.{key}: not a regular expression: {error}"
+    return None
 
 
 def topics_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -160,12 +161,22 @@ def openapi(
             "license": {"name": "Apache-2.0", "url": "http://www.apache.org/licenses/LICENSE-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": {_component(title): schema for title, schema in schemas.items()}},
+        "components": {
+            "schemas": {_component(title): _standard(schema) for title, schema in schemas.items()}
+        },
     }
 
 
 def _component(title: str) -> str:
     return title.replace("/", ".")
+
+
+def _standard(schema: dict[str, Any]) -> dict[str, Any]:
+    """Wikimedia's schemas name their draft by https, which is nobody's dialect."""
+    dialect = schema.get("$schema", "")
+    if not re.fullmatch(r"https://json-schema\.org/draft-0[4-7]/schema#?", dialect):
+        return schema
+    return {**schema, "$schema": f"http{dialect.removeprefix('https')}"}
 
 
 def _of_schema(title: str | None, schemas: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
