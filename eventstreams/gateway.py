@@ -28,6 +28,7 @@ from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import LogSettings, Settings
 from eventstreams.tasks import background
+from eventstreams.web.address import Proxies
 from eventstreams.web.answers import common_headers
 from eventstreams.web.app import App
 from eventstreams.web.events import Events
@@ -214,6 +215,7 @@ def _app(
     patience_s = min(settings.fanout.log_patience_s, settings.log.kafka.request_timeout_s)
     starter = Starter(hub=hub, patience_s=patience_s)
     compression = settings.http.compression
+    proxies = Proxies(settings.http.trusted_proxies)
     explain = streams = events = None
     if settings.only != "intake":
         explain = Explain(
@@ -228,12 +230,13 @@ def _app(
             starter=starter,
             hub=hub,
             limits=Limits(settings.limits),
+            proxies=proxies,
             metrics=metrics,
             headers=headers,
             compression=compression,
         )
     if intake is not None:
-        events = Events(intake=intake, metrics=metrics, headers=headers)
+        events = Events(intake=intake, proxies=proxies, metrics=metrics, headers=headers)
     return App(
         streams=streams,
         explain=explain,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
@@ -50,6 +51,8 @@ class HttpSettings(Section, frozen=True):
     compression: Compression = "browsers"
     """Who gets compressed streams: whoever accepts them, browsers and those who ask by `compress=`,
     those who ask only, or nobody."""
+    trusted_proxies: tuple[Text, ...] = ("127.0.0.0/8", "::1")
+    """Addresses and networks whose X-Client-IP or X-Forwarded-For is believed."""
     homepage: str | None = None
     """Where `/_info/home` leads."""
     backlog: Count = 4096
@@ -130,7 +133,8 @@ class LimitSettings(Section, frozen=True):
     connections_max: Count = 16000
     """Beyond it new connections get 503; lowered at start to what the open-file limit allows."""
     client_ip_connections: Count | None = None
-    """Concurrent streams per X-Client-IP in this process; when set, that header is required."""
+    """Concurrent streams per client address (IPv6: per /64) in this process; when set, a trusted
+    proxy must name it."""
 
 
 class IntakeSettings(Section, frozen=True):
@@ -312,6 +316,11 @@ def _name(value: Any) -> str:
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
+    for number, text in enumerate(settings.http.trusted_proxies):
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            yield f"http.trusted_proxies[{number}]: {text!r} is neither an address nor a network"
     kafka = settings.log.kafka
     if settings.log.backend == "kafka" and not kafka.bootstrap_servers:
         yield "log.kafka.bootstrap_servers: needed when log.backend is kafka"

@@ -31,6 +31,7 @@ from eventstreams.intake.filling import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.intake.outcome import Outcome, body, tally
 from eventstreams.metrics import Metrics
+from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse, set_reason, uri
 from eventstreams.web.request import header
 
@@ -58,8 +59,11 @@ class HungUp(Exception):
 
 
 class Events:
-    def __init__(self, *, intake: Intake, metrics: Metrics, headers: Headers) -> None:
+    def __init__(
+        self, *, intake: Intake, proxies: Proxies, metrics: Metrics, headers: Headers
+    ) -> None:
         self._intake = intake
+        self._proxies = proxies
         self._metrics = metrics
         self._headers = [
             (name, b"POST" if name == b"access-control-allow-methods" else value)
@@ -89,7 +93,7 @@ class Events:
         self._metrics.intake_seconds.observe(time.monotonic() - began)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> int:
-        sender, hasty = _sender(scope), self._is_hasty(scope)
+        sender, hasty = _sender(scope, self._proxies), self._is_hasty(scope)
         admission = self._intake.admission
         with contextlib.ExitStack() as lease:
             lease.enter_context(admission.lease(self._expected(scope)))
@@ -108,7 +112,7 @@ class Events:
             return await self._tell(scope, send, await self._intake.take(posted, sender))
 
     async def _post_test(self, scope: Scope, send: Send) -> int:
-        outcomes = await self._intake.take(self._test_events, _sender(scope))
+        outcomes = await self._intake.take(self._test_events, _sender(scope, self._proxies))
         return await self._tell(scope, send, outcomes)
 
     async def _tell(self, scope: Scope, send: Send, outcomes: Sequence[Outcome]) -> int:
@@ -255,22 +259,16 @@ def _query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
 
 
-def _sender(scope: Scope) -> Sender:
+def _sender(scope: Scope, proxies: Proxies) -> Sender:
     headers = {
         name.decode("latin-1"): value.decode("utf-8", "replace") for name, value in scope["headers"]
     }
     headers.setdefault("x-request-id", str(uuid4()))
     query = _query(scope)
+    peer: tuple[str, int] | None = scope.get("client")
     return Sender(
         headers=headers,
-        client_ip=_client_ip(scope, headers),
+        client_ip=proxies.client(scope) or (peer[0] if peer else None),
         schema_uri=query.get("schema_uri"),
         stream=query.get("stream"),
     )
-
-
-def _client_ip(scope: Scope, headers: dict[str, str]) -> str | None:
-    """As the proxy in front names it; else that of the connection."""
-    forwarded = headers.get("x-forwarded-for", "").split(",")[0].strip()
-    client = scope.get("client")
-    return headers.get("x-client-ip") or forwarded or (client[0] if client else None)

@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 from eventstreams.errors import MissingClientAddress, TooManyConnections
 from eventstreams.settings import LimitSettings
+from eventstreams.web.address import site_of
 
 
 class Limits:
@@ -17,7 +18,7 @@ class Limits:
 
     @contextlib.contextmanager
     def lease(self, address: str | None) -> Generator[None]:
-        """For one stream of the client at `address`, as the proxy in front names it.
+        """For one stream of the client at `address`; None where the proxy in front does not say.
 
         Raises MissingClientAddress, TooManyConnections.
         """
@@ -26,17 +27,18 @@ class Limits:
             return
         if not address:
             raise MissingClientAddress("X-Client-IP is required where connections are limited")
-        if self._held[address] >= self._per_address:
+        site = site_of(address)
+        if self._held[site] >= self._per_address:
             raise TooManyConnections(
                 f"Your client IP has {self._per_address} streams open, as many as it may"
             )
-        self._held[address] += 1
+        self._held[site] += 1
         try:
             yield
         finally:
-            self._held[address] -= 1
-            if not self._held[address]:
-                del self._held[address]
+            self._held[site] -= 1
+            if not self._held[site]:
+                del self._held[site]
 
     @property
     def held(self) -> int:

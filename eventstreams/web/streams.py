@@ -28,6 +28,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.model import sse
 from eventstreams.settings import Compression
 from eventstreams.web import coding, request
+from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.limits import Limits
 
@@ -48,6 +49,7 @@ class Streams:
         starter: Starter,
         hub: Hub,
         limits: Limits,
+        proxies: Proxies,
         metrics: Metrics,
         headers: Headers,
         compression: Compression,
@@ -56,6 +58,7 @@ class Streams:
         self._starter = starter
         self._hub = hub
         self._limits = limits
+        self._proxies = proxies
         self._metrics = metrics
         self._headers = headers
         self._compression: Compression = compression
@@ -83,7 +86,7 @@ class Streams:
 
     async def _stream(self, names: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._limits.lease(request.header(scope, b"x-client-ip")):
+            with self._limits.lease(self._proxies.client(scope)):
                 subscription = await self._begin(names, scope, receive, send)
                 if subscription is not None:
                     await self._run(subscription, receive, send)

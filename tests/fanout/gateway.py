@@ -23,6 +23,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.model.event import Record
 from eventstreams.model.stream import Catalogue, Stream
 from eventstreams.settings import FanoutSettings, LimitSettings
+from eventstreams.web.address import Proxies
 from eventstreams.web.limits import Limits
 from eventstreams.web.streams import Streams
 from tests.wire import Frame, frames_of
@@ -49,6 +50,7 @@ class Gateway:
             starter=self.starter,
             hub=self.hub,
             limits=Limits(LimitSettings()),
+            proxies=Proxies([]),
             metrics=self.metrics,
             headers=[],
             compression="always",

@@ -63,7 +63,8 @@ async def test_the_record_has_the_time_of_meta_dt(tmp_path: Path) -> None:
     ("headers", "address"),
     [
         ({"x-client-ip": "192.0.2.1", "x-forwarded-for": "192.0.2.2"}, "192.0.2.1"),
-        ({"x-forwarded-for": "192.0.2.2, 192.0.2.3"}, "192.0.2.2"),
+        ({"x-forwarded-for": "192.0.2.2, 192.0.2.3"}, "192.0.2.3"),
+        ({"x-forwarded-for": "192.0.2.2, 127.0.0.3"}, "192.0.2.2"),
         ({}, "127.0.0.1"),
     ],
 )

@@ -1,0 +1,60 @@
+"""Whose request it is: the connection's own address, or what a trusted proxy in front says.
+
+What others write into X-Client-IP or X-Forwarded-For is theirs to invent, and is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+
+from starlette.types import Scope
+
+from eventstreams.web.request import header, header_list
+
+_LENGTH_MAX = 64
+_SITE_BITS = 64
+"""Of an IPv6 address: what one subscriber has is a network, and any address in it."""
+
+
+class Proxies:
+    def __init__(self, trusted: Sequence[str]) -> None:
+        """`trusted`: addresses and networks."""
+        self._trusted = [ip_network(text, strict=False) for text in trusted]
+
+    def client(self, scope: Scope) -> str | None:
+        """None where a trusted proxy does not say.
+
+        X-Client-IP, else the last address of X-Forwarded-For that is not a proxy's: what stands
+        before that one may be invented.
+        """
+        peer: tuple[str, int] | None = scope.get("client")
+        if peer is not None and not self._trusts(peer[0]):
+            return peer[0]
+        said = (header(scope, b"x-client-ip") or "").strip()
+        if said:
+            return said[:_LENGTH_MAX]
+        hops = [hop.strip() for hop in (header_list(scope, b"x-forwarded-for") or "").split(",")]
+        hops = [hop[:_LENGTH_MAX] for hop in hops if hop]
+        clients = [hop for hop in hops if not self._trusts(hop)] or hops[:1]
+        return clients[-1] if clients else None
+
+    def _trusts(self, text: str) -> bool:
+        address = _parsed(text)
+        return address is not None and any(address in network for network in self._trusted)
+
+
+def site_of(address: str) -> str:
+    """What limits count by: an IPv4 address, or the network of an IPv6 address."""
+    parsed = _parsed(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed, _SITE_BITS), strict=False))
+    return address if parsed is None else str(parsed)
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
