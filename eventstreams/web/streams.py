@@ -67,7 +67,7 @@ class Streams:
                 *headers,
                 (b"content-type", f"{format_.value}; charset=utf-8".encode()),
                 *coding.headers(encoding),
-                (b"cache-control", b"no-cache"),
+                (b"cache-control", b"no-store, no-transform"),
                 (b"connection", b"keep-alive"),
                 (b"x-accel-buffering", b"no"),
             ]

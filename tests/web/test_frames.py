@@ -26,7 +26,7 @@ async def test_a_stream_is_chunked_uncached_and_has_the_type_that_all_clients_ta
     assert (head.status, head.reason) == (200, "OK")
     assert head.get("content-type") == "text/event-stream; charset=utf-8"
     assert head.get("transfer-encoding") == "chunked"
-    assert head.get("cache-control") == "no-cache"
+    assert head.get("cache-control") == "no-store, no-transform"
     assert head.get("connection") == "keep-alive"
     assert head.get("date")
     for absent in ("content-length", "content-encoding", "etag", "server", "x-powered-by"):

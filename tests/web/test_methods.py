@@ -38,7 +38,7 @@ async def test_the_format_is_a_prefix_test_of_accept_and_never_refused(site: Sit
                 await client.send("GET", "/v2/stream/s", headers)
                 head = await client.head()
                 assert (head.status, head.get("content-type")) == (200, expected), accept
-                assert head.get("cache-control") == "no-cache"
+                assert head.get("cache-control") == "no-store, no-transform"
                 assert await client.chunk() == (b"\n" if expected == JSON_TYPE else b":ok\n\n")
 
 
