@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.intake.place import SHIPPED, TEST, event
-from tests.kafka_node import new_topic
+from tests.kafka_node import new_topic, own_node, require
 from tests.log.kafka_tools import opened, read_all, topic_with
 from tests.web.client import PATIENCE_S, Stream, connected
 from tests.web.gateway import SSE
@@ -27,8 +27,10 @@ from tests.web.gateway import SSE
 pytestmark = pytest.mark.anyio
 
 STREAM = f"/v2/stream/{TEST}"
-OF_INTAKE = [("POST", "/v1/events"), ("POST", "/v1/events/"), ("GET", "/v1/_test/events")]
-OF_GATEWAY = [("GET", STREAM), ("HEAD", STREAM), ("GET", f"/v2/explain?streams={TEST}")]
+EXPLAIN = f"/v2/explain?streams={TEST}"
+OF_INTAKE = {("POST", "/v1/events"): 201, ("POST", "/v1/events/"): 201}
+OF_INTAKE |= {("GET", "/v1/_test/events"): 201}
+OF_GATEWAY = {("HEAD", STREAM): 200, ("GET", EXPLAIN): 200}
 OF_BOTH = ["/healthz", "/readyz", "/?spec", "/robots.txt", "/_info/name", "/v1/stream-configs"]
 
 
@@ -73,11 +75,14 @@ class Serving:
         assert answer.status_code == (200 if state["ready"] else 503)
         return state
 
-    async def ready(self) -> None:
-        async def is_so() -> bool:
-            return bool((await self.state())["ready"])
+    async def is_ready(self) -> bool:
+        return bool((await self.state())["ready"])
 
-        await until(is_so)
+    async def is_not_ready(self) -> bool:
+        return not await self.is_ready()
+
+    async def ready(self) -> None:
+        await until(self.is_ready)
 
     async def end(self) -> int:
         """Its status, after SIGTERM."""
@@ -157,8 +162,8 @@ async def test_what_is_posted_to_the_one_is_read_from_the_other_over_one_file(
 async def test_what_is_not_served_is_not_found_and_the_rest_is_served(
     tmp_path: Path,
     only: str,
-    served: list[tuple[str, str]],
-    missing: list[tuple[str, str]],
+    served: dict[tuple[str, str], int],
+    missing: dict[tuple[str, str], int],
     by_flag: bool,
 ) -> None:
     log = {"data_dir": str(tmp_path)}
@@ -172,10 +177,8 @@ async def test_what_is_not_served_is_not_found_and_the_rest_is_served(
             answer = await here.http.request(method, path, json=event())
             assert answer.status_code == 404
             assert "text/html" in answer.headers["content-type"]
-        for method, path in served:
-            if path != STREAM:  # which does not end
-                status = await here.status(method, path, json=event())
-                assert status == (201 if "events" in path else 200)
+        for (method, path), status in served.items():
+            assert await here.status(method, path, json=event()) == status
         assert await here.end() == 0
 
 
@@ -184,6 +187,7 @@ async def test_the_flag_wins_over_the_settings(tmp_path: Path) -> None:
     async with serving(config, "--only", "intake") as here:
         assert await here.status("POST", "/v1/events", json=event()) == 201
         assert await here.status("GET", STREAM) == 404
+        assert await here.status("GET", EXPLAIN) == 404
 
 
 async def test_posts_under_way_are_answered_before_a_process_that_is_told_to_stop_ends(
@@ -250,6 +254,24 @@ async def test_an_intake_alone_over_kafka_is_ready_without_reading_any_topic(
     assert sorted(texts) == [f"{n}" for n in range(8)]
 
 
+@pytest.mark.kafka
+async def test_an_intake_alone_is_ready_only_while_its_broker_answers(tmp_path: Path) -> None:
+    with own_node() as node:
+        bootstrap = await asyncio.to_thread(require, node)
+        topic = await topic_with(bootstrap)
+        fanout = {"refresh_s": 0.2}
+        config = configured(tmp_path, of_kafka(bootstrap), [topic], fanout=fanout)
+        async with serving(config, "--only", "intake") as here:
+            await here.ready()
+            await asyncio.to_thread(node.kill)
+            assert await here.status("POST", "/v1/events", json=event()) == 500
+            async with asyncio.timeout(PATIENCE_S / 3):
+                await until(here.is_not_ready)
+            await asyncio.to_thread(node.start)
+            await here.ready()
+            assert await here.status("POST", "/v1/events", json=event()) == 201
+
+
 async def test_an_intake_alone_is_alive_and_not_ready_while_no_broker_answers(
     tmp_path: Path,
 ) -> None:
@@ -258,7 +280,7 @@ async def test_an_intake_alone_is_alive_and_not_ready_while_no_broker_answers(
         config = configured(tmp_path, of_kafka(f"127.0.0.1:{nobody.getsockname()[1]}"))
         async with serving(config, "--only", "intake") as here:
             assert await here.status("GET", "/healthz") == 200
-            assert not (await here.state())["ready"]
+            assert await here.is_not_ready()
             answer = await here.http.post("/v1/events", json=event())
             assert answer.status_code == 500
             [element] = answer.json()["error"]

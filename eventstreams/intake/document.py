@@ -20,6 +20,10 @@ _ENCODER = msgspec.json.Encoder()
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _EXACT = 2**53
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ANY_ESCAPE = rb"\\u00aa"
+"""As long, and not more of an escape than what it replaces."""
+_BETWEEN = b" \t\r\n,"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -47,21 +51,42 @@ def split(body: bytes, *, events_max: int, lenient: bool) -> list[bytes]:
     body = body.removeprefix(_BOM).strip(b" \t\r\n")
     if not body:
         return []
-    if body[:1] == b"{":
-        try:
-            msgspec.json.decode(body, type=msgspec.Raw)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _bad(error) from error
-        return [] if not body[1:-1].strip(b" \t\r\n") else [body]
-    if body[:1] != b"[":
+    if body[:1] not in (b"{", b"["):
         raise BadBody("the body is neither a JSON object nor a list of them")
     try:
-        events = _EVENTS.decode(body)
+        events = _elements(body) if body[:1] == b"[" else _alone(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _bad(error) from error
     if len(events) > events_max:
         raise BodyTooLarge(f"{len(events)} events in one request; at most {events_max} are taken")
-    return [bytes(event) for event in events]
+    return events
+
+
+def _alone(body: bytes) -> list[bytes]:
+    """Of one object; none where it is empty. Raises DecodeError, RecursionError."""
+    masked = _SURROGATE.sub(_ANY_ESCAPE, body)
+    msgspec.json.decode(masked, type=msgspec.Raw)
+    return [body] if body[1:-1].strip(b" \t\r\n") else []
+
+
+def _elements(body: bytes) -> list[bytes]:
+    """Of a list, each as it stands. Raises DecodeError, RecursionError."""
+    try:
+        return [bytes(event) for event in _EVENTS.decode(body)]
+    except msgspec.DecodeError:
+        # Half of a surrogate pair is the fault of its event alone, and of no other.
+        masked = _SURROGATE.sub(_ANY_ESCAPE, body)
+        if masked == body:
+            raise
+    found: list[bytes] = []
+    at = 1
+    for event in _EVENTS.decode(masked):
+        while body[at] in _BETWEEN:
+            at += 1
+        size = len(bytes(event))
+        found.append(body[at : at + size])
+        at += size
+    return found
 
 
 def _bad(error: Exception) -> BadBody:

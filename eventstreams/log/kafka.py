@@ -55,9 +55,7 @@ class KafkaLog:
             await self._brokers.open()
 
     async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
-        """Asks a broker each time, once for all topics; never makes a topic."""
-        if not topics:
-            return {}
+        """Asks a broker each time, once for all topics, also for none; never makes a topic."""
         async with self._bounded("name the partitions"):
             counts = await self._brokers.refresh(topics)
         return {
