@@ -94,6 +94,7 @@ async def running(
             metrics=metrics,
             started=embedded,
         )
+        hub.redact(catalogue.redactions)
         async with contextlib.AsyncExitStack() as stack:
             intake = None
             if settings.only != "gateway":
@@ -187,6 +188,7 @@ async def _follow_changes(
         except LogError as error:
             _log.error("topics of the new catalogue could not be made: %s", error)
         if hub is not None:
+            hub.redact(declarations.catalogue.redactions)
             hub.feed.add(declarations.catalogue.topics)
 
 

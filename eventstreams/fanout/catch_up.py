@@ -40,6 +40,11 @@ class CatchUp:
         self._history.forget(partition)
         self._chunks.clear()
 
+    def forget_rendered(self) -> None:
+        """Drops what was made of frames that are not what they were."""
+        self._chunks.clear()
+        self.documents.clear()
+
     async def chunk(
         self, want: Want, position: Position, ends: tuple[int, ...], left: int | None
     ) -> Portion:

@@ -115,6 +115,10 @@ class Documents:
             self._bytes -= _weight(old)
         return made
 
+    def clear(self) -> None:
+        self._kept.clear()
+        self._bytes = 0
+
 
 def write(fields: Mapping[str, Any]) -> bytes:
     """As frames are written, for what the fast library takes."""

@@ -27,7 +27,6 @@ from eventstreams.fanout.tails import Tails
 from eventstreams.log.base import Follower, Log, Slice
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Bounds, Partition
-from eventstreams.model.frame import Frame
 from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
 
@@ -318,7 +317,7 @@ class Feed:
 
     def _take(self, slices: list[Slice]) -> None:
         for partition, events, following in slices:
-            self.tails.append(partition, [Frame(event) for event in events], following)
+            self.tails.append(partition, self.tails.frames(events), following)
             self._metrics.events_in.inc(len(events))
         if self._outages:
             self._regain(one.partition for one in slices)

@@ -21,8 +21,9 @@ from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log, Slice
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
-from eventstreams.model.frame import Frame
+from eventstreams.model.frame import NO_REDACTIONS, Frame
 from eventstreams.model.position import Position
+from eventstreams.model.redaction import Redactions
 
 _ALIGN = 256
 """Offsets. A read starts at a multiple, so that readers a few events apart share one block."""
@@ -46,11 +47,13 @@ class History:
         bytes_max: int,
         metrics: Metrics,
         outage: Callable[[list[Partition]], LogUnavailable | None] = lambda _: None,
+        redactions: Redactions = NO_REDACTIONS,
     ) -> None:
         """`outage` says why partitions are known to be out of reach, if they are: nobody's turn is
         spent on waiting for them."""
         self._log = log
         self._outage = outage
+        self._redactions = redactions
         self._block_bytes = block_bytes
         self._shared_bytes = bytes_max // 4
         self._bytes_max = bytes_max
@@ -172,7 +175,7 @@ class History:
             events = events[: bisect_left(events, end, key=lambda event: event.offset)]
         if end <= start:
             return
-        frames = [Frame(event) for event in events]
+        frames = [Frame(event, self._redactions) for event in events]
         block = Block(start, frames, end, 256 + sum(frame.size for frame in frames))
         insort(starts, start)
         self._blocks[partition, start] = block

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 
 from eventstreams.errors import (
     FilterTooCostly,
@@ -34,6 +34,7 @@ from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
 from eventstreams.model.position import Mark, Position
+from eventstreams.model.redaction import Redaction
 from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
 
@@ -72,6 +73,7 @@ class Hub:
             bytes_max=settings.cache_bytes_max // 2,
             metrics=metrics,
             outage=self.feed.outage,
+            redactions=self.tails.redactions,
         )
         self.catch_up = CatchUp(
             history=self.history, tails=self.tails, settings=settings, metrics=metrics
@@ -107,6 +109,11 @@ class Hub:
     def ready(self) -> bool:
         """Whether clients are well served here."""
         return self.feed.following and self.feed.trouble is None and not self.draining
+
+    def redact(self, by_topic: Mapping[str, Redaction]) -> None:
+        """From now on nobody is sent what these rules take out, whenever it was read."""
+        if self.tails.redactions.replace(by_topic):
+            self.catch_up.forget_rendered()
 
     def stop_admitting(self) -> None:
         """Not ready any more; who waits for the log is let go."""

@@ -15,9 +15,10 @@ from eventstreams.errors import (
 from eventstreams.fanout.tail import Run, Tail
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log
-from eventstreams.model.event import Bounds, Partition
+from eventstreams.model.event import Bounds, Event, Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Position
+from eventstreams.model.redaction import Redactions
 
 _LOOK_BACK = 16
 """Offsets before an end within which its last record is looked for; transaction markers and holes
@@ -45,6 +46,8 @@ class Tails:
         """They exist, but have no tail yet: they could not be asked where they end."""
         self._gained: set[Partition] = set()
         """Of these, the ones that a known topic has gained, to be read from their first record."""
+        self.redactions = Redactions()
+        """Of what is read from here on, and of all that is held."""
         self._topics: dict[str, tuple[Partition, ...]] = {}
         self._log = log
         self._bytes_max = bytes_max
@@ -91,6 +94,9 @@ class Tails:
         if tail is None or not tail.floor <= offset <= tail.next:
             return None
         return tail.since(offset)
+
+    def frames(self, events: Sequence[Event]) -> list[Frame]:
+        return [Frame(event, self.redactions) for event in events]
 
     def append(self, partition: Partition, frames: Sequence[Frame], following: int) -> None:
         tail = self.by_partition.get(partition)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from eventstreams.errors import ConfigError, UnknownStream
+from eventstreams.model.redaction import Redaction, Rule
 from eventstreams.model.stream_config import (
     NAME,
     StreamConfigs,
@@ -42,6 +43,7 @@ class StreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     sample: dict[str, Any] | None = None
     producers: dict[str, Any] | None = None
     consumers: dict[str, Any] | None = None
+    redact: tuple[Rule, ...] = ()
 
 
 class Stream(NamedTuple):
@@ -54,6 +56,7 @@ class Stream(NamedTuple):
     aliases: tuple[str, ...]
     schema_title: str | None
     description: str | None
+    redact: tuple[Rule, ...] = ()
 
 
 class Selection(NamedTuple):
@@ -93,6 +96,15 @@ class Catalogue:
     def topics(self) -> frozenset[str]:
         """Every topic that can be read."""
         return frozenset(topic for s in self.streams.values() for topic in s.topics_allowed)
+
+    @property
+    def redactions(self) -> dict[str, Redaction]:
+        """By topic: the rules of all streams that have it, whichever of them is read."""
+        rules: dict[str, list[Rule]] = {}
+        for stream in self.streams.values():
+            for topic in stream.topics_allowed if stream.redact else ():
+                rules.setdefault(topic, []).extend(stream.redact)
+        return {topic: Redaction(found) for topic, found in rules.items()}
 
     def get(self, name: str) -> Stream:
         return self._by_name[name]
@@ -138,7 +150,7 @@ def digest_of(path: Path) -> bytes | None:
     """Tells one content of a file from another; None where it can't be read."""
     try:
         return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the path
         return None
 
 
@@ -212,6 +224,7 @@ def _stream(name: str, settings: Any, where: str, problems: list[str]) -> Stream
         parsed.stream_aliases,
         parsed.schema_title,
         parsed.description,
+        parsed.redact,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eventstreams.model.event import Event, Partition
 from eventstreams.model.frame import Frame, encode
+from eventstreams.model.redaction import Redaction
 from tests.strategies import documents, event_documents
 
 LINE_ENDS = ("\u2028", "\u2029", "\x85")
@@ -136,9 +137,9 @@ def test_no_record_does_any_harm(value: bytes) -> None:
 def test_a_frame_encodes_once_and_lets_go_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Event] = []
 
-    def counted(one: Event) -> bytes | None:
+    def counted(one: Event, redaction: Redaction | None) -> bytes | None:
         calls.append(one)
-        return encode(one)
+        return encode(one, redaction)
 
     monkeypatch.setattr("eventstreams.model.frame.encode", counted)
     for value in (b"{}", b"nonsense"):

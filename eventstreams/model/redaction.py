@@ -1,0 +1,118 @@
+"""What is taken out of events of certain pages before anyone sees them, now or in history.
+
+After Wikimedia's `mediawiki_redacted_pages`: an event is of a page where `meta.domain` is its
+domain and one of its title fields is its title, however that is spelt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+TITLE_FIELDS = ("page_title", "page.page_title", "title")
+_SPACES = re.compile(r"[ _]+")
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stream's setting; see docs/streams.md."""
+
+    domain: str
+    titles: tuple[str | int | float | bool, ...]
+    """YAML reads a page called 404 as a number."""
+    remove: tuple[str, ...]
+    """Paths of fields; through lists too."""
+    title_fields: tuple[str, ...] = TITLE_FIELDS
+
+
+class Redaction:
+    """The rules of a topic. Immutable; equal where the rules are."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.rules = tuple(dict.fromkeys(rules))
+        self._made = [
+            (
+                rule.domain,
+                frozenset(_normal(title) for title in rule.titles),
+                [tuple(path.split(".")) for path in rule.title_fields],
+                [tuple(path.split(".")) for path in rule.remove],
+            )
+            for rule in self.rules
+        ]
+
+    def apply(self, document: Any) -> bool:
+        """Takes the fields out, in place; whether any rule was for it. In a list, of each element:
+        a record may hold several events."""
+        if isinstance(document, list):
+            hits = [self.apply(item) for item in cast("list[Any]", document)]
+            return any(hits)
+        if not isinstance(document, dict):
+            return False
+        event = cast("dict[str, Any]", document)
+        domain = _at(event, ("meta", "domain"))
+        found = False
+        for of_domain, titles, title_fields, paths in self._made:
+            if domain != of_domain:
+                continue
+            its = (_at(event, path) for path in title_fields)
+            if any(_normal(title) in titles for title in its if title is not None):
+                found = True
+                for path in paths:
+                    _remove(event, path)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        return self.rules == other.rules if isinstance(other, Redaction) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.rules)
+
+
+class Redactions:
+    """Those of all topics that have any, as they are now."""
+
+    def __init__(self, by_topic: Mapping[str, Redaction] | None = None) -> None:
+        self._by_topic = dict(by_topic or {})
+
+    def of(self, topic: str) -> Redaction | None:
+        return self._by_topic.get(topic)
+
+    def replace(self, by_topic: Mapping[str, Redaction]) -> bool:
+        """Whether any is another than before. One that is equal stays the same object."""
+        if self._by_topic == by_topic:
+            return False
+        old = self._by_topic
+        self._by_topic = {
+            topic: old[topic] if old.get(topic) == redaction else redaction
+            for topic, redaction in by_topic.items()
+        }
+        return True
+
+
+def _normal(title: Any) -> str:
+    """As upstream compares: text, trimmed, runs of spaces as one underscore, lower case."""
+    text = str(title).lower() if isinstance(title, bool) else str(title)
+    return _SPACES.sub("_", text.strip()).lower()
+
+
+def _at(event: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = event
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = cast("dict[str, Any]", value).get(name)
+    return value
+
+
+def _remove(value: Any, path: tuple[str, ...]) -> None:
+    if isinstance(value, list):
+        for item in cast("list[Any]", value):
+            _remove(item, path)
+    elif isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        if len(path) == 1:
+            fields.pop(path[0], None)
+        else:
+            _remove(fields.get(path[0]), path[1:])

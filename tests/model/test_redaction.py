@@ -1,0 +1,158 @@
+"""Redaction: which events are meant, and that nothing of what is taken out is left."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstreams.model.event import Event, Partition
+from eventstreams.model.frame import Frame
+from eventstreams.model.redaction import Redaction, Redactions, Rule
+from tests.strategies import event_documents
+
+DOMAIN = "test.wikipedia.org"
+SECRET = "S3CRET"
+
+
+def rule(*titles: Any, remove: tuple[str, ...] = ("user", "performer"), **more: Any) -> Rule:
+    return Rule(DOMAIN, titles, remove, **more)
+
+
+def event(title: Any, field: str = "title", domain: str = DOMAIN) -> dict[str, Any]:
+    fields: dict[str, Any] = {"meta": {"domain": domain}, "user": SECRET, "kept": 1}
+    inner = fields
+    *parents, last = field.split(".")
+    for name in parents:
+        inner = inner.setdefault(name, {})
+    inner[last] = title
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("listed", "title"),
+    [
+        ("redact", "redact"),
+        ("Redact this", "redact_this"),
+        ("redact_this", "Redact this"),
+        ("redact this", "  redact   this "),
+        ("redact this", "redact _ this"),
+        (False, "false"),
+        (404, "404"),
+        ("404", 404),
+        ("Ünïcode", "ünïCODE"),
+    ],
+)
+@pytest.mark.parametrize("field", ["title", "page_title", "page.page_title"])
+def test_a_title_is_meant_however_it_is_spelt(listed: Any, title: Any, field: str) -> None:
+    document = event(title, field)
+    assert Redaction([rule("other", listed)]).apply(document)
+    assert "user" not in document
+    assert document["kept"] == 1
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        event("redact", domain="other.org"),
+        event("redact it"),
+        event("xredact"),
+        event("redact", "comment"),
+        event(["redact"]),
+        event(None),
+        {"title": "redact"},
+        {"meta": {"domain": [DOMAIN]}, "title": "redact"},
+        {"meta": 7, "title": "redact"},
+        {},
+        [],
+        [7],
+        "redact",
+        None,
+    ],
+)
+def test_other_events_stay_as_they_are(document: Any) -> None:
+    before = json.dumps(document)
+    assert not Redaction([rule("redact", None.__class__.__name__)]).apply(document)
+    assert json.dumps(document) == before
+
+
+def test_paths_lead_through_maps_and_lists_and_may_lead_nowhere() -> None:
+    document: dict[str, Any] = {
+        **event("redact"),
+        "performer": {"user_text": SECRET},
+        "revision": {"editor": SECRET, "slots": [{"by": SECRET, "n": 1}, 7, [{"by": SECRET}]]},
+        "prior_state": None,
+    }
+    paths = ("user", "performer", "revision.editor", "revision.slots.by", "prior_state.a.b", "x.y")
+    assert Redaction([rule("redact", remove=paths)]).apply(document)
+    assert SECRET not in json.dumps(document)
+    assert document["revision"] == {"slots": [{"n": 1}, 7, [{}]]}
+    assert document["prior_state"] is None
+
+
+def test_all_rules_that_are_meant_apply() -> None:
+    document = {**event("redact"), "performer": SECRET}
+    rules = [rule("redact", remove=("user",)), rule("Redact", remove=("performer",))]
+    assert Redaction(rules).apply(document)
+    assert SECRET not in json.dumps(document)
+
+
+def test_each_event_of_a_record_that_holds_several_is_looked_at() -> None:
+    several = [event("keep"), event("redact"), event("redact")]
+    assert Redaction([rule("redact")]).apply(several)
+    assert [("user" in each) for each in several] == [True, False, False]
+
+
+def frame(value: Any, redactions: Redactions) -> Frame:
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return Frame(Event(Partition("t", 0), 5, 1_000, raw, SECRET.encode()), redactions)
+
+
+def test_a_frame_obeys_rules_that_come_after_it_and_forgets_for_good() -> None:
+    redactions = Redactions()
+    made, fresh = frame(event("redact"), redactions), frame(event("redact"), redactions)
+    assert SECRET in (made.data or b"").decode()
+    redactions.replace({"t": Redaction([rule("redact", remove=("user", "meta.key"))])})
+    for one in (made, fresh):
+        data = one.data or b""
+        assert SECRET.encode() not in data
+        assert json.loads(data)["kept"] == 1
+        assert json.loads(data)["meta"]["offset"] == 5
+        assert one.data is data, "once"
+    assert "key" not in json.loads(made.data or b"")["meta"]
+    redactions.replace({})
+    assert SECRET.encode() not in (made.data or b"")
+
+
+def test_only_other_rules_are_a_change() -> None:
+    redactions = Redactions()
+    assert not redactions.replace({})
+    assert redactions.replace({"t": Redaction([rule("a")])})
+    held = redactions.of("t")
+    assert not redactions.replace({"t": Redaction([rule("a")])})
+    assert redactions.replace({"t": Redaction([rule("a")]), "u": Redaction([rule("b")])})
+    assert redactions.of("t") is held, "frames of it need no second look"
+
+
+@pytest.mark.parametrize(
+    "value", [b'{"meta":{"domain":"%s"},"title":"redact","user":"S3CRET \\ud800"}']
+)
+def test_events_that_need_care_are_redacted_too(value: bytes) -> None:
+    redactions = Redactions({"t": Redaction([rule("redact")])})
+    data = frame(value.replace(b"%s", DOMAIN.encode()), redactions).data
+    assert data is not None
+    assert SECRET.encode() not in data
+
+
+@given(event_documents(), st.booleans())
+def test_events_that_no_rule_means_have_the_same_bytes(document: Any, later: bool) -> None:
+    plain = frame(document, Redactions()).data
+    redactions = Redactions()
+    one = frame(document, redactions)
+    if later:
+        assert one.data == plain
+    redactions.replace({"t": Redaction([rule("no such page")])})
+    assert one.data == plain
