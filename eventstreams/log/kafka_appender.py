@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka.partitioner import DefaultPartitioner
 
-from eventstreams.errors import LogError, LogUnavailable, UnknownPartition
+from eventstreams.errors import AppendRefused, LogError, LogUnavailable, UnknownPartition
 from eventstreams.log.kafka_brokers import Brokers, bounded
 from eventstreams.log.kafka_writer import Writer
 from eventstreams.model.event import Partition, Placed, Record
@@ -17,6 +17,7 @@ from eventstreams.settings import KafkaSettings
 
 # The hash that Kafka's own clients use, so that a key's home is the same whoever writes.
 _choose: Any = DefaultPartitioner()
+_TIMES_MS = range(-(2**63), 2**63)  # what a record of Kafka holds
 
 
 class Appender:
@@ -103,7 +104,7 @@ class Appender:
             try:
                 async with bounded(self._settings.request_timeout_s, "append"):
                     homes = await self._homes([records[number] for number in numbers])
-            except UnknownPartition as error:  # of one of them
+            except (UnknownPartition, AppendRefused) as error:  # of one of them
                 if len(numbers) == 1:
                     found[numbers[0]] = error
                 else:
@@ -123,6 +124,9 @@ class Appender:
         return self._writers[home]
 
     async def _homes(self, records: Sequence[Record]) -> list[Partition]:
+        for number, record in enumerate(records):
+            if record.timestamp_ms is not None and record.timestamp_ms not in _TIMES_MS:
+                raise AppendRefused(f"record {number} has a timestamp out of range")
         counts = {
             topic: await self._brokers.partition_count(topic)
             for topic in dict.fromkeys(record.topic for record in records)

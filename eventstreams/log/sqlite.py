@@ -7,6 +7,7 @@ of the event loop. Other processes may append to the same file; followers hear o
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -33,6 +34,7 @@ T = TypeVar("T")
 _HISTORY_READERS = 2
 _WAITING_BYTES_MAX = 64 * 2**20  # appends not yet durable; further ones wait for room
 _RECORD_OVERHEAD_BYTES = 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TIMES_MS = range(-(2**63), 2**63)  # what SQLite's integers hold
 
 
@@ -100,6 +102,8 @@ class SqliteLog:
             self._size(number, record)
         except AppendRefused as error:
             return error
+        if not record.topic.isascii() and _SURROGATE.search(record.topic):
+            return AppendRefused(f"record {number} has a topic that is no text")
         return None
 
     async def _offer(self, records: Sequence[Record]) -> Sequence[Placed | LogError]:
