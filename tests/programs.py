@@ -23,7 +23,7 @@ BROWSER = (
 
 def needed(command: str) -> str:
     """Its path. Without it the test is skipped, or fails in CI."""
-    path = shutil.which(command)
+    path = shutil.which(command) or shutil.which(command, path="/usr/sbin")
     if path is None:
         if os.environ.get("CI"):
             pytest.fail(f"no {command}, and in CI none may be missing", pytrace=False)

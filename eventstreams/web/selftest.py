@@ -25,7 +25,7 @@ _EVERY_S = 0.2
 
 
 async def selftest(_: Request) -> Response:
-    return EventSourceResponse(_events(), sep="\n", ping=0, headers={"x-accel-buffering": "no"})
+    return EventSourceResponse(_events(), ping=0, headers={"x-accel-buffering": "no"})
 
 
 async def _events() -> AsyncIterator[ServerSentEvent]:
@@ -33,4 +33,4 @@ async def _events() -> AsyncIterator[ServerSentEvent]:
         if n:
             await asyncio.sleep(_EVERY_S)
         data = {"sent_ms": int(time.time() * 1000), "event": n + 1, "of": _EVENTS}
-        yield ServerSentEvent(orjson.dumps(data).decode(), event="message")
+        yield ServerSentEvent(orjson.dumps(data).decode(), event="message", sep="\n")
