@@ -10,7 +10,8 @@ EventStreamsError
 │   │   ├── InvalidFields          400 invalid_fields
 │   │   ├── InvalidSample          400 invalid_sample
 │   │   ├── MissingClientAddress   400 bad_request
-│   │   ├── TooManyConnections     429 too_many_requests
+│   │   ├── TooManyConnections, TooManyConnects   429 too_many_requests: at once, in a minute
+│   │   ├── those of access.errors    401, 403, 503: tokens and keys
 │   │   ├── InvalidParameter       400 invalid_parameter: limit, heartbeat, compress, ...
 │   │   ├── GatewayFull            503 unavailable (also while draining)
 │   │   ├── BadBody                400 bad_body: not JSON, not UTF-8, not what its headers say
@@ -31,10 +32,12 @@ EventStreamsError
 │   ├── SchemaNotFound         there is none at this URI
 │   └── BadSchemaUri           not a URI that a schema of a repository can have
 ├── ProducerClosed         an event came, or was waited for, when the producer had ended
+├── LedgerUnavailable      those who share limits can't be asked
 ├── OutboxError            the outbox can't be used: another process has it, disk full, damaged
 └── LogError               the log's: what a backend raises, whatever library it is built on
     ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
-    ├── AppendRefused          nothing of this append was kept: disk full, record too large, ...
+    ├── AppendRefused          nothing of this append was kept: record too large, ...
+    │   └── LogUnwritable          whatever the record: disk full, read-only, ...
     ├── LogCorrupt             the file is not a log, or is damaged; an operator must act
     ├── UnknownTopic           the topic does not exist (never did, or was deleted)
     ├── UnknownPartition       the topic exists but has no such partition
@@ -94,6 +97,10 @@ class SchemaNotFound(SchemaError):
 
 class BadSchemaUri(SchemaError):
     """Not a URI that a schema of a repository can have."""
+
+
+class LedgerUnavailable(EventStreamsError):
+    """Those who share limits and tickets can't be asked."""
 
 
 class ProducerClosed(EventStreamsError):
@@ -156,13 +163,9 @@ class MissingClientAddress(ServiceProblem):
     title = "Missing Required X-Client-IP Header"
 
 
-class TooManyConnections(ServiceProblem):
-    status = 429
-    type = "too_many_requests"
-    title = "Too Many Concurrent Connections From Your Client IP"
+class Later(ServiceProblem):
+    """Worth asking again after `retry_after_s`."""
 
-
-class GatewayFull(ServiceProblem):
     status = 503
     type = "unavailable"
     title = "Service Unavailable"
@@ -170,6 +173,22 @@ class GatewayFull(ServiceProblem):
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class TooManyConnections(Later):
+    status = 429
+    type = "too_many_requests"
+    title = "Too Many Concurrent Connections From Your Client IP"
+
+
+class TooManyConnects(Later):
+    status = 429
+    type = "too_many_requests"
+    title = "Too Many Connects From Your Client IP"
+
+
+class GatewayFull(Later):
+    pass
 
 
 class BadBody(ServiceProblem):
@@ -207,14 +226,8 @@ class UnsupportedBody(ServiceProblem):
     title = "Unsupported Media Type"
 
 
-class IntakeFull(ServiceProblem):
-    status = 503
-    type = "unavailable"
-    title = "Service Unavailable"
-
-    def __init__(self, detail: str, retry_after_s: int) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
+class IntakeFull(Later):
+    pass
 
 
 class GapFound(ClientError):
@@ -289,6 +302,10 @@ class LogUnavailable(LogError):
 
 
 class AppendRefused(LogError):
+    pass
+
+
+class LogUnwritable(AppendRefused):
     pass
 
 

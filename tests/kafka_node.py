@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -99,9 +99,14 @@ def own_node(
 
 
 @contextmanager
-def own_cluster(count: int = 3) -> Iterator[list[KafkaNode]]:
-    """Nodes of one cluster, with the ids 1 to `count`, not yet started: `require` all of them."""
-    controllers, brokers = _free_ports(count), _free_ports(count)
+def own_cluster(count: int = 3, doors: Sequence[int] = ()) -> Iterator[list[KafkaNode]]:
+    """Nodes of one cluster, with the ids 1 to `count`, not yet started: `require` all of them.
+
+    `doors`, one for each: ports of proxies that the test has in front of them. Who comes by a door
+    reaches their listener CLIENT, and is told of doors only; the nodes themselves need none.
+    """
+    controllers, brokers = free_ports(count), free_ports(count)
+    behind = free_ports(len(doors))
     voters = ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers, 1))
     identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
     with ExitStack() as stack:
@@ -113,13 +118,21 @@ def own_cluster(count: int = 3) -> Iterator[list[KafkaNode]]:
                 "controller.quorum.voters": voters,
                 "listeners": listeners,
             }
+            if doors:
+                properties |= {
+                    "listeners": f"{listeners},CLIENT://127.0.0.1:{behind[n - 1]}",
+                    "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker},"
+                    f"CLIENT://127.0.0.1:{doors[n - 1]}",
+                    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,"
+                    "CONTROLLER:PLAINTEXT,CLIENT:PLAINTEXT",
+                }
             node = stack.enter_context(own_node(properties))
             node.options = ("--cluster", identity, "--port", str(broker), "--heap", "256m")
             nodes.append(node)
         yield nodes
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in held:

@@ -134,6 +134,7 @@ class KafkaLog:
     async def _fetch(self, partition: Partition, offset: int, max_bytes: int) -> Fetched:
         request = fetch_request(
             {partition: offset},
+            ids=self._ids(partition.topic),
             isolation=self._isolation,
             wait_ms=0,
             bytes_max=max_bytes,
@@ -146,7 +147,7 @@ class KafkaLog:
                         answer = await self._brokers.ask(lane, node, request)
                 except LogUnavailable:
                     break
-                found = next(fetched(answer, self._isolation))
+                found = next(fetched(request, answer, self._isolation))
                 if found.code == errors.NONE:
                     return found
                 if found.code == errors.OFFSET_OUT_OF_RANGE:
@@ -155,6 +156,12 @@ class KafkaLog:
                     raise errors.refusal(found.code, f"reading {partition.topic}", partition)
             self._brokers.forget([partition])
             await asyncio.sleep(_RETRY_PAUSE_S)
+
+    def _ids(self, topic: str) -> dict[str, bytes]:
+        """History is that of the topic which is followed."""
+        followed = (follower.topic_id(topic) for follower in self._followers)
+        id_ = next(filter(None, followed), None) or self._brokers.topic_id(topic)
+        return {topic: id_} if id_ else {}
 
     @asynccontextmanager
     async def _lane(self, node: int) -> AsyncGenerator[str]:

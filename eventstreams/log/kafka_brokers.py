@@ -23,10 +23,10 @@ from typing import Any, cast
 from aiokafka import conn
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.helpers import create_ssl_context
-from aiokafka.protocol.metadata import MetadataRequest
 
 from eventstreams.errors import ConfigError, LogUnavailable, UnknownPartition, UnknownTopic
 from eventstreams.log import kafka_errors as errors
+from eventstreams.log.kafka_protocol import METADATA_WITH_IDS, MetadataByName
 from eventstreams.model.event import Partition
 from eventstreams.settings import KafkaSettings
 
@@ -57,6 +57,7 @@ class Brokers:
         self._silent: set[Address] = set()
         self._controller: int | None = None
         self._counts: dict[str, int] = {}
+        self._ids: dict[str, bytes] = {}
         self._leaders: dict[Partition, int] = {}
         self._closed = False
 
@@ -78,7 +79,7 @@ class Brokers:
         for address in self._candidates():
             try:
                 answer = await self._ask(
-                    METADATA_LANE, address, MetadataRequest(list(topics), False), self._answer_s
+                    METADATA_LANE, address, MetadataByName(topics), self._answer_s
                 )
             except LogUnavailable as error:
                 said.append(str(error))
@@ -117,6 +118,10 @@ class Brokers:
     def knows(self, topic: str) -> bool:
         """Whether the topic existed when last asked."""
         return topic in self._counts
+
+    def topic_id(self, topic: str) -> bytes | None:
+        """By which it is told from another of the same name; None where brokers are too old."""
+        return self._ids.get(topic)
 
     def leader(self, partition: Partition) -> int | None:
         """The broker that leads the partition, as far as is known."""
@@ -158,14 +163,19 @@ class Brokers:
             self._addresses = {node: (host, port) for node, host, port, *_ in answer.brokers}
         self._controller = answer.controller_id
         found: dict[str, int] = {}
-        for code, topic, _, partitions in answer.topics:
+        has_ids = answer.API_VERSION >= METADATA_WITH_IDS
+        for code, topic, *fields in answer.topics:
             for known in [p for p in self._leaders if p.topic == topic]:
                 del self._leaders[known]
             self._counts.pop(topic, None)
+            self._ids.pop(topic, None)
             if code == errors.TOPIC_AUTHORIZATION_FAILED:
                 _log.warning("not allowed to describe topic %s", topic)
             if code != errors.NONE:
                 continue
+            if has_ids and any(id_ := fields.pop(0)):
+                self._ids[topic] = id_
+            partitions = fields[1]
             found[topic] = self._counts[topic] = len(partitions)
             for _, number, leader, *_ in partitions:
                 if leader in self._addresses:

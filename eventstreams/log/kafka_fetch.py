@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
+from eventstreams.log.kafka_protocol import FETCH_BY_IDS, Fetch
 from eventstreams.model.event import Partition
 
 EARLIEST = -2
@@ -45,11 +45,12 @@ class Fetched(NamedTuple):
 def fetch_request(
     offsets: Mapping[Partition, int],
     *,
+    ids: Mapping[str, bytes],
     isolation: str,
     wait_ms: int,
     bytes_max: int,
     partition_bytes_max: int,
-) -> Any:
+) -> Fetch:
     """Asks for several partitions; the broker fills the answer in their order.
 
     The first batch of the first partition that has any is sent whole, however large.
@@ -59,19 +60,27 @@ def fetch_request(
         topics.setdefault(partition.topic, []).append(
             (partition.number, offset, partition_bytes_max)
         )
-    return FetchRequest(wait_ms, 1, bytes_max, _ISOLATION[isolation], list(topics.items()))
+    return Fetch(
+        [(topic, ids.get(topic), partitions) for topic, partitions in topics.items()],
+        isolation=_ISOLATION[isolation],
+        wait_ms=wait_ms,
+        bytes_max=bytes_max,
+    )
 
 
-def fetched(answer: Any, isolation: str) -> Iterator[Fetched]:
-    for topic, partitions in answer.topics:
-        for number, code, high_watermark, stable_end, *rest in partitions:
+def fetched(request: Fetch, answer: Any, isolation: str) -> Iterator[Fetched]:
+    by_id = answer.API_VERSION >= FETCH_BY_IDS
+    for topic, partitions, *_ in answer.topics:
+        name = request.names[topic] if by_id else topic
+        for number, code, high_watermark, stable_end, *fields in partitions:
+            rest = fields[:-1] if by_id else fields
             aborted = rest[-3] if answer.API_VERSION >= _PREFERRED_REPLICA_SINCE else rest[-2]
             committed = isolation == "read_committed"
             yield Fetched(
-                Partition(topic, number),
+                Partition(name, number),
                 code,
                 stable_end if committed else high_watermark,
-                aborted if committed else None,
+                [(producer, first) for producer, first, *_ in aborted or ()] if committed else None,
                 rest[-1] or b"",
             )
 

@@ -25,6 +25,7 @@ from eventstreams.log import kafka_errors as errors
 from eventstreams.log.base import Slice
 from eventstreams.log.kafka_brokers import Brokers, named
 from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched, is_offset
+from eventstreams.log.kafka_protocol import Fetch
 from eventstreams.log.kafka_records import unpack
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.settings import KafkaSettings
@@ -89,7 +90,8 @@ class KafkaFollower:
         self._patience_s = min(PATIENCE_S, settings.request_timeout_s)
         self._clock = _Clock()
         self._followed: dict[Partition, _Followed] = {}
-        self._arrived: list[tuple[Mapping[Partition, int], Any]] = []
+        self._topic_ids: dict[str, bytes] = {}
+        self._arrived: list[tuple[Mapping[Partition, int], Fetch, Any]] = []
         self._out_of_range: dict[Partition, int] = {}
         self._first = 0
         # A poll outlives the `next` that began it: by broker, and one that looks for leaders.
@@ -118,6 +120,7 @@ class KafkaFollower:
     def assign(self, starts: Mapping[Partition, int]) -> None:
         for partition, offset in starts.items():
             self._followed[partition] = _Followed(offset, self._clock.now())
+            self._pin(partition.topic)
             self._out_of_range.pop(partition, None)
             if not is_offset(offset):
                 self._out_of_range[partition] = offset
@@ -127,6 +130,17 @@ class KafkaFollower:
         for partition in partitions:
             self._followed.pop(partition, None)
             self._out_of_range.pop(partition, None)
+        left = {partition.topic for partition in self._followed}
+        for topic in self._topic_ids.keys() - left:
+            del self._topic_ids[topic]
+
+    def _pin(self, topic: str) -> None:
+        if topic not in self._topic_ids and (id_ := self._brokers.topic_id(topic)):
+            self._topic_ids[topic] = id_
+
+    def topic_id(self, topic: str) -> bytes | None:
+        """Of the topic that is followed, also where another has its name by now."""
+        return self._topic_ids.get(topic)
 
     async def aclose(self) -> None:
         self._followed.clear()
@@ -146,6 +160,7 @@ class KafkaFollower:
             if node is None:
                 leaderless = True
             elif node not in self._polls and partition not in self._out_of_range:
+                self._pin(partition.topic)
                 wanted.setdefault(node, {})[partition] = followed.offset
         for node, offsets in wanted.items():
             self._polls[node] = asyncio.create_task(self._fetch(node, offsets))
@@ -163,6 +178,7 @@ class KafkaFollower:
     async def _fetch(self, node: int, offsets: Mapping[Partition, int]) -> None:
         request = fetch_request(
             offsets,
+            ids=self._topic_ids,
             isolation=self._settings.isolation_level,
             wait_ms=_POLL_MS,
             bytes_max=self._settings.fetch_bytes_max,
@@ -170,7 +186,7 @@ class KafkaFollower:
         )
         try:
             answer = await self._brokers.ask(_LANE, node, request, self._patience_s)
-            self._arrived.append((offsets, answer))
+            self._arrived.append((offsets, request, answer))
         except LogUnavailable as error:
             self._mistrust(offsets, str(error))
         finally:
@@ -189,13 +205,17 @@ class KafkaFollower:
             else:
                 for partition in lost:
                     if followed := self._followed.get(partition):
-                        there = 0 <= partition.number < counts.get(partition.topic, 0)
+                        topic, number = partition
+                        there = self._is_same(topic) and 0 <= number < counts.get(topic, 0)
                         followed.absent = 0 if there else followed.absent + 1
                         if self._brokers.leader(partition) is None:
                             followed.problem = "no leader" if there else "not there"
         finally:
             self._search = None
             self._news.set()
+
+    def _is_same(self, topic: str) -> bool:
+        return self._topic_ids.get(topic) in (None, self._brokers.topic_id(topic))
 
     def _mistrust(self, partitions: Collection[Partition], problem: str) -> None:
         self._brokers.forget(partitions)
@@ -207,8 +227,8 @@ class KafkaFollower:
 
     def _take_arrived(self) -> Iterator[Slice]:
         arrived, self._arrived = self._arrived, []
-        for asked, answer in arrived:
-            for found in fetched(answer, self._settings.isolation_level):
+        for asked, request, answer in arrived:
+            for found in fetched(request, answer, self._settings.isolation_level):
                 followed = self._followed.get(found.partition)
                 # Another offset: it was assigned anew while this was under way.
                 if followed is None or followed.offset != asked[found.partition]:
@@ -242,7 +262,7 @@ class KafkaFollower:
         for partition, followed in list(self._followed.items()):
             if followed.absent < _ABSENT_TIMES:
                 continue
-            if self._brokers.knows(partition.topic):
+            if self._brokers.knows(partition.topic) and self._is_same(partition.topic):
                 self.drop([partition])
                 raise UnknownPartition(partition)
             self.drop([p for p in self._followed if p.topic == partition.topic])

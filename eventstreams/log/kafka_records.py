@@ -16,7 +16,10 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from eventstreams.log.base import Slice
+from eventstreams.log.kafka_by_hand import events_by_hand
 from eventstreams.model.event import Event, Partition, Record
+
+_LENGTH_AT = 8
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
@@ -40,21 +43,34 @@ def unpack(
     following = offset
     given_up = _GivenUp(aborted)
     batches: Any = MemoryRecords(data)
+    begin = 0
     while batches.has_next():
         batch = batches.next_batch()
         if not batch.validate_crc():
             raise CorruptRecordException(f"damaged batch at or after offset {following}")
+        end = begin + _LENGTH_AT + 4 + int.from_bytes(data[begin + _LENGTH_AT :][:4], "big")
         if not given_up.holds(batch) and not batch.is_control_batch:
-            if not _is_old(batch) and batch.base_offset >= offset:  # nearly always
-                events += [Event(partition, r.offset, r.timestamp, r.value, r.key) for r in batch]
-            else:
-                events += [
-                    Event(partition, r.offset, _milliseconds(r.timestamp), r.value, r.key)
-                    for r in batch
-                    if r.offset >= offset
-                ]
+            try:
+                events += _events(partition, offset, batch)
+            except UnicodeDecodeError:
+                events += events_by_hand(partition, offset, data[begin:end])
+            except Exception as error:  # each decompressor has errors of its own
+                raise CorruptRecordException(
+                    f"unreadable batch at or after offset {following}: {type(error).__name__}"
+                ) from error
         following = max(following, batch.next_offset)
+        begin = end
     return Slice(partition, events, following)
+
+
+def _events(partition: Partition, offset: int, batch: Any) -> list[Event]:
+    if not _is_old(batch) and batch.base_offset >= offset:  # nearly always
+        return [Event(partition, r.offset, r.timestamp, r.value, r.key) for r in batch]
+    return [
+        Event(partition, r.offset, _milliseconds(r.timestamp), r.value, r.key)
+        for r in batch
+        if r.offset >= offset
+    ]
 
 
 class _GivenUp:

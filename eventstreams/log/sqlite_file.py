@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable
+from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable, LogUnwritable
 from eventstreams.settings import SqliteSettings
 
 APPLICATION_ID = 0x45765374
@@ -67,7 +67,10 @@ _PASSING = {
     sqlite3.SQLITE_LOCKED: "is locked by another process",
     sqlite3.SQLITE_PROTOCOL: "is locked by another process",
 }
-_REFUSING = {
+_TOO_LARGE = {
+    sqlite3.SQLITE_TOOBIG: "can't hold a record this large",
+}
+_UNWRITABLE = {
     sqlite3.SQLITE_FULL: "can't grow: the disk is full",
     sqlite3.SQLITE_IOERR: "can't be read or written: input/output error",
     sqlite3.SQLITE_READONLY: "can't be written: read-only",
@@ -75,7 +78,6 @@ _REFUSING = {
     sqlite3.SQLITE_PERM: "can't be opened: permission denied",
     sqlite3.SQLITE_AUTH: "can't be opened: permission denied",
     sqlite3.SQLITE_NOMEM: "can't be used: out of memory",
-    sqlite3.SQLITE_TOOBIG: "can't hold a record this large",
     sqlite3.SQLITE_NOLFS: "can't grow: the file system allows no larger files",
 }
 _DAMAGED = {
@@ -92,7 +94,8 @@ def translated(error: sqlite3.Error, path: Path, *, appending: bool) -> LogError
     code = getattr(error, "sqlite_errorcode", -1) & 0xFF
     for meaning, kind in (
         (_PASSING, LogUnavailable),
-        (_REFUSING, AppendRefused if appending else LogUnavailable),
+        (_TOO_LARGE, AppendRefused if appending else LogUnavailable),
+        (_UNWRITABLE, LogUnwritable if appending else LogUnavailable),
         (_DAMAGED, LogCorrupt),
     ):
         if code in meaning:

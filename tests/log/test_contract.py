@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,19 +17,6 @@ pytestmark = [pytest.mark.anyio, over_all_backends]
 
 PATIENCE_S = 30.0
 PLENTY = 1 << 20
-
-
-@pytest.fixture
-async def backend(kind: type[Backend]) -> AsyncIterator[Backend]:
-    async with kind.place() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def log(backend: Backend) -> AsyncIterator[Log]:
-    log = await backend.open()
-    yield log
-    await log.aclose()
 
 
 async def fill(log: Log, partition: Partition, values: list[bytes | None]) -> list[Placed]:

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import NewPartitions, NewTopic
 
-from eventstreams.errors import AppendRefused, LogUnavailable, OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import AppendRefused, LogUnavailable, UnknownTopic
 from eventstreams.log import kafka_follower
 from eventstreams.log.kafka import KafkaLog
 from eventstreams.log.kafka_brokers import Brokers
@@ -295,33 +295,6 @@ async def test_a_topic_deleted_while_followed_is_told_and_the_others_go_on(
         await log.bounds([gone])
     with pytest.raises(UnknownTopic):
         await log.append([Record(doomed, b"late")])
-
-
-async def test_a_topic_made_anew_with_a_lower_end_is_out_of_range(
-    kafka: str, log: KafkaLog
-) -> None:
-    topic = await topic_with(kafka)
-    partition = Partition(topic, 0)
-    await log.append([Record(topic, b"old")] * 5)
-    follower = log.follow({partition: 0})
-    await follow_until(follower, 5)
-    async with admin(kafka) as client:
-        await client.delete_topics([topic])
-
-        async def made() -> bool:
-            answer = await client.create_topics([NewTopic(topic, 1, 1)])
-            return answer.topic_errors[0][1] == 0
-
-        await eventually(made)
-    # The follower was not asked meanwhile, so it did not see that the topic was away.
-    with pytest.raises(OffsetOutOfRange) as error:
-        await follow_until(follower, 1)
-    assert error.value.partition == partition
-    assert error.value.bounds == Bounds(0, 0)
-    await log.append([Record(topic, b"new")])
-    follower.assign({partition: 0})
-    assert values(await follow_until(follower, 1)) == [b"new"]
-    assert values(await read_all(log, partition)) == [b"new"]
 
 
 # Appends

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +17,8 @@ from eventstreams.log.kafka_records import CODECS, pack, unpack
 from eventstreams.model.event import Event, Partition, Record
 
 WHERE = Partition("topic", 0)
+RECORDS_AT = 61
+"""Where the header of a batch ends."""
 
 some_bytes = st.none() | st.binary(max_size=300)
 some_records = st.lists(
@@ -80,3 +87,62 @@ def test_batches_of_the_old_format_are_read() -> None:
     found = unpack(WHERE, 1, bytes(builder.build()), [(7, 0)])
     assert list(found.events) == [Event(WHERE, n, 1_000 + n, b"%d" % n, b"k") for n in (1, 2)]
     assert found.next == 3
+
+
+def resealed(batch: bytes) -> bytes:
+    """With the length and the checksum that are right for it."""
+    body = batch[21:]
+    length, checksum = len(batch) - 12, calc_crc32c(body)
+    return b"".join(
+        (batch[:8], length.to_bytes(4, "big"), batch[12:17], checksum.to_bytes(4, "big"), body)
+    )
+
+
+@given(some_records, st.sampled_from(sorted(CODECS)), st.data())
+def test_what_a_checksum_covers_and_no_decoder_reads_is_damage_as_well(
+    records: list[Record], codec: str, data: st.DataObject
+) -> None:
+    batch = packed(records, 0, codec)
+    cut = data.draw(st.integers(RECORDS_AT, len(batch)))
+    batch = batch[:cut] + data.draw(st.binary(max_size=len(batch) - cut))
+    try:
+        found = unpack(WHERE, 0, resealed(batch))
+    except CorruptRecordException:
+        return
+    assert found.next == len(records)
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+@pytest.mark.parametrize("skip", [0, 2])
+@pytest.mark.parametrize("by_broker", [False, True])
+def test_headers_do_no_harm_whatever_their_names_are(
+    codec: str, skip: int, *, by_broker: bool
+) -> None:
+    """Of the names the protocol says that they are text, and nobody looks."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, 7, 0, 0, 10_000)
+    for n in range(4):
+        builder.append(n, 1_000 + n, None, b"%d" % n, [("name", b"\xff"), ("none", None)])
+    plain = bytes(builder.build()).replace(b"name", b"\xff\x00\x80\xc3")
+    records = {
+        "none": bytes,
+        "gzip": gzip_encode,
+        "snappy": snappy_encode,
+        "lz4": lz4_encode,
+        "zstd": zstd_encode,
+    }[codec](plain[RECORDS_AT:])
+    attributes = CODECS[codec] | (8 if by_broker else 0)
+    batch = resealed(plain[:21] + attributes.to_bytes(2, "big") + plain[23:RECORDS_AT] + records)
+    found = unpack(WHERE, skip, batch + packed([Record("topic", b"next", timestamp_ms=5)], 4))
+    assert list(found.events) == [
+        *(Event(WHERE, n, 1_003 if by_broker else 1_000 + n, b"%d" % n) for n in range(skip, 4)),
+        Event(WHERE, 4, 5, b"next"),
+    ]
+
+
+def test_a_header_without_text_does_not_hide_damage() -> None:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, 7, 0, 0, 10_000)
+    builder.append(0, 1_000, None, b"value", [("name", b"")])
+    batch = bytes(builder.build()).replace(b"name", b"\xff\x00\x80\xc3")
+    for at in range(RECORDS_AT, batch.index(b"value")):
+        with suppress(CorruptRecordException):
+            unpack(WHERE, 0, resealed(batch[:at] + b"\x7f" + batch[at + 1 :]))

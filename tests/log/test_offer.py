@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -17,19 +16,6 @@ from tests.log.test_contract import read_all
 
 pytestmark = [pytest.mark.anyio, over_all_backends]
 PLENTY = 1 << 20
-
-
-@pytest.fixture
-async def backend(kind: type[Backend]) -> AsyncIterator[Backend]:
-    async with kind.place() as backend:
-        yield backend
-
-
-@pytest.fixture
-async def log(backend: Backend) -> AsyncIterator[Log]:
-    log = await backend.open()
-    yield log
-    await log.aclose()
 
 
 async def kept(log: Log, topic: str) -> dict[tuple[int, int], bytes | None]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable
+from eventstreams.errors import LogCorrupt, LogError, LogUnavailable, LogUnwritable
 from eventstreams.log.sqlite import SqliteLog
 from eventstreams.log.sqlite_file import APPLICATION_ID, translated
 from eventstreams.model.event import Bounds, Partition, Record
@@ -344,12 +344,12 @@ async def test_a_start_interrupted_while_it_made_the_file_is_made_good(tmp_path:
 # Full and read-only
 
 
-async def append_until_refused(log: SqliteLog) -> tuple[int, AppendRefused]:
+async def append_until_refused(log: SqliteLog) -> tuple[int, LogUnwritable]:
     """How many were acknowledged; each value begins with its number."""
     for number in range(100_000):
         try:
             await log.append([Record("t", b"%06d" % number + b"x" * 1_000)])
-        except AppendRefused as error:
+        except LogUnwritable as error:
             assert number > 10
             return number, error
     raise AssertionError("nothing was refused")
@@ -362,7 +362,7 @@ async def test_a_full_disk_refuses_appends_and_keeps_what_was_acknowledged(tmp_p
         kept, error = await append_until_refused(log)
         assert "log.sqlite3 can't grow: the disk is full" in str(error)
         assert await log.bounds([T0]) == {T0: Bounds(0, kept)}
-        with pytest.raises(AppendRefused):
+        with pytest.raises(LogUnwritable):
             await log.append([Record("t", b"x" * 100_000)])
         await asyncio.to_thread(connection.execute, "PRAGMA max_page_count = 1000000")
         (placed,) = await log.append([Record("t", b"y")])
@@ -377,7 +377,7 @@ async def test_a_file_that_may_not_grow_refuses_appends_and_keeps_what_was_ackno
     lines = output.splitlines(keepends=True)
     accepted = acknowledged(b"".join(line for line in lines if not line.startswith(b"refused")))
     assert process.returncode == 1
-    assert any(line.startswith(b"refused AppendRefused: ") for line in lines)
+    assert any(line.startswith(b"refused LogUnwritable: ") for line in lines)
     assert accepted
     async with opened(tmp_path) as log:
         kept = await values_by_place(log)
@@ -399,7 +399,7 @@ def small_disk() -> Iterator[Path]:
 async def test_on_a_disk_that_fills_up_nothing_acknowledged_is_lost(small_disk: Path) -> None:
     async with opened(small_disk) as log:
         accepted, _ = await append_until_refused(log)
-        with pytest.raises(AppendRefused):
+        with pytest.raises(LogUnwritable):
             await log.append([Record("t", b"x" * 1_000_000)])
     async with opened(small_disk) as log:
         offset = 0

@@ -1,0 +1,239 @@
+"""The two requests that name a topic by its id, in versions that aiokafka has not. No I/O.
+
+A topic that is deleted and made again has its old name and another id: a fetch by id is refused
+where a fetch by name would go on among records of another log. Brokers older than Kafka 2.8 or 3.1
+have no ids in metadata or in fetches; they are asked as aiokafka asks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from io import BytesIO
+from typing import Any
+
+from aiokafka.protocol.api import RequestStruct
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.struct import Struct
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactBytes,
+    CompactString,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+
+METADATA_WITH_IDS = 10
+FETCH_BY_IDS = 13
+
+_NO_ID = bytes(16)
+_NO_SESSION = (0, -1)
+_UNKNOWN = -1
+
+
+class _Uuid:
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return value
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> bytes:
+        value = data.read(16)
+        if len(value) != 16:
+            raise ValueError("Buffer underrun decoding an id")
+        return value
+
+
+_UUID: Any = _Uuid()
+_TEXT = CompactString()
+_TAGS = ("tags", TaggedFields)
+_INTS: Any = CompactArray(Int32)
+
+
+class _MetadataResponse(Struct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = METADATA_WITH_IDS
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(("node", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT), _TAGS),
+        ),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("topic", _TEXT),
+                ("topic_id", _UUID),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", _INTS),
+                        ("isr", _INTS),
+                        ("offline", _INTS),
+                        _TAGS,
+                    ),
+                ),
+                ("operations", Int32),
+                _TAGS,
+            ),
+        ),
+        ("operations", Int32),
+        _TAGS,
+    )
+
+
+class _MetadataRequest(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY = 3
+    API_VERSION = METADATA_WITH_IDS
+    RESPONSE_TYPE: Any = _MetadataResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", _UUID), ("topic", _TEXT), _TAGS)),
+        ("allow_auto_topic_creation", Boolean),
+        ("cluster_operations", Boolean),
+        ("topic_operations", Boolean),
+        _TAGS,
+    )
+
+
+class _FetchResponse(Struct):  # type: ignore[misc]
+    API_KEY = 1
+    API_VERSION = FETCH_BY_IDS
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("session_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", _UUID),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("error_code", Int16),
+                        ("highwater_offset", Int64),
+                        ("last_stable_offset", Int64),
+                        ("log_start_offset", Int64),
+                        (
+                            "aborted_transactions",
+                            CompactArray(("producer_id", Int64), ("first_offset", Int64), _TAGS),
+                        ),
+                        ("preferred_read_replica", Int32),
+                        ("records", CompactBytes),
+                        _TAGS,
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
+    )
+
+
+class _FetchRequest(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY = 1
+    API_VERSION = FETCH_BY_IDS
+    RESPONSE_TYPE: Any = _FetchResponse
+    SCHEMA = Schema(
+        ("replica", Int32),
+        ("wait_ms", Int32),
+        ("bytes_min", Int32),
+        ("bytes_max", Int32),
+        ("isolation", Int8),
+        ("session_id", Int32),
+        ("session_epoch", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", _UUID),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("leader_epoch", Int32),
+                        ("offset", Int64),
+                        ("last_epoch", Int32),
+                        ("log_start", Int64),
+                        ("bytes_max", Int32),
+                        _TAGS,
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        ("forgotten", CompactArray(("topic_id", _UUID), ("partitions", _INTS), _TAGS)),
+        ("rack", _TEXT),
+        _TAGS,
+    )
+
+
+class MetadataByName:
+    """What exists of these topics; makes none."""
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._topics = list(topics)
+
+    def prepare(self, versions: dict[int, tuple[int, int]]) -> Any:
+        """The request in a version that the broker speaks."""
+        if not _speaks(versions, _MetadataRequest):
+            return MetadataRequest(self._topics, False).prepare(versions)
+        topics: Any = [(_NO_ID, topic, {}) for topic in self._topics]
+        return _MetadataRequest(topics, False, False, False, {})
+
+
+class Fetch:
+    """Of topics whose ids are all known, by id. `topics`: name, id, and (partition, offset,
+    most bytes) of each partition."""
+
+    def __init__(
+        self,
+        topics: list[tuple[str, bytes | None, list[tuple[int, int, int]]]],
+        *,
+        isolation: int,
+        wait_ms: int,
+        bytes_max: int,
+    ) -> None:
+        self._topics = topics
+        self._isolation = isolation
+        self._wait_ms = wait_ms
+        self._bytes_max = bytes_max
+        self.names = {id_: topic for topic, id_, _ in topics}
+
+    def prepare(self, versions: dict[int, tuple[int, int]]) -> Any:
+        """The request in a version that the broker speaks."""
+        limits = self._wait_ms, 1, self._bytes_max, self._isolation
+        if None in self.names or not _speaks(versions, _FetchRequest):
+            by_name = [(topic, partitions) for topic, _, partitions in self._topics]
+            return FetchRequest(*limits, by_name).prepare(versions)
+        by_id: Any = [
+            (
+                id_,
+                [
+                    (number, _UNKNOWN, offset, _UNKNOWN, _UNKNOWN, bytes_max, {})
+                    for number, offset, bytes_max in partitions
+                ],
+                {},
+            )
+            for _, id_, partitions in self._topics
+        ]
+        return _FetchRequest(_UNKNOWN, *limits, *_NO_SESSION, by_id, [], "", {})
+
+
+def _speaks(versions: dict[int, tuple[int, int]], request: Any) -> bool:
+    least, most = versions.get(request.API_KEY, (0, -1))
+    return bool(least <= request.API_VERSION <= most)
