@@ -6,17 +6,15 @@ own section and nothing else; nothing reads settings after start.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import msgspec
-import yaml
-from yaml.constructor import ConstructorError
 
+from eventstreams.contradictions import contradictions
 from eventstreams.errors import ConfigError
+from eventstreams.yaml_file import read_yaml, texts
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -25,10 +23,6 @@ Bytes = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[\t -~\xa0-\xff]+\Z")]
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Text that can't be encoded: an escape in YAML may stand for half of a pair."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +47,13 @@ class HttpSettings(Section, frozen=True):
     those who ask only, or nobody."""
     trusted_proxies: tuple[Text, ...] = ("127.0.0.0/8", "::1")
     """Addresses and networks whose X-Client-IP or X-Forwarded-For is believed."""
+    event_source_refusals: Literal["stream", "status"] = "stream"
+    """What a browser's EventSource gets where it is refused, for it gives up on any other status.
+    stream: 200, when to come back and why, or 204 where coming back has no use; status: as all."""
+    access_log: bool = True
+    """A line when a stream ends: who read what, how much, how long, and why it ended."""
+    client_addresses: Literal["shortened", "whole"] = "shortened"
+    """In that line and in the list of clients: the network (/24, IPv6 /48), or the address."""
     homepage: str | None = None
     """Where `/_info/home` leads."""
     backlog: Count = 4096
@@ -131,10 +132,61 @@ class FanoutSettings(Section, frozen=True):
 
 class LimitSettings(Section, frozen=True):
     connections_max: Count = 16000
-    """Beyond it new connections get 503; lowered at start to what the open-file limit allows."""
+    """Of one process; beyond it new connections get 503. Lowered at start to what the open-file
+    limit allows."""
+    streams_max: Count | None = None
+    """Streams open at the same time, over all workers, and hosts where they share."""
     client_ip_connections: Count | None = None
-    """Concurrent streams per client address (IPv6: per /64) in this process; when set, a trusted
-    proxy must name it."""
+    """Concurrent streams per client address (IPv6: per /64), over all workers and hosts that
+    share; when set, a trusted proxy must name it."""
+    client_ip_connects_per_minute: Count | None = None
+    """How often such a client may open a stream, at once or spread."""
+    client_ip_catch_up_bytes_per_minute: Bytes | None = None
+    """How much of what is past such a client is sent; beyond it its streams are slowed."""
+    filters_max: Count = 500
+    """Different filters in one process at the same time; each is tried on every event."""
+    head_bytes_max: Bytes = 256 * 2**10
+    """Of a request: its line and its headers. Ids of many partitions are long."""
+
+
+class SharedSettings(Section, frozen=True):
+    """Limits and tickets that hold across hosts; those of one host's workers hold without."""
+
+    redis_url: Text | None = None
+    """redis://, rediss:// or unix://, without a password in it."""
+    redis_password_file: str | None = None
+    """A file that holds only the password; passwords do not stand in settings."""
+    prefix: Text = "eventstreams:"
+    """Of every key there."""
+    timeout_s: Seconds = 0.25
+    """How long it may take to answer; without it each process counts what is its own."""
+
+
+class AccessSettings(Section, frozen=True):
+    """Who may read streams that need a scope, and who may post."""
+
+    jwks_file: str | None = None
+    """Public keys of those who issue tokens (RS256, ES256, EdDSA), as a JSON Web Key Set."""
+    jwks_url: str | None = None
+    """The same over HTTPS; asked for again when a token names a key that is not known."""
+    jwks_refresh_s: Seconds = 300.0
+    """How long keys are taken for the newest."""
+    hs256_secret_file: str | None = None
+    """A secret of 32 bytes or more shared with the issuer, for tests."""
+    issuer: str | None = None
+    """What `iss` must be; null: anything."""
+    audience: str | None = None
+    """What `aud` must hold; null: tokens for any audience."""
+    leeway_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    """How far the issuer's clock may be off."""
+    cookie: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]+\Z")] | None = None
+    """The cookie that may hold a token, as EventSource can't set headers; null: none."""
+    ticket_s: Seconds = 30.0
+    """How long a ticket for one request may lie unused."""
+    admin_key_file: str | None = None
+    """A key of 32 bytes or more for /v2/admin; null: there is no such thing."""
+    producer_keys: str | None = None
+    """A YAML file of who may post to which streams; null: everyone to all."""
 
 
 class IntakeSettings(Section, frozen=True):
@@ -196,6 +248,8 @@ class Settings(Section, frozen=True):
     log: LogSettings = LogSettings()
     fanout: FanoutSettings = FanoutSettings()
     limits: LimitSettings = LimitSettings()
+    shared: SharedSettings = SharedSettings()
+    access: AccessSettings = AccessSettings()
     intake: IntakeSettings = IntakeSettings()
     metrics: MetricsSettings = MetricsSettings()
     demo: DemoSettings = DemoSettings()
@@ -210,75 +264,17 @@ def load(path: Path) -> Settings:
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     settings = msgspec.convert(document, Settings)
-    problems = [*_with_nul(document), *_contradictions(settings)]
+    problems = [*_with_nul(document), *contradictions(settings)]
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return settings
 
 
-class _Loader(yaml.SafeLoader):
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """A date without such a day, say, is found only when it is made; here its place is known.
-
-        The library's own constructors let anything through that a conversion raises.
-        """
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, ArithmeticError, AttributeError, LookupError) as error:
-            kind = node.tag.rpartition(":")[2]
-            problem = f"the value is no {kind}; text stands in quotes"
-            raise ConstructorError(None, None, problem, node.start_mark) from error
-
-
-def read_yaml(path: Path) -> Any:
-    """The document in a YAML file. Raises ConfigError with the file and, if known, the line."""
-    try:
-        document = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe one
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or error}"]) from error
-    except RecursionError as error:
-        raise ConfigError([f"{path}: nested too deeply"]) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError([f"{path}{where}: not YAML: {reason}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: not UTF-8: {error.reason}"]) from error
-    except ValueError as error:  # of the path: a NUL in it
-        raise ConfigError([f"{str(path)!a}: {error}"]) from error
-    places = [place for place, text in _texts(document, "", set()) if _SURROGATE.search(text)]
-    if places:
-        raise ConfigError(
-            [f"{path}: {place or 'the file'}: holds half of a surrogate pair" for place in places]
-        )
-    return document
-
-
 def _with_nul(document: Any) -> Iterator[str]:
     """No path, address or name may have one; the system's calls refuse it when it is too late."""
-    for place, text in _texts(document, "", set()):
+    for place, text in texts(document, "", set()):
         if "\0" in text:
             yield f"{place}: holds a NUL"
-
-
-def _texts(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """All strings, names too, with where they are; that can be encoded, whatever they hold."""
-    if isinstance(value, str):
-        yield path, value
-        return
-    if id(value) in seen:  # an alias may lead to where it stands
-        return
-    seen.add(id(value))
-    if isinstance(value, list):
-        for n, item in enumerate(cast("list[Any]", value)):
-            yield from _texts(item, f"{path}[{n}]", seen)
-    elif isinstance(value, Mapping):
-        for key, item in cast("Mapping[Any, Any]", value).items():
-            name = str(key).encode("utf-8", "backslashreplace").decode()
-            where = f"{path}.{name}" if path else name
-            yield where, str(key)
-            yield from _texts(item, where, seen)
 
 
 def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
@@ -313,29 +309,6 @@ def _readable(error: msgspec.ValidationError) -> str:
 
 def _name(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    for number, text in enumerate(settings.http.trusted_proxies):
-        try:
-            ip_network(text, strict=False)
-        except ValueError:
-            yield f"http.trusted_proxies[{number}]: {text!r} is neither an address nor a network"
-    kafka = settings.log.kafka
-    if settings.log.backend == "kafka" and not kafka.bootstrap_servers:
-        yield "log.kafka.bootstrap_servers: needed when log.backend is kafka"
-    for server in kafka.bootstrap_servers:
-        host, _, port = server.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            yield f"log.kafka.bootstrap_servers: {server!r} is not host:port"
-    if kafka.security_protocol.startswith("SASL") and not (
-        kafka.sasl_username and kafka.sasl_password_file
-    ):
-        yield "log.kafka: SASL needs sasl_username and sasl_password_file"
-    if (kafka.ssl_certfile is None) != (kafka.ssl_keyfile is None):
-        yield "log.kafka: ssl_certfile and ssl_keyfile come together"
-    if settings.fanout.batch_bytes_max > settings.fanout.cache_bytes_max:
-        yield "fanout.batch_bytes_max: more than fanout.cache_bytes_max"
 
 
 def describe(kind: type[Section] = Settings, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -272,7 +272,7 @@ def test_describe_names_every_setting_with_its_default() -> None:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
-    rows = re.findall(r"^\| `([a-z_.]+)` \| `(.*?)` \| (.+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| `(.*?)` \| (.+) \|$", text, re.MULTILINE)
     documented = {path: json.loads(default) for path, default, _ in rows}
     expected = {path: json.loads(json.dumps(default)) for path, default in describe()}
     assert documented == expected

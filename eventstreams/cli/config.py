@@ -12,7 +12,8 @@ import eventstreams
 from eventstreams.cli.paths import FilePath
 from eventstreams.errors import ConfigError
 from eventstreams.model.stream import Catalogue, load_catalogue
-from eventstreams.settings import Settings, load, read_yaml
+from eventstreams.settings import Settings, load
+from eventstreams.yaml_file import read_yaml
 
 config_option = click.option(
     "--config",

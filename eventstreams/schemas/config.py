@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from eventstreams.errors import ConfigError
-from eventstreams.settings import read_yaml
+from eventstreams.yaml_file import read_yaml
 
 CONFIG_NAME = ".jsonschema-tools.yaml"
 SAFE_INTEGER_MAX = 2**53 - 1
