@@ -1,0 +1,151 @@
+"""Processes on many hosts that share through Redis.
+
+What a process holds is one hash, `held:PROCESS`, that expires unless it is renewed: a host that is
+cut off or dies gives back what it held. A Redis that has lost its memory is told everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import redis
+from redis.asyncio import Redis
+from redis.driver_info import DriverInfo
+from redis.exceptions import RedisError
+
+from eventstreams.errors import LedgerUnavailable
+from eventstreams.ledger.book import Claim, Rate
+
+_LIVES_MS = 30_000
+_RATE = """
+local function wait(key, amount, per_minute)
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + t[2] / 1000
+  local due = math.max(now, tonumber(redis.call('GET', key) or '0'))
+  local cost = 60000 * math.min(amount, per_minute) / per_minute
+  local over = due + cost - now - 60000
+  if over > 0.001 then return over end
+  redis.call('SET', key, string.format('%.3f', due + cost),
+    'PX', math.ceil(due + cost - now) + 1000)
+  return 0
+end
+"""
+_TAKE = (
+    _RATE
+    + """
+local prefix, me, life = ARGV[1], ARGV[2], ARGV[3]
+if tonumber(ARGV[5]) > 0 and
+    wait(prefix .. 'connects:' .. ARGV[4], 1, tonumber(ARGV[5])) > 0 then
+  return 'rate'
+end
+local holders = redis.call('SMEMBERS', prefix .. 'holders')
+for i = 6, #ARGV, 3 do
+  local sum = tonumber(ARGV[i + 1])
+  for _, holder in ipairs(holders) do
+    if holder ~= me then
+      local count = redis.call('HGET', prefix .. 'held:' .. holder, ARGV[i])
+      if count then sum = sum + tonumber(count) end
+    end
+  end
+  if sum > tonumber(ARGV[i + 2]) then return ARGV[i] end
+end
+for _, holder in ipairs(holders) do
+  if redis.call('EXISTS', prefix .. 'held:' .. holder) == 0 then
+    redis.call('SREM', prefix .. 'holders', holder)
+  end
+end
+for i = 6, #ARGV, 3 do redis.call('HSET', prefix .. 'held:' .. me, ARGV[i], ARGV[i + 1]) end
+redis.call('SADD', prefix .. 'holders', me)
+redis.call('PEXPIRE', prefix .. 'held:' .. me, life)
+return ''
+"""
+)
+_SPEND = (
+    _RATE
+    + "return tostring(wait(ARGV[1] .. 'bytes:' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])))"
+)
+_TIME_TO_FAIL: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
+
+
+class RedisShared:
+    renew_s: float | None = _LIVES_MS / 3000
+
+    def __init__(self, *, url: str, password: str | None, prefix: str, timeout_s: float) -> None:
+        self._redis: Any = Redis.from_url(
+            url,
+            password=password,
+            socket_connect_timeout=timeout_s,
+            socket_timeout=timeout_s,
+            max_connections=64,
+            driver_info=DriverInfo(
+                lib_version=redis.__version__
+            ),  # else each connection reads it from disk
+        )
+        self._prefix = prefix
+        self._timeout_s = timeout_s
+        self._me = uuid4().hex
+        self._take: Any = self._redis.register_script(_TAKE)
+        self._spend: Any = self._redis.register_script(_SPEND)
+
+    async def _ask(self, asking: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await asking
+        except _TIME_TO_FAIL as error:
+            _be_cancelled()
+            # What it says may hold what it was told, keys and addresses.
+            raise LedgerUnavailable(f"Redis: {type(error).__name__}") from error
+        _be_cancelled()
+        return answer
+
+    async def take(self, claims: Sequence[Claim], rate: Rate | None) -> str:
+        key, per_minute = rate or ("", 0)
+        flat = [field for claim in claims for field in claim]
+        arguments = [self._prefix, self._me, _LIVES_MS, key, per_minute, *flat]
+        answer: bytes = await self._ask(self._take(args=arguments))
+        return answer.decode()
+
+    async def settle(self, counts: Mapping[str, int]) -> None:
+        name = f"{self._prefix}held:{self._me}"
+        kept = {key: count for key, count in counts.items() if count}
+        gone = [key for key, count in counts.items() if not count]
+        pipe = self._redis.pipeline()
+        if kept:
+            pipe.hset(name, mapping=kept)
+        if gone:
+            pipe.hdel(name, *gone)
+        pipe.sadd(f"{self._prefix}holders", self._me)
+        pipe.pexpire(name, _LIVES_MS)
+        await self._ask(pipe.execute())
+
+    async def spend(self, key: str, amount: int, per_minute: int) -> float:
+        arguments = [self._prefix, key, amount, per_minute]
+        return float(await self._ask(self._spend(args=arguments))) / 1000
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        await self._ask(self._redis.set(f"{self._prefix}note:{key}", value, px=int(ttl_s * 1000)))
+
+    async def pop(self, key: str) -> bytes | None:
+        value: bytes | None = await self._ask(self._redis.getdel(f"{self._prefix}note:{key}"))
+        return value
+
+    async def renew(self) -> bool:
+        return bool(
+            await self._ask(self._redis.pexpire(f"{self._prefix}held:{self._me}", _LIVES_MS))
+        )
+
+    async def aclose(self) -> None:
+        try:
+            await self._ask(self._redis.delete(f"{self._prefix}held:{self._me}"))
+        finally:
+            await self._ask(self._redis.aclose())
+
+
+def _be_cancelled() -> None:
+    """The library may take a cancellation for an error of its own, or lose it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
