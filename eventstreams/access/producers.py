@@ -1,0 +1,78 @@
+"""Who may post to which streams, by a key of each producer.
+
+The file holds SHA-256 digests, so reading it lets nobody in:
+
+    mediawiki:
+      keys_sha256: [5e88…]
+      streams: ["mediawiki.*", "resource_change"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, cast
+
+import msgspec
+
+from eventstreams.access.errors import InvalidToken
+from eventstreams.errors import ConfigError
+from eventstreams.yaml_file import read_yaml
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    keys_sha256: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]]
+    streams: list[Annotated[str, msgspec.Meta(min_length=1)]]
+    """Names; `*` stands for any text."""
+
+
+class Producer(NamedTuple):
+    name: str
+    streams: tuple[str, ...]
+
+    def may_post_to(self, stream: str) -> bool:
+        return any(fnmatchcase(stream, pattern) for pattern in self.streams)
+
+
+class Producers:
+    def __init__(self, by_digest: dict[bytes, Producer]) -> None:
+        self._by_digest = by_digest
+
+    def of(self, key: str | None) -> Producer:
+        """Raises InvalidToken."""
+        if not key:
+            raise InvalidToken("Posting needs a key: Authorization: Bearer KEY")
+        digest = hashlib.sha256(key.encode("utf-8", "replace")).digest()
+        found = None
+        for known, producer in self._by_digest.items():
+            if hmac.compare_digest(known, digest):
+                found = producer
+        if found is None:
+            raise InvalidToken("The key is not known")
+        return found
+
+
+def load_producers(path: Path) -> Producers:
+    """Raises ConfigError with every problem."""
+    document: Any = read_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError([f"{path}: expected a mapping of producers' names to settings"])
+    problems: list[str] = []
+    by_digest: dict[bytes, Producer] = {}
+    for name, settings in cast("dict[Any, Any]", document).items():
+        try:
+            entry = msgspec.convert(settings, _Entry)
+        except msgspec.ValidationError as error:
+            problems.append(f"{path}: {name}: {error}")
+            continue
+        producer = Producer(str(name), tuple(entry.streams))
+        for text in entry.keys_sha256:
+            digest = bytes.fromhex(text)
+            if digest in by_digest:
+                problems.append(f"{path}: {name}: a key that {by_digest[digest].name} has too")
+            by_digest[digest] = producer
+    if problems:
+        raise ConfigError(problems)
+    return Producers(by_digest)

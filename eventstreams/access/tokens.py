@@ -1,0 +1,119 @@
+"""JSON Web Tokens -> who it is. RS256, ES256 and EdDSA by public keys, HS256 by a shared secret."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+from jwt.exceptions import ExpiredSignatureError, PyJWTError
+
+from eventstreams.access.errors import InvalidToken
+from eventstreams.access.identity import Identity
+from eventstreams.access.jwks import Key, KeySet
+
+_BYTES_MAX = 8192
+_PUBLIC = ("RS256", "ES256", "EdDSA")
+
+
+class Tokens:
+    def __init__(
+        self,
+        *,
+        keys: KeySet,
+        secret: bytes | None,
+        issuer: str | None,
+        audience: str | None,
+        leeway_s: float,
+    ) -> None:
+        self._keys = keys
+        self._secret = secret
+        self._issuer = issuer
+        self._audience = audience
+        self._leeway_s = leeway_s
+
+    async def identity(self, token: str) -> Identity:
+        """Raises InvalidToken, AccessUnavailable. No message holds any of the token."""
+        if len(token) > _BYTES_MAX:
+            raise InvalidToken(f"The token is longer than {_BYTES_MAX} bytes")
+        try:
+            header = jwt.get_unverified_header(token)
+        except (PyJWTError, ValueError, RecursionError) as error:
+            raise InvalidToken("The token is not a JSON Web Token") from error
+        claims = await self._claims(token, header)
+        expires_at = claims["exp"]
+        subject = claims.get("sub")
+        return Identity(
+            subject if isinstance(subject, str) else None,
+            frozenset(_scopes(claims)),
+            float(expires_at) + self._leeway_s,
+        )
+
+    async def _claims(self, token: str, header: dict[str, Any]) -> dict[str, Any]:
+        algorithm: Any = header.get("alg")
+        if algorithm == "HS256" and self._secret is not None:
+            keys = [Key(None, "HS256", self._secret)]
+        elif algorithm in _PUBLIC:
+            key_id: Any = header.get("kid")
+            keys = await self._keys.find(key_id if isinstance(key_id, str) else None, algorithm)
+        else:
+            raise InvalidToken("The token is not signed in a way that is accepted here")
+        if not keys:
+            raise InvalidToken("The token is signed with a key that is not known here")
+        problem: PyJWTError | None = None
+        for key in keys:
+            try:
+                return self._decode(token, key)
+            except jwt.InvalidSignatureError as error:
+                problem = error
+            except ExpiredSignatureError as error:
+                raise InvalidToken("The token has expired") from error
+            except (PyJWTError, ValueError, OverflowError) as error:
+                problem = error if isinstance(error, PyJWTError) else PyJWTError()
+                break
+        raise InvalidToken(_why(problem)) from problem
+
+    def _decode(self, token: str, key: Key) -> dict[str, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of short secrets; their length was checked
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=self._leeway_s,
+                options={
+                    "require": ["exp"],
+                    "verify_aud": self._audience is not None,
+                    "verify_iss": self._issuer is not None,
+                },
+            )
+        return claims
+
+
+def _why(problem: PyJWTError | None) -> str:
+    match problem:
+        case jwt.InvalidSignatureError():
+            return "The token's signature is not good"
+        case jwt.InvalidIssuerError():
+            return "The token is of another issuer"
+        case jwt.InvalidAudienceError():
+            return "The token is for another audience"
+        case jwt.ImmatureSignatureError():
+            return "The token is not good yet"
+        case jwt.MissingRequiredClaimError():
+            return f"The token lacks the claim {problem.claim}"
+        case _:
+            return "The token is not a good JSON Web Token"
+
+
+def _scopes(claims: dict[str, Any]) -> Iterator[str]:
+    """`scope` as RFC 8693 has it, `scp` as some issuers do; text with spaces, or a list."""
+    for name in ("scope", "scp"):
+        value: Any = claims.get(name)
+        if isinstance(value, str):
+            yield from value.split()
+        elif isinstance(value, list):
+            yield from (each for each in value if isinstance(each, str))  # pyright: ignore
