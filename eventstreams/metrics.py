@@ -18,6 +18,9 @@ class Metrics:
             f"{p}records_skipped", "Records passed over because they hold no event", registry=r
         )
         self.clients = Gauge(f"{p}clients", "Open streams", registry=r)
+        self.stream_clients = Gauge(
+            f"{p}stream_clients", "Open streams, by what they read", ["stream"], registry=r
+        )
         self.cohorts = Gauge(f"{p}cohorts", "Groups of clients that share bytes", registry=r)
         self.streams_ended = Counter(
             f"{p}streams_ended", "Streams that ended", ["reason"], registry=r
@@ -34,8 +37,32 @@ class Metrics:
             f"{p}history_events", "Records read from the log for catching up", registry=r
         )
         self.catching_up = Gauge(f"{p}catching_up", "Streams that read history", registry=r)
+        self.catch_up_waiting = Gauge(
+            f"{p}catch_up_waiting", "Of these, streams that wait for their turn", registry=r
+        )
+        self.filter_seconds = Counter(
+            f"{p}filter_seconds", "Time spent on which events to send", registry=r
+        )
+        self.partition_lag = Gauge(
+            f"{p}partition_lag",
+            "Offsets between what was read of a partition and its end",
+            ["topic", "partition"],
+            registry=r,
+        )
+        self.tail_events = Gauge(
+            f"{p}tail_events", "Newest events held", ["topic", "partition"], registry=r
+        )
+        self.stream_silent = Gauge(
+            f"{p}stream_silent",
+            "1 while a stream has fewer events than it is declared to have at least",
+            ["stream"],
+            registry=r,
+        )
         self.tail_bytes = Gauge(f"{p}tail_bytes", "Bytes of newest events held", registry=r)
         self.log_reachable = Gauge(f"{p}log_reachable", "1 while the log answers", registry=r)
+        self.ledger_reachable = Gauge(
+            f"{p}ledger_reachable", "1 while those who share limits can be asked", registry=r
+        )
         self.write_seconds = Histogram(
             f"{p}write_seconds",
             "Time of one round of writing to all cohorts",
@@ -65,6 +92,11 @@ class Metrics:
         self.canary_events = Counter(
             f"{p}canary_events", "Canary events", ["stream", "outcome"], registry=r
         )
+
+    def rendered(self, skipped: int, selecting_s: float) -> None:
+        """Records were made into frames."""
+        self.records_skipped.inc(skipped)
+        self.filter_seconds.inc(selecting_s)
 
     def serve(self, host: str, port: int) -> None:
         """Answers scrapes on a port of their own, in a thread that ends with the process."""

@@ -52,12 +52,13 @@ class CatchUp:
         `left` events. Raises LogError, FilterTooCostly."""
         if self._is_near(want, position, ends):
             return await self._chunk(want, position, ends, left)
-        self._metrics.catching_up.inc()
-        try:
-            async with self.slots:
+        with self._metrics.catching_up.track_inprogress():
+            with self._metrics.catch_up_waiting.track_inprogress():
+                await self.slots.acquire()
+            try:
                 return await self._chunk(want, position, ends, left)
-        finally:
-            self._metrics.catching_up.dec()
+            finally:
+                self.slots.release()
 
     def _is_near(self, want: Want, position: Position, ends: tuple[int, ...]) -> bool:
         """Whether the tails hold all that comes next."""
@@ -98,7 +99,7 @@ class CatchUp:
                 )
         batch = self._batch_bytes
         chunk = render(want, position, runs, ends, batch, documents=self.documents, left=left)
-        self._metrics.records_skipped.inc(chunk.skipped)
+        self._metrics.rendered(chunk.skipped, chunk.selecting_s)
         made = portion(chunk, want.encoding)
         if self._chunks.age == age and left is None:
             self._chunks.keep(want, position, made)

@@ -7,6 +7,7 @@ position moves past every event looked at, sent or not.
 from __future__ import annotations
 
 import heapq
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -33,6 +34,8 @@ class Chunk(NamedTuple):
     events: int
     skipped: int
     """Records passed over because they hold no event."""
+    selecting_s: float = 0.0
+    """What it took to find which ones to send."""
 
 
 class Portion(NamedTuple):
@@ -40,12 +43,11 @@ class Portion(NamedTuple):
 
     piece: Piece | None
     position: Position
-    events: int
 
 
 def portion(chunk: Chunk, encoding: Encoding) -> Portion:
-    piece = apart(encoding, chunk.body) if chunk.body else None
-    return Portion(piece, chunk.position, chunk.events)
+    piece = apart(encoding, chunk.body, chunk.events) if chunk.body else None
+    return Portion(piece, chunk.position)
 
 
 def render(
@@ -73,15 +75,19 @@ def render(
     selector = want.selector
     parts: list[bytes] = []
     size = events = skipped = looked = 0
+    selecting_s = 0.0
     for index, frame in _in_order(frames, short):
         data = frame.data
         if data is not None and selector is not None:
+            began = time.perf_counter()
             try:
                 data = selector.select(frame, documents)
             except FilterTooCostly:
                 if looked == skipped == 0:
                     raise
                 break  # what was found before goes out first
+            finally:
+                selecting_s += time.perf_counter() - began
             looked += 1
         position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
         if frame.data is None:
@@ -97,7 +103,7 @@ def render(
             mine = frames[index]
             if not mine or cursor.offset(index) > mine[-1].offset:
                 cursor.pass_hole(index, min(run.next, ends[index]))
-    return Chunk(b"".join(parts), cursor.position(), events, skipped)
+    return Chunk(b"".join(parts), cursor.position(), events, skipped, selecting_s)
 
 
 def _framer(want: Want) -> Callable[[bytes, bytes, int | None], tuple[bytes, ...]]:

@@ -97,14 +97,14 @@ class Cohort:
         self.position = chunk.position
         return chunk
 
-    async def write(self, body: bytes, position: Position) -> tuple[int, int]:
+    async def write(self, body: bytes, position: Position, events: int = 0) -> tuple[int, int]:
         """Writes to every member there is now; returns how many took it and how many were slow.
 
         Those whose client is gone are neither. Members that leave meanwhile are passed over; who
         joins meanwhile stands behind this chunk.
         """
         self.wrote_at = turn = time.monotonic()
-        piece = self._stream.compress(body)
+        piece = self._stream.compress(body, events)
         self._writing = list(self.members)
         message = {"type": "http.response.body", "body": piece.content, "more_body": True}
         framed: bytes | None = None

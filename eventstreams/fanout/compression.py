@@ -52,24 +52,43 @@ class Encoding(Enum):
     ZSTD = "zstd"
 
 
+class Sent(NamedTuple):
+    """How much a response holds: bytes as encoded, without HTTP's framing."""
+
+    bytes: int = 0
+    events: int = 0
+
+    def plus(self, other: Sent) -> Sent:
+        return Sent(self.bytes + other.bytes, self.events + other.events)
+
+    def minus(self, other: Sent) -> Sent:
+        return Sent(self.bytes - other.bytes, self.events - other.events)
+
+
 class Piece(NamedTuple):
-    """Some bytes, encoded. `since` and `until` are checksums of the bytes before encoding, of all
-    that came before and with these after it; empty where the encoding ends without one."""
+    """Some bytes, encoded, that hold so many events. `since` and `until` are checksums of the bytes
+    before encoding, of all that came before and with these after it; empty where the encoding ends
+    without one."""
 
     encoding: Encoding
     content: bytes
     since: Checksum
     until: Checksum
+    events: int = 0
+
+    @property
+    def sent(self) -> Sent:
+        return Sent(len(self.content), self.events)
 
 
-def apart(encoding: Encoding, body: bytes) -> Piece:
+def apart(encoding: Encoding, body: bytes, events: int = 0) -> Piece:
     """Encodes so that it can go anywhere in anyone's response.
 
     Takes around a millisecond for 128 KiB of events.
     """
     assert body
     content = _keyframe(encoding, _encoder(encoding), body)
-    return Piece(encoding, content, EMPTY, _with(encoding, EMPTY, body))
+    return Piece(encoding, content, EMPTY, _with(encoding, EMPTY, body), events)
 
 
 class SharedStream:
@@ -84,6 +103,9 @@ class SharedStream:
         self.checksum = EMPTY
         self.checksum_before = EMPTY
         """As it was before the last batch."""
+        self.sent = Sent()
+        """To one who has been here from its first batch on."""
+        self.sent_before = Sent()
         self.keyframe_at = -_KEYFRAME_EVERY_S
         """When the last one was made, by the monotonic clock."""
         self._encoder: _Encoder | None = None
@@ -108,7 +130,7 @@ class SharedStream:
         self._encoder = None
         self._windows.drop(self)
 
-    def compress(self, body: bytes) -> Piece:
+    def compress(self, body: bytes, events: int = 0) -> Piece:
         """The next batch, for all members there are now."""
         assert body
         self.checksum_before = self.checksum
@@ -120,7 +142,9 @@ class SharedStream:
             self.keyframe_at = time.monotonic()
             content = _keyframe(self.encoding, self._encoder, body)
         self._windows.use(self)
-        return Piece(self.encoding, content, self.checksum_before, self.checksum)
+        piece = Piece(self.encoding, content, self.checksum_before, self.checksum, events)
+        self.sent_before, self.sent = self.sent, self.sent.plus(piece.sent)
+        return piece
 
 
 class Windows:
@@ -145,20 +169,28 @@ class Windows:
 class EncodedResponse:
     """One client's response: what has to be known of it to go on, and to end it."""
 
-    __slots__ = ("_got", "_joined_at", "_stream", "encoding")
+    __slots__ = ("_got", "_joined_at", "_sent", "_stream", "encoding")
 
-    def __init__(self, first: Piece) -> None:
-        """Of a client that gets what `begin` makes of the same."""
+    def __init__(self, first: Piece, size: int) -> None:
+        """Of a client that gets what `begin` makes of the same, of so many bytes."""
         self.encoding = first.encoding
         self._got = first.until
+        self._sent = Sent(size, first.events)
+        """While joined: less what the stream had sent before."""
         self._stream: SharedStream | None = None
         self._joined_at = EMPTY
+
+    @property
+    def sent(self) -> Sent:
+        """So far, with the batch that is being written to those who are joined."""
+        return self._sent if self._stream is None else self._sent.plus(self._stream.sent)
 
     def took(self, piece: Piece) -> None:
         """It was sent: one apart, or a batch of the stream that was left before it was sent."""
         assert self._stream is None
         assert piece.encoding is self.encoding
         self._got = self._got.extended(piece.since, piece.until)
+        self._sent = self._sent.plus(piece.sent)
 
     def join(self, stream: SharedStream) -> None:
         """From the stream's next batch on, which will be a keyframe."""
@@ -167,6 +199,7 @@ class EncodedResponse:
         stream.expect_member()
         self._stream = stream
         self._joined_at = stream.checksum
+        self._sent = self._sent.minus(stream.sent)
 
     def leave(self, *, missed_last: bool = False) -> None:
         """Behind the stream's last batch, or before it if that was made but not sent here."""
@@ -174,6 +207,7 @@ class EncodedResponse:
         assert stream is not None
         until = stream.checksum_before if missed_last else stream.checksum
         self._got = self._got.extended(self._joined_at, until)
+        self._sent = self._sent.plus(stream.sent_before if missed_last else stream.sent)
         self._stream = None
 
     def finish(self, last: bytes = b"") -> bytes:
@@ -186,8 +220,11 @@ class EncodedResponse:
         assert self._stream is None
         if self.encoding is Encoding.GZIP:
             trailer = struct.pack("<II", self._got.crc, self._got.length & 0xFFFFFFFF)
-            return content + _GZIP_LAST_BLOCK + trailer
-        return content + _ZSTD_LAST_BLOCK if self.encoding is Encoding.ZSTD else content
+            end = _GZIP_LAST_BLOCK + trailer
+        else:
+            end = _ZSTD_LAST_BLOCK if self.encoding is Encoding.ZSTD else b""
+        self._sent = self._sent.plus(Sent(len(end)))
+        return content + end
 
 
 def begin(encoding: Encoding, first: bytes) -> tuple[EncodedResponse, bytes]:
@@ -198,7 +235,7 @@ def begin(encoding: Encoding, first: bytes) -> tuple[EncodedResponse, bytes]:
         content = _GZIP_HEADER + content
     elif encoding is Encoding.ZSTD:
         content = content.removeprefix(_ZSTD_LAST_BLOCK)  # no frame is open yet
-    return EncodedResponse(piece), content
+    return EncodedResponse(piece, len(content)), content
 
 
 def _with(encoding: Encoding, checksum: Checksum, body: bytes) -> Checksum:

@@ -22,6 +22,18 @@ class InFlight(NamedTuple):
     piece: Piece
 
 
+class Allowance(Protocol):
+    """How much of what is past may be sent to one client yet."""
+
+    async def wait_s(self) -> float:
+        """0.0 where the next bytes may go; else for how long not, at least."""
+        ...
+
+    def used(self, size: int) -> None:
+        """So many bytes were sent."""
+        ...
+
+
 class Connection(Protocol):
     """What only the server knows of the client's connection."""
 

@@ -15,6 +15,10 @@ class Reason(Enum):
     LOG_ERROR = "log_error"
     GAP = "gap"
     FILTER_ERROR = "filter_error"
+    EXPIRED = "expired"
+    """What let the client in holds no more."""
+    CLOSED = "closed"
+    """By an operator."""
     FINISHED = "finished"
     """It has reached what it was bounded by."""
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from eventstreams.errors import (
@@ -26,7 +26,8 @@ from eventstreams.fanout.outages import Outages, names
 from eventstreams.fanout.tails import Tails
 from eventstreams.log.base import Follower, Log, Slice
 from eventstreams.metrics import Metrics
-from eventstreams.model.event import Bounds, Partition
+from eventstreams.model.event import Partition
+from eventstreams.model.frame import Frame
 from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
 
@@ -39,7 +40,7 @@ _QUIET_S = 5.0
 class Listener(Protocol):
     """Who is told of what the feed finds."""
 
-    def came(self) -> None:
+    def came(self, by_topic: Sequence[tuple[str, Sequence[Frame]]]) -> None:
         """Events, into the tails."""
         ...
 
@@ -58,8 +59,7 @@ class Listener(Protocol):
     def gave_up(
         self, error: LogUnavailable, partitions: frozenset[Partition] | None = None
     ) -> None:
-        """These partitions, or the log, have been out of reach for longer than streams are kept
-        waiting."""
+        """These partitions, or the log, are out of reach for longer than streams wait."""
         ...
 
 
@@ -316,24 +316,25 @@ class Feed:
                 self._take(slices)
 
     def _take(self, slices: list[Slice]) -> None:
+        came: list[tuple[str, Sequence[Frame]]] = []
         for partition, events, following in slices:
-            self.tails.append(partition, self.tails.frames(events), following)
+            came.append((partition.topic, self.tails.frames(events)))
+            self.tails.append(partition, came[-1][1], following)
             self._metrics.events_in.inc(len(events))
         if self._outages:
             self._regain(one.partition for one in slices)
         self._metrics.tail_bytes.set(self.tails.trim())
-        self._listener.came()
+        self._listener.came(came)
 
     async def _overtaken(self, error: OffsetOutOfRange) -> None:
         """Retention overtook the follower; or the topic is not the one that was followed."""
         partition = error.partition
         tail = self.tails.by_partition.get(partition)
-        bounds: Bounds | None
+        bounds = error.bounds
         try:
             bounds = (await self._log.bounds([partition]))[partition]
         except LogUnavailable as failed:
             self.suspect(failed)
-            bounds = error.bounds
         except LogError:
             bounds = None
         if tail is None or self.tails.by_partition.get(partition) is not tail:

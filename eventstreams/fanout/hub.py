@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
 from eventstreams.errors import (
     FilterTooCostly,
@@ -25,23 +25,23 @@ from eventstreams.fanout.cohort import Cohort
 from eventstreams.fanout.compression import Windows
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.feed import Feed
+from eventstreams.fanout.gauges import Gauges
 from eventstreams.fanout.history import History
 from eventstreams.fanout.pacer import Pacer
 from eventstreams.fanout.resume import Resumed, Resumer, gap_document
+from eventstreams.fanout.silence import Silence
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
+from eventstreams.model.frame import Frame
 from eventstreams.model.position import Mark, Position
 from eventstreams.model.redaction import Redaction
 from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
 
 _log = logging.getLogger(__name__)
-_RETRY_S = 0.5
-_QUIET_S = 5.0
-"""A follower that has not complained for so long is taken to be well, though no event came."""
 _HEARTBEAT_MARGIN = 0.9
 """Heartbeats go out this much of heartbeat_s after the last write, so as never to be late."""
 
@@ -78,6 +78,7 @@ class Hub:
         self.catch_up = CatchUp(
             history=self.history, tails=self.tails, settings=settings, metrics=metrics
         )
+        self.silence = Silence(metrics)
         self._log = log
         self.resumer = Resumer(log=log, history=self.history, tails=self.tails.by_partition)
         self.subscriptions: set[Subscription] = set()
@@ -95,7 +96,13 @@ class Hub:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Runs the hub's tasks. An error in one of them is a fault of ours and ends the block."""
-        tasks = (self._write(), self.feed.look(), self._feed(), self.history.read_ahead())
+        tasks = (
+            self._write(),
+            self.feed.look(),
+            self._feed(),
+            self.history.read_ahead(),
+            self._watch(),
+        )
         async with background(*tasks):
             yield
         await self.feed.aclose()
@@ -104,6 +111,13 @@ class Hub:
         await self.feed.well.wait()
         if self.feed.following:  # else it was told to stop before the log was reached
             await self.feed.follow()
+
+    async def _watch(self) -> None:
+        await self.feed.well.wait()
+        if self.feed.following:
+            gauges = Gauges(self._log, self.tails, self._metrics)
+            async with background(self.silence.watch()):
+                await gauges.measure(self.settings.refresh_s)
 
     @property
     def ready(self) -> bool:
@@ -216,7 +230,9 @@ class Hub:
 
     # What the feed tells.
 
-    def came(self) -> None:
+    def came(self, by_topic: Sequence[tuple[str, Sequence[Frame]]]) -> None:
+        for topic, frames in by_topic:
+            self.silence.came(topic, frames)
         self._pacer.arrived()
         self._news.set()
 
@@ -274,9 +290,9 @@ class Hub:
                     self.leave(member)
                     member.end(Reason.FILTER_ERROR, error)
                 return
-            self._metrics.records_skipped.inc(chunk.skipped)
+            self._metrics.rendered(chunk.skipped, chunk.selecting_s)
             if chunk.body:
-                taken, slow = await cohort.write(chunk.body, chunk.position)
+                taken, slow = await cohort.write(chunk.body, chunk.position, chunk.events)
                 self.count_out(chunk.events, taken + slow)
                 self._metrics.slow.inc(slow)
             else:

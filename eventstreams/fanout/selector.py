@@ -61,7 +61,7 @@ class Selector:
         Raises FilterTooCostly.
         """
         data = frame.data
-        if data is None or (not self.canaries and _CANARY in data and _is_canary(frame, documents)):
+        if data is None or (not self.canaries and is_canary(frame, data, documents)):
             return None
         return data if self._takes_all else self._choose(frame, data, documents)
 
@@ -99,7 +99,10 @@ class Selector:
         return f"Selector({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
-def _is_canary(frame: Frame, documents: Documents) -> bool:
+def is_canary(frame: Frame, data: bytes, documents: Documents) -> bool:
+    """Whether its event was made up to see that events come through; `data` is the frame's."""
+    if _CANARY not in data:
+        return False
     document = documents.of(frame)
     meta = document and document.fields and document.fields.get("meta")
     return isinstance(meta, dict) and cast("dict[str, Any]", meta).get("domain") == "canary"

@@ -24,8 +24,9 @@ from eventstreams.errors import (
 )
 from eventstreams.fanout.bound import Bound
 from eventstreams.fanout.compression import EncodedResponse, Piece, apart
-from eventstreams.fanout.connection import Connection, InFlight, Receive, Send
+from eventstreams.fanout.connection import Allowance, Connection, InFlight, Receive, Send
 from eventstreams.fanout.ending import End, Reason
+from eventstreams.fanout.sending import carry
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
 from eventstreams.model.position import Position
@@ -48,6 +49,7 @@ class Subscription:
         "_receive",
         "_task",
         "_wrote_at",
+        "allowance",
         "bound",
         "cohort",
         "connection",
@@ -68,10 +70,13 @@ class Subscription:
         send: Send,
         connection: Connection | None,
         bound: Bound | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self.want = want
         self.bound = bound
         """Of a stream that ends by itself."""
+        self.allowance = allowance
+        """Of one whose catching up is limited."""
         self.position = position
         """Where the next event for this client is; everything before it was written."""
         self.response = response
@@ -200,14 +205,19 @@ class Subscription:
         if not self.position.is_behind(ends):
             await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
             return
+        if self.allowance is not None and (rest_s := await self.allowance.wait_s()) > 0:
+            await self._pause(rest_s)
+            return
         chunk = await self._hub.catch_up.chunk(self.want, self.position, ends, self.left)
         if chunk.piece is not None:
             ahead = (chunk.position, ends) if self.left is None else None
             if not await self._write(chunk.piece, ahead):
                 return
-            self._hub.count_out(chunk.events, 1)
+            self._hub.count_out(chunk.piece.events, 1)
+            if self.allowance is not None:
+                self.allowance.used(len(chunk.piece.content))
             if self.bound is not None:
-                self.bound.count(chunk.events)
+                self.bound.count(chunk.piece.events)
         self.position = chunk.position
         if chunk.piece is None and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
             await self.write(self.heartbeat())  # a filter may pass over very much
@@ -249,27 +259,11 @@ class Subscription:
         try:
             if ahead is not None:
                 await self._hub.catch_up.prepare(self.want, *ahead)
-            while True:
-                unsent = self.connection.unsent() if self.connection else 0
-                if waiting_for is None:  # a bare yield: the server only gave the loop a turn
-                    await asyncio.sleep(0)
-                    done = {waiting_for}
-                else:
-                    done, _ = await asyncio.wait({waiting_for}, timeout=stall_timeout_s)
-                if not done:
-                    if self.connection and self.connection.unsent() < unsent:
-                        continue  # slow, but moving
-                    self._end = self._end or End(Reason.STALLED)
-                    return False
-                try:
-                    waiting_for = sending.send(None)
-                except StopIteration:
-                    return True
-                except Exception as error:
-                    self._end = self._end or End(Reason.DISCONNECTED, error)
-                    return False
+            end = await carry(sending, waiting_for, self.connection, stall_timeout_s)
         finally:
             sending.close()
+        self._end = self._end or end
+        return end is None
 
     async def _wait(self, future: asyncio.Future[None]) -> None:
         """Waits for the future, with heartbeats; finds out when the client has gone."""
@@ -283,9 +277,13 @@ class Subscription:
     async def _wait_for_log(self, error: LogUnavailable) -> None:
         """The hub ends all streams when its patience is over; until then, try again."""
         self._hub.feed.suspect(error)
+        await self._pause(_RETRY_LOG_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Heartbeats go on, and the client's end is found out."""
         loop = asyncio.get_running_loop()
         again: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(_RETRY_LOG_S, _resolve, again)
+        timer = loop.call_later(seconds, _resolve, again)
         try:
             await self._wait(again)
         finally:

@@ -46,6 +46,9 @@ class Tail:
         if frames:
             self.timestamp_ms = frames[-1].timestamp_ms
 
+    def __len__(self) -> int:
+        return len(self._frames)
+
     def knows(self, offset: int) -> bool:
         """Whether it can say what comes before `offset`."""
         return self.floor < offset <= self.next or offset == self.next

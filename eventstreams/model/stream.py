@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
 from eventstreams.errors import ConfigError, UnknownStream
+from eventstreams.model.minimum_rate import MinimumRate
 from eventstreams.model.redaction import Redaction, Rule
 from eventstreams.model.stream_config import (
     NAME,
@@ -24,7 +25,7 @@ from eventstreams.model.stream_config import (
     pattern_problem,
     topics_of,
 )
-from eventstreams.settings import read_yaml
+from eventstreams.yaml_file import read_yaml
 
 
 class StreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,6 +45,8 @@ class StreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     producers: dict[str, Any] | None = None
     consumers: dict[str, Any] | None = None
     redact: tuple[Rule, ...] = ()
+    minimum_rate: MinimumRate | None = None
+    scope: Annotated[str, msgspec.Meta(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+\Z")] | None = None
 
 
 class Stream(NamedTuple):
@@ -57,13 +60,20 @@ class Stream(NamedTuple):
     schema_title: str | None
     description: str | None
     redact: tuple[Rule, ...] = ()
+    scope: str | None = None
+    """What a token must hold to read it; None: it is public."""
+    minimum_rate: MinimumRate | None = None
 
 
 class Selection(NamedTuple):
-    """The streams of one request: what is read by default, and what may be resumed."""
+    """The streams of one request: what is read by default, what may be resumed, and what a token
+    must hold for all of that."""
 
     topics: tuple[str, ...]
     allowed: frozenset[str]
+    scopes: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
+    """Of the streams, never aliases; each once."""
 
 
 class Catalogue:
@@ -118,6 +128,8 @@ class Catalogue:
         return Selection(
             tuple(dict.fromkeys(topic for s in streams for topic in s.topics)),
             frozenset(topic for s in streams for topic in s.topics_allowed),
+            frozenset(s.scope for s in streams if s.scope is not None),
+            tuple(dict.fromkeys(s.name for s in streams)),
         )
 
 
@@ -140,6 +152,7 @@ def load_catalogue(path: Path) -> Catalogue:
     if not streams and not problems:
         problems.append("streams: names no stream that can be read")
     problems += _alias_problems(streams)
+    problems += _scope_problems(streams)
     problems += [p for key in entries if is_pattern(key) and (p := pattern_problem(key))]
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
@@ -225,6 +238,8 @@ def _stream(name: str, settings: Any, where: str, problems: list[str]) -> Stream
         parsed.schema_title,
         parsed.description,
         parsed.redact,
+        parsed.scope,
+        parsed.minimum_rate,
     )
 
 
@@ -242,6 +257,21 @@ def _enrich_problems(producers: dict[str, Any] | None) -> Iterator[str]:
     for field, header in cast("dict[Any, Any]", enrich).items():
         if not isinstance(header, str) and header is not False:
             yield f"{where}.{field}: expected the name of a header, or false"
+
+
+def _scope_problems(streams: Mapping[str, Stream]) -> list[str]:
+    """A topic that needs a scope by one stream and not by another would be open to everyone."""
+    first: dict[str, Stream] = {}
+    problems: list[str] = []
+    for stream in streams.values():
+        for topic in sorted(stream.topics_allowed):
+            other = first.setdefault(topic, stream)
+            if other.scope != stream.scope:
+                problems.append(
+                    f"streams.{stream.name}.scope: {topic} is a topic of {other.name} too, and "
+                    f"needs {stream.scope or 'nothing'} here and {other.scope or 'nothing'} there"
+                )
+    return problems
 
 
 def _alias_problems(streams: Mapping[str, Stream]) -> list[str]:

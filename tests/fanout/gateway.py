@@ -14,17 +14,23 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 from urllib.parse import quote
 
+from eventstreams.access.jwks import KeySet
+from eventstreams.access.tickets import Tickets
+from eventstreams.access.tokens import Tokens
 from eventstreams.declarations import Declarations
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.start import Starter
+from eventstreams.ledger.ledger import Alone, Ledger
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Record
 from eventstreams.model.stream import Catalogue, Stream
 from eventstreams.settings import FanoutSettings, LimitSettings
+from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
 from eventstreams.web.limits import Limits
+from eventstreams.web.open_streams import OpenStreams
 from eventstreams.web.streams import Streams
 from tests.wire import Frame, frames_of
 
@@ -45,15 +51,22 @@ class Gateway:
         streams["all"] = Stream("all", tuple(topics), frozenset(topics), (), None, None)
         catalogue = Catalogue(streams)
         self.starter = Starter(hub=self.hub, patience_s=PATIENCE_S)
+        ledger = Ledger(Alone(), self.metrics)
+        keys = KeySet(file=None, url=None, refresh_s=60.0)
+        tokens = Tokens(keys=keys, secret=None, issuer=None, audience=None, leeway_s=0.0)
+        tickets = Tickets(ledger=ledger, ttl_s=1.0)
         self.streams = Streams(
             declarations=Declarations(catalogue, path=None, metrics=self.metrics),
             starter=self.starter,
             hub=self.hub,
-            limits=Limits(LimitSettings()),
+            limits=Limits(LimitSettings(), ledger),
             proxies=Proxies([]),
             metrics=self.metrics,
             headers=[],
             compression="always",
+            access=Access(tokens=tokens, tickets=tickets, cookie=None),
+            event_source_refusals=False,
+            open_streams=OpenStreams(self.hub, self.metrics, log=True, whole_addresses=False),
         )
 
     def assert_nobody_is_left(self) -> None:

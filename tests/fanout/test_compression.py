@@ -81,11 +81,17 @@ class Client:
         self._inflate = zlib.decompressobj(wbits=31)
         self._inflated = b""
         self.response, content = begin(encoding, first)
+        self.events = 0
         self.get(content, first)
 
     def take(self, piece: Piece, body: bytes) -> None:
         self.get(piece.content, body)
         self.response.took(piece)
+        self.events += piece.events
+        self.assert_counted()
+
+    def assert_counted(self) -> None:
+        assert self.response.sent == (len(self.content), self.events)
 
     def get(self, content: bytes, body: bytes) -> None:
         self.content += content
@@ -102,10 +108,12 @@ class Client:
         if self.joined is not None:
             self.response.leave(missed_last=missed_last)
             self.joined = None
+            self.assert_counted()
 
     def end(self) -> None:
         self.leave()
         self.content += self.response.finish()
+        self.assert_counted()
         assert decode(self.encoding, self.content) == self.expected
 
 
@@ -135,7 +143,7 @@ class Clients:
     def take(self, which: int, body: bytes) -> None:
         client = self._client(which)
         client.leave()
-        client.take(apart(self.encoding, body), body)
+        client.take(apart(self.encoding, body, len(body)), body)
 
     def join(self, which: int, stream: int) -> None:
         client = self._client(which)
@@ -148,7 +156,7 @@ class Clients:
     ) -> None:
         shared = self.streams[stream]
         missing = None if misses is None else self._client(misses)
-        piece = shared.compress(body)
+        piece = shared.compress(body, len(body))
         for client in self.going:
             if client.joined is shared:
                 if client is missing:
@@ -157,6 +165,7 @@ class Clients:
                         client.take(piece, body)
                 else:
                     client.get(piece.content, body)
+                    client.events += piece.events
 
     def leave(self, which: int) -> None:
         self._client(which).leave()
@@ -286,7 +295,7 @@ def test_the_length_at_the_end_is_that_modulo_four_gibibytes() -> None:
     length = (1 << 32) + 5
     piece = apart(Encoding.GZIP, b"x")
     huge = Piece(Encoding.GZIP, piece.content, EMPTY, Checksum(0x01020304, length))
-    assert EncodedResponse(huge).finish()[-8:] == b"\4\3\2\1\5\0\0\0"
+    assert EncodedResponse(huge, 0).finish()[-8:] == b"\4\3\2\1\5\0\0\0"
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)

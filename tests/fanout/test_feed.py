@@ -42,7 +42,7 @@ class Told:
         self.grown: set[str] = set()
         self.gone: set[str] = set()
 
-    def came(self) -> None:
+    def came(self, by_topic: object) -> None:
         pass
 
     def grew(self, topics: Collection[str]) -> None:
