@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +13,12 @@ from eventstreams.declarations import Declarations
 from eventstreams.demo import DemoFeed
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.fanout.hub import Hub
-from eventstreams.fanout.start import Starter
 from eventstreams.intake.canary import Canary
 from eventstreams.intake.error_events import ErrorEvents
 from eventstreams.intake.gate import Gate
 from eventstreams.intake.intake import Intake
+from eventstreams.ledger.desk import Line
+from eventstreams.ledger.ledger import Ledger
 from eventstreams.log.base import Log
 from eventstreams.log.kafka import KafkaLog
 from eventstreams.log.memory import MemoryLog
@@ -24,20 +26,22 @@ from eventstreams.log.sqlite import SqliteLog
 from eventstreams.memory import give_back
 from eventstreams.metrics import Metrics
 from eventstreams.model.stream import Catalogue
+from eventstreams.opening import (
+    open_admin_key,
+    open_keys,
+    open_producers,
+    open_shared,
+    open_tokens,
+)
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import LogSettings, Settings
 from eventstreams.tasks import background
-from eventstreams.web.address import Proxies
-from eventstreams.web.answers import common_headers
 from eventstreams.web.app import App
-from eventstreams.web.events import Events
-from eventstreams.web.explain import Explain
-from eventstreams.web.health import Health
-from eventstreams.web.limits import Limits
-from eventstreams.web.streams import Streams
+from eventstreams.web.assembly import assemble
 
 _log = logging.getLogger(__name__)
+_PARENT_TIMEOUT_S = 1.0
 
 
 class Gateway(NamedTuple):
@@ -64,9 +68,13 @@ def open_log(settings: LogSettings) -> Log:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, catalogue: Catalogue, catalogue_path: Path | None = None
+    settings: Settings,
+    catalogue: Catalogue,
+    catalogue_path: Path | None = None,
+    line: socket.socket | None = None,
 ) -> AsyncGenerator[Gateway]:
-    """A gateway from start to stop. `catalogue_path`: the file to watch for changes.
+    """A gateway from start to stop. `catalogue_path`: the file to watch for changes. `line`: to
+    the process that other workers share with this one.
 
     Raises LogError where an embedded log can't be opened, ConfigError where the settings ask for
     what the catalogue or the schemas do not have. Kafka may be out of reach at start: the gateway
@@ -83,6 +91,14 @@ async def running(
     )
     schemas = open_schemas(settings)
     serves_streams = settings.only != "intake"
+    if problems := _access_problems(settings, catalogue):
+        raise ConfigError(problems)
+    producers = open_producers(settings.access)
+    keys = open_keys(settings.access)
+    tokens = open_tokens(settings.access, keys)
+    admin_key = open_admin_key(settings.access)
+    to_parent = None if line is None else Line(line, _PARENT_TIMEOUT_S)
+    ledger = Ledger(open_shared(settings.shared, to_parent), metrics)
     try:
         if embedded:
             await log.start()
@@ -95,19 +111,29 @@ async def running(
             started=embedded,
         )
         hub.redact(catalogue.redactions)
+        hub.silence.declare(catalogue.streams if serves_streams else {})
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(keys.aclose)
+            if to_parent is not None:
+                stack.callback(to_parent.close)
+            await stack.enter_async_context(ledger.running())
             intake = None
             if settings.only != "gateway":
                 intake, canary = _intake(settings, declarations, schemas, log, metrics)
                 await stack.enter_async_context(intake.running())
                 await stack.enter_async_context(background(_when_well(hub, canary.run)))
-            app = _app(
+            app = assemble(
                 settings=settings,
                 declarations=declarations,
                 schemas=schemas,
                 hub=hub,
                 intake=intake,
                 metrics=metrics,
+                ledger=ledger,
+                tokens=tokens,
+                producers=producers,
+                admin_key=admin_key,
+                line=to_parent,
             )
             await stack.enter_async_context(hub.running())
             await stack.enter_async_context(
@@ -189,6 +215,7 @@ async def _follow_changes(
             _log.error("topics of the new catalogue could not be made: %s", error)
         if hub is not None:
             hub.redact(declarations.catalogue.redactions)
+            hub.silence.declare(declarations.catalogue.streams)
             hub.feed.add(declarations.catalogue.topics)
 
 
@@ -197,68 +224,25 @@ async def _make_topics(settings: Settings, log: Log, catalogue: Catalogue) -> No
         await log.create_topic(topic, settings.log.sqlite.partitions_per_topic)
 
 
-def static_folder() -> Path:
-    """The pages: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).parent
-    inside = package / "static"
-    return inside if inside.is_dir() else package.parent / "static"
-
-
-def _app(
-    *,
-    settings: Settings,
-    declarations: Declarations,
-    schemas: SchemaStore,
-    hub: Hub,
-    intake: Intake | None,
-    metrics: Metrics,
-) -> App:
-    headers = common_headers(settings.http)
-    patience_s = min(settings.fanout.log_patience_s, settings.log.kafka.request_timeout_s)
-    starter = Starter(hub=hub, patience_s=patience_s)
-    compression = settings.http.compression
-    proxies = Proxies(settings.http.trusted_proxies)
-    explain = streams = events = None
-    if settings.only != "intake":
-        explain = Explain(
-            declarations=declarations,
-            starter=starter,
-            hub=hub,
-            headers=headers,
-            compression=compression,
-        )
-        streams = Streams(
-            declarations=declarations,
-            starter=starter,
-            hub=hub,
-            limits=Limits(settings.limits),
-            proxies=proxies,
-            metrics=metrics,
-            headers=headers,
-            compression=compression,
-        )
-    if intake is not None:
-        events = Events(intake=intake, proxies=proxies, metrics=metrics, headers=headers)
-    return App(
-        streams=streams,
-        explain=explain,
-        events=events,
-        declarations=declarations,
-        schemas=schemas,
-        health=Health(hub),
-        settings=settings.http,
-        static=static_folder(),
-        headers=headers,
-    )
-
-
 def _problems(settings: Settings, catalogue: Catalogue) -> list[str]:
     """What the settings name must be there."""
     problems = _demo_problems(settings, catalogue)
     name = settings.intake.error_stream
     if settings.only != "gateway" and name and catalogue.configs.get(name) is None:
         problems.append(f"intake.error_stream: {name} is not in the catalogue")
-    return problems
+    return problems + _access_problems(settings, catalogue)
+
+
+def _access_problems(settings: Settings, catalogue: Catalogue) -> list[str]:
+    access = settings.access
+    if access.jwks_file or access.jwks_url or access.hs256_secret_file:
+        return []
+    return [
+        f"streams.{stream.name}.scope: needs access.jwks_file, access.jwks_url or "
+        "access.hs256_secret_file, for there is nothing to check tokens with"
+        for stream in catalogue.streams.values()
+        if stream.scope is not None
+    ]
 
 
 def _demo_problems(settings: Settings, catalogue: Catalogue) -> list[str]:

@@ -17,13 +17,17 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
+from eventstreams.ledger.book import Book
+from eventstreams.ledger.desk import Desk
+
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
 """A worker that lived no longer than this is started again only after as long a pause."""
 
-Work = Callable[[int, socket.socket, int], int]
-"""Number of the worker, its listening socket, a file that ends when the parent does -> status."""
+Work = Callable[[int, socket.socket, int, socket.socket], int]
+"""Number of the worker, its listening socket, a file that ends when the parent does, its line to
+what workers share -> status."""
 
 
 def listener(host: str, port: int, backlog: int, *, shared: bool = False) -> socket.socket:
@@ -58,6 +62,8 @@ class Workers:
         self._alive, self._ends_with_us = os.pipe()
         self._processes: dict[int, ForkProcess] = {}
         self._started: dict[int, float] = {}
+        self._book = Book()
+        self._desks: dict[int, Desk] = {}
         self._count = count
         self._ending = False
 
@@ -74,7 +80,11 @@ class Workers:
                 if not self._ending:
                     self._start(number)
             while self._processes:
-                wait([process.sentinel for process in self._processes.values()])
+                lines = {desk.line: number for number, desk in self._desks.items()}
+                ready = wait([*(p.sentinel for p in self._processes.values()), *lines])
+                for line, number in lines.items():
+                    if line in ready and not self._desks[number].answer():
+                        self._desks.pop(number).close()
                 for number, process in list(self._processes.items()):
                     if not process.is_alive():
                         failed |= self._ended(number, process)
@@ -84,11 +94,14 @@ class Workers:
             self._held.close()
             os.close(self._alive)
             os.close(self._ends_with_us)
+            for desk in self._desks.values():
+                desk.close()
         return 1 if failed else 0
 
     def _start(self, number: int) -> None:
+        desk = Desk(self._book, str(number), self._desks.values)
         process = multiprocessing.get_context("fork").Process(
-            target=self._child, args=(number,), name=f"worker {number}"
+            target=self._child, args=(number, desk), name=f"worker {number}"
         )
         signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one that comes now is passed on after
@@ -96,10 +109,14 @@ class Workers:
             process.start()
             self._processes[number] = process
             self._started[number] = time.monotonic()
+            self._desks[number] = desk
+            desk.far.close()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
-    def _child(self, number: int) -> None:
+    def _child(self, number: int, desk: Desk) -> None:
+        for other in (desk, *self._desks.values()):
+            other.line.close()
         os.setpgrp()  # Ctrl-C reaches the parent, which tells us
         for handled in (signal.SIGINT, signal.SIGTERM):
             signal.signal(handled, signal.SIG_DFL)
@@ -107,12 +124,14 @@ class Workers:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         os.close(self._ends_with_us)
         sock = listener(self._host, self._port, self._backlog, shared=True)
-        os._exit(self._work(number, sock, self._alive))
+        os._exit(self._work(number, sock, self._alive, desk.far))
 
     def _ended(self, number: int, process: ForkProcess) -> bool:
         """Whether it failed while it was to end."""
         process.join()
         del self._processes[number]
+        if desk := self._desks.pop(number, None):
+            desk.close()
         if self._ending:
             return process.exitcode not in (0, -signal.SIGTERM)  # told before it was ready to hear
         _log.error("worker died", extra={"worker": number, "exit_status": process.exitcode})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,15 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.kafka_node import new_topic
+from tests.log.kafka_tools import topic_with
 
 PATIENCE_S = 30.0
+STREAMS = 12
+"""Enough that no worker gets none of them."""
 
 
 @contextmanager
@@ -92,6 +96,54 @@ def test_workers_share_a_port_are_started_again_and_end_together(
         wait_for(lambda: answers(url), deadline)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.kafka
+def test_limits_hold_over_workers_and_operators_see_the_clients_of_all(
+    tmp_path: Path, kafka: str
+) -> None:
+    topic, key = asyncio.run(topic_with(kafka)), "k" * 32
+    (tmp_path / "key").write_text(key)
+    config = configure(tmp_path, f"{{backend: kafka, kafka: {{bootstrap_servers: ['{kafka}']}}}}")
+    with config.open("a") as settings:
+        settings.write(f"limits: {{client_ip_connections: {STREAMS}}}\n")
+        settings.write(f"access: {{admin_key_file: {tmp_path}/key}}\n")
+    (tmp_path / "streams.yaml").write_text(f"streams: {{test: {{topics: [{topic}]}}}}")
+    operator = {"Authorization": f"Bearer {key}"}
+    client = {"X-Client-IP": "192.0.2.1"}
+    with serving(config, "--workers", "2") as (process, url), ExitStack() as stack:
+        deadline = time.monotonic() + PATIENCE_S
+        wait_for(lambda: len(children(process.pid)) == 2, deadline)
+        wait_for(lambda: all(is_ready(url) for _ in range(8)), deadline)
+
+        def status() -> int:
+            # a connection of its own each: the kernel spreads them over the workers
+            streaming = stack.enter_context(httpx.Client())
+            sent = stack.enter_context(
+                streaming.stream("GET", f"{url}/v2/stream/test", headers=client)
+            )
+            return sent.status_code
+
+        statuses = [status() for _ in range(STREAMS + 5)]
+        assert sorted(statuses) == [200] * STREAMS + [429] * 5
+        path = f"{url}/v2/admin/clients"
+        for _ in range(4):  # whichever worker is asked
+            listed = httpx.get(path, headers=operator).json()
+            assert (listed["workers"], listed["workers_missing"]) == (2, 0)
+            assert listed["total"] == len(listed["clients"]) == STREAMS
+            assert len({each["id"].split("-")[0] for each in listed["clients"]}) == 2
+        for one in listed["clients"]:
+            closed = httpx.delete(f"{path}/{one['id']}", headers=operator)
+            assert closed.status_code == 204
+        wait_for(lambda: not httpx.get(path, headers=operator).json()["total"], deadline)
+        wait_for(lambda: status() == 200, deadline)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def answers(url: str) -> bool:

@@ -6,7 +6,7 @@ After eventgate-wikimedia: `meta.id`, `meta.dt`, headers of the request, the cli
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
@@ -35,6 +35,8 @@ class Sender(NamedTuple):
     schema_uri: str | None = None
     """For events that do not say their own."""
     stream: str | None = None
+    may_post_to: Callable[[str], bool] | None = None
+    """Where who sends it may not post to every stream."""
 
 
 class Filling:

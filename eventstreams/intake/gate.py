@@ -130,6 +130,8 @@ def stream_of(document: dict[str, Any], sender: Sender) -> str:
         raise _missing("meta.stream")
     if not isinstance(stream, str) or not stream:
         raise EventProblem("MissingFieldError", "meta.stream is not the name of a stream")
+    if sender.may_post_to is not None and not sender.may_post_to(stream):
+        raise EventProblem("ForbiddenStreamError", f"The key is not for stream {_cut(stream)}")
     return stream
 
 

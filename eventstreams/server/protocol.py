@@ -22,8 +22,6 @@ from eventstreams.web.answers import common_headers
 
 _HEAD_S = 10.0
 """How long the head of a request may take to come."""
-_HEAD_BYTES_MAX = 256 * 1024
-"""Beyond what came in one piece; ids of many partitions are long."""
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -36,6 +34,8 @@ class Protocol(HttpToolsProtocol):
     connections_max = sys.maxsize
     refusals: Refusals
     """Of the server, for connections beyond `connections_max`."""
+    head_bytes_max = sys.maxsize
+    """Of a request, beyond what came in one piece."""
     user_timeout_ms = 0
     timed_out = False
     """Whether the kernel gave the connection up, because its peer took or answered nothing."""
@@ -69,7 +69,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.awaits_head:
             self.head_bytes += len(data)
-            if self.head_bytes > _HEAD_BYTES_MAX:
+            if self.head_bytes > self.head_bytes_max:
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
@@ -145,6 +145,7 @@ def protocol_class(settings: Settings, connections_max: int) -> type[Protocol]:
     shared = {
         "connections_max": connections_max,
         "refusals": Refusals(common_headers(settings.http)),
+        "head_bytes_max": settings.limits.head_bytes_max,
         "user_timeout_ms": int(settings.fanout.stall_timeout_s * 1000),
     }
     return type("Protocol", (Protocol,), shared)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from eventstreams.workers import Workers, listener
 _log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001
+_CLOSE_S = 2.0
 
 
 def serve(settings: Settings, catalogue: Catalogue, catalogue_path: Path, workers: int = 1) -> int:
@@ -46,7 +50,12 @@ def serve(settings: Settings, catalogue: Catalogue, catalogue_path: Path, worker
     protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http
 
-    def run(its: Settings, sock: socket.socket, parent: int | None) -> int:
+    def run(
+        its: Settings,
+        sock: socket.socket,
+        parent: int | None = None,
+        line: socket.socket | None = None,
+    ) -> int:
         return _run(
             lambda: _serve(
                 settings=its,
@@ -55,16 +64,17 @@ def serve(settings: Settings, catalogue: Catalogue, catalogue_path: Path, worker
                 protocol=protocol,
                 sock=sock,
                 parent=parent,
+                line=line,
             )
         )
 
     try:
         if workers == 1:
             with listener(http.host, http.port, http.backlog) as sock:
-                return run(settings, sock, None)
+                return run(settings, sock)
 
-        def work(number: int, sock: socket.socket, parent: int) -> int:
-            return run(_of_worker(settings, number), sock, parent)
+        def work(number: int, sock: socket.socket, parent: int, line: socket.socket) -> int:
+            return run(_of_worker(settings, number), sock, parent, line)
 
         return Workers(
             count=workers, host=http.host, port=http.port, backlog=http.backlog, work=work
@@ -92,12 +102,29 @@ def _of_worker(settings: Settings, number: int) -> Settings:
 def _run(serving: Callable[[], Coroutine[Any, Any, int]]) -> int:
     # Threads that read the embedded log wait this long for a loop that is busy rendering.
     sys.setswitchinterval(SWITCH_S)
+    status = 1
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serving())
+        status = runner.run(serving())
     except LogError as error:
         _log.error("can't open the log: %s", error)
-        return 1
+    finally:
+        with _ending(status):
+            runner.close()
+    return status
+
+
+@contextmanager
+def _ending(status: int) -> Generator[None]:
+    """All is served and closed. What is left is to wait for threads of the system that may take
+    minutes, like one that looks up the name of a broker: the process does not."""
+    over = threading.Timer(_CLOSE_S, os._exit, (status,))
+    over.daemon = True
+    over.start()
+    try:
+        yield
+    finally:
+        over.cancel()
 
 
 async def _serve(
@@ -108,8 +135,9 @@ async def _serve(
     protocol: type[Protocol],
     sock: socket.socket,
     parent: int | None,
+    line: socket.socket | None,
 ) -> int:
-    async with gateway.running(settings, catalogue, catalogue_path) as running:
+    async with gateway.running(settings, catalogue, catalogue_path, line) as running:
         host, port = settings.metrics.host, settings.metrics.port
         if port is not None:
             try:

@@ -15,6 +15,7 @@ from eventstreams.web.request import header, header_list
 _LENGTH_MAX = 64
 _SITE_BITS = 64
 """Of an IPv6 address: what one subscriber has is a network, and any address in it."""
+_NETWORK_BITS = {4: 24, 6: 48}
 
 
 class Proxies:
@@ -50,6 +51,15 @@ def site_of(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, _SITE_BITS), strict=False))
     return address if parsed is None else str(parsed)
+
+
+def shortened(address: str) -> str:
+    """For what is kept: the network, wide enough that nobody in it can be told."""
+    parsed = _parsed(address)
+    if parsed is None:
+        return "unreadable"
+    bits = _NETWORK_BITS[parsed.version]
+    return str(ip_network((parsed, bits), strict=False))
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

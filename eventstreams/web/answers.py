@@ -6,6 +6,7 @@ Both upstream error shapes are made here. Pure ASGI: nothing here buffers or wra
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -20,18 +21,25 @@ Headers = list[tuple[bytes, bytes]]
 ALLOW_HEADERS = (
     b"accept, x-requested-with, content-type, last-event-id, cache-control, authorization"
 )
+_EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error"
 _REASON_MAX = 200
+_TICKET = re.compile(rb"((?:^|&)ticket=)[^&]*")
 
 
-def common_headers(settings: HttpSettings) -> Headers:
-    """CORS, and the defences of the pages. They stand on every answer, errors too."""
+def common_headers(settings: HttpSettings, *, cookies: bool = False) -> Headers:
+    """CORS, and the defences of the pages. They stand on every answer, errors too.
+
+    `cookies`: one may let a page in, if it is of the one site that may read the answers.
+    """
     headers: Headers = []
     if settings.cors is not False:
         headers += [
             (b"access-control-allow-origin", settings.cors.encode("latin-1")),
             (b"access-control-allow-headers", ALLOW_HEADERS),
-            (b"access-control-expose-headers", b"etag, retry-after, x-eventstreams-gap"),
+            (b"access-control-expose-headers", _EXPOSED),
         ]
+        if cookies and settings.cors != "*":
+            headers += [(b"access-control-allow-credentials", b"true"), (b"vary", b"origin")]
     headers += [
         (b"x-xss-protection", b"1; mode=block"),
         (b"x-content-type-options", b"nosniff"),
@@ -59,6 +67,9 @@ async def answer(
 
 async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError) -> None:
     """Answers a request that can't be answered as asked, in the error's own shape."""
+    challenge: bytes | None = getattr(error, "challenge", None)
+    if challenge is not None:
+        headers = [*headers, (b"www-authenticate", challenge)]
     retry_after_s: int | None = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers = [*headers, (b"retry-after", b"%d" % retry_after_s)]
@@ -104,7 +115,7 @@ async def not_found(scope: Scope, send: Send, headers: Headers) -> None:
 
 
 def uri(scope: Scope) -> str:
-    """The request's path and query as they were sent."""
+    """The request's path and query as they were sent, but for a ticket."""
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    query: bytes = scope.get("query_string") or b""
+    query: bytes = _TICKET.sub(rb"\1...", scope.get("query_string") or b"")
     return (path + b"?" + query if query else path).decode("latin-1")

@@ -20,6 +20,8 @@ from eventstreams.errors import ClientError
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import HttpSettings
 from eventstreams.web import describe
+from eventstreams.web.access import PATH as TICKET
+from eventstreams.web.admin import PATH as ADMIN
 from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.cursor import CursorPage
 from eventstreams.web.events import PATHS as EVENTS
@@ -40,6 +42,8 @@ class App:
         streams: ASGIApp | None,
         explain: ASGIApp | None,
         events: ASGIApp | None,
+        ticket: ASGIApp | None,
+        admin: ASGIApp | None,
         declarations: Declarations,
         schemas: SchemaStore,
         health: Health,
@@ -47,10 +51,13 @@ class App:
         static: Path,
         headers: Headers,
     ) -> None:
-        """`streams`, `explain` and `events` are None where that part is not served."""
+        """`streams`, `explain`, `events`, `ticket` and `admin` are None where that part is not
+        served."""
         self._streams = streams
         self._explain = explain
         self._events = events
+        self._ticket = ticket
+        self._admin = admin
         self._headers = headers
         self._rest = Starlette(
             routes=[
@@ -74,6 +81,10 @@ class App:
             await self._streams(scope, receive, send)
         elif self._events is not None and path in (*EVENTS, TEST_EVENTS):
             await self._events(scope, receive, send)
+        elif self._ticket is not None and path == TICKET:
+            await self._ticket(scope, receive, send)
+        elif self._admin is not None and path.startswith(ADMIN):
+            await self._admin(scope, receive, send)
         elif self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
             await self._explain(scope, receive, send)
         elif scope["method"] == "OPTIONS":

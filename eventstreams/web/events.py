@@ -18,6 +18,7 @@ from uuid import uuid4
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from eventstreams.access.producers import Producers
 from eventstreams.errors import (
     BadBody,
     BodyTimeout,
@@ -31,6 +32,7 @@ from eventstreams.intake.filling import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.intake.outcome import Outcome, body, tally
 from eventstreams.metrics import Metrics
+from eventstreams.web.access import bearer
 from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse, set_reason, uri
 from eventstreams.web.request import header
@@ -60,8 +62,16 @@ class HungUp(Exception):
 
 class Events:
     def __init__(
-        self, *, intake: Intake, proxies: Proxies, metrics: Metrics, headers: Headers
+        self,
+        *,
+        intake: Intake,
+        proxies: Proxies,
+        metrics: Metrics,
+        headers: Headers,
+        producers: Producers | None,
     ) -> None:
+        """`producers`: who may post; None: everyone."""
+        self._producers = producers
         self._intake = intake
         self._proxies = proxies
         self._metrics = metrics
@@ -93,7 +103,7 @@ class Events:
         self._metrics.intake_seconds.observe(time.monotonic() - began)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> int:
-        sender, hasty = _sender(scope, self._proxies), self._is_hasty(scope)
+        sender, hasty = self._sender(scope), self._is_hasty(scope)
         admission = self._intake.admission
         with contextlib.ExitStack() as lease:
             lease.enter_context(admission.lease(self._expected(scope)))
@@ -111,8 +121,15 @@ class Events:
                 return 202
             return await self._tell(scope, send, await self._intake.take(posted, sender))
 
+    def _sender(self, scope: Scope) -> Sender:
+        """Raises InvalidToken."""
+        sender = _sender(scope, self._proxies)
+        if self._producers is None:
+            return sender
+        return sender._replace(may_post_to=self._producers.of(bearer(scope)).may_post_to)
+
     async def _post_test(self, scope: Scope, send: Send) -> int:
-        outcomes = await self._intake.take(self._test_events, _sender(scope, self._proxies))
+        outcomes = await self._intake.take(self._test_events, self._sender(scope))
         return await self._tell(scope, send, outcomes)
 
     async def _tell(self, scope: Scope, send: Send, outcomes: Sequence[Outcome]) -> int:

@@ -24,6 +24,7 @@ from eventstreams.model.frame import Frame
 from eventstreams.model.instant import iso_of
 from eventstreams.settings import Compression
 from eventstreams.web import request
+from eventstreams.web.access import Access
 from eventstreams.web.answers import Headers, answer, refuse
 
 PATH = "/v2/explain"
@@ -45,12 +46,14 @@ class Explain:
         hub: Hub,
         headers: Headers,
         compression: Compression,
+        access: Access,
     ) -> None:
         self._declarations = declarations
         self._starter = starter
         self._hub = hub
         self._headers = headers
         self._compression: Compression = compression
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
@@ -63,6 +66,7 @@ class Explain:
     async def _explain(self, scope: Scope) -> dict[str, Any]:
         names = _names(scope)
         selection = self._declarations.catalogue.resolve(names)
+        await self._access.authorise(scope, selection.scopes)
         ask = request.read(scope, self._compression)
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms

@@ -74,19 +74,19 @@ def read(scope: Scope, compression: Compression) -> Ask:
     )
     checkpoints = _choice(query.single, "heartbeat", ("checkpoint", "comment"))
     gap = _choice(query.single, "gap", ("tell", "fail"))
-    is_browser = _is_browser(scope)
+    from_browser = is_browser(scope)
     encoding = coding.choose(
         compression,
         header_list(scope, b"accept-encoding"),
         query.single.get("compress"),
-        is_browser=is_browser,
+        is_browser=from_browser,
     )
     text = (header(scope, b"last-event-id") or "").strip() or query.last_event_id
     carried, text = unwrap(text) if text else (None, None)
     extent = carried if carried is not None else bounds
     template = everything(wanted_format(scope))._replace(
         selector=selector,
-        checkpoints=is_browser if checkpoints is None else checkpoints == "checkpoint",
+        checkpoints=from_browser if checkpoints is None else checkpoints == "checkpoint",
         gap_fails=gap == "fail",
         extent=None if extent is None else extent._replace(left=None),
         encoding=encoding,
@@ -152,7 +152,7 @@ def _choice(single: Mapping[str, str], name: str, choices: tuple[str, ...]) -> s
     return value
 
 
-def _is_browser(scope: Scope) -> bool:
+def is_browser(scope: Scope) -> bool:
     """Browsers say which site a request comes from; Node's fetch says its mode alone."""
     return any(key == b"sec-fetch-site" for key, _ in scope["headers"])
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
+from collections.abc import Generator
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from eventstreams.access.errors import InvalidToken
+from eventstreams.access.identity import Identity
 from eventstreams.declarations import Declarations
 from eventstreams.errors import ClientError, GapFound, LogError, LogUnreachable
 from eventstreams.fanout.bound import Bound
@@ -26,11 +30,15 @@ from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Format
 from eventstreams.metrics import Metrics
 from eventstreams.model import sse
+from eventstreams.model.stream import Selection
 from eventstreams.settings import Compression
 from eventstreams.web import coding, request
+from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse
-from eventstreams.web.limits import Limits
+from eventstreams.web.event_source import is_event_source, refuse_event_source
+from eventstreams.web.limits import Allowance, Limits
+from eventstreams.web.open_streams import OpenStream, OpenStreams
 
 _RETRY_MS = (1000, 8000)
 """After a drain clients come back spread over this time."""
@@ -39,6 +47,7 @@ _LATER_MS = (45_000, 75_000)
 _GOODBYE_S = 1.0
 """How long the last bytes of a response may take before the connection is dropped."""
 _METHODS = b"GET,HEAD"
+_TOLD = (Reason.LOG_ERROR, Reason.FILTER_ERROR, Reason.EXPIRED)
 
 
 class Streams:
@@ -53,6 +62,9 @@ class Streams:
         metrics: Metrics,
         headers: Headers,
         compression: Compression,
+        access: Access,
+        event_source_refusals: bool,
+        open_streams: OpenStreams,
     ) -> None:
         self._declarations = declarations
         self._starter = starter
@@ -62,6 +74,9 @@ class Streams:
         self._metrics = metrics
         self._headers = headers
         self._compression: Compression = compression
+        self._access = access
+        self._event_source_refusals = event_source_refusals
+        self._open_streams = open_streams
         self._stream_headers = {
             (format_, encoding): [
                 *headers,
@@ -86,21 +101,42 @@ class Streams:
 
     async def _stream(self, names: list[str], scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._limits.lease(self._proxies.client(scope)):
-                subscription = await self._begin(names, scope, receive, send)
-                if subscription is not None:
-                    await self._run(subscription, receive, send)
+            client = self._proxies.client(scope)
+            with await self._limits.lease(client) as lease:
+                selection = self._declarations.catalogue.resolve(names)
+                identity = await self._access.authorise(scope, selection.scopes)
+                ask = request.read(scope, self._compression)
+                with self._limits.filtering(ask.template.selector):
+                    subscription = await self._begin(
+                        selection, ask, scope, receive, send, allowance=lease.allowance
+                    )
+                    opened = None
+                    if subscription is not None:
+                        opened = self._open_streams.add(
+                            selection.names, client, scope, subscription
+                        )
+                    del selection, ask, subscription
+                    if opened is not None:
+                        await self._run(opened, identity, receive, send)
         except ClientError as error:
             self._metrics.refused.labels(type(error).__name__).inc()
-            await refuse(scope, send, self._headers, error)
+            if self._event_source_refusals and is_event_source(scope):
+                await refuse_event_source(send, self._headers, error)
+            else:
+                await refuse(scope, send, self._headers, error)
 
     async def _begin(
-        self, names: list[str], scope: Scope, receive: Receive, send: Send
+        self,
+        selection: Selection,
+        ask: request.Ask,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        allowance: Allowance | None,
     ) -> Subscription | None:
         """Starts the response; None where that was all. What is only needed for that is let go
         here, and not kept by everyone who waits."""
-        selection = self._declarations.catalogue.resolve(names)
-        ask = request.read(scope, self._compression)
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
         )
@@ -122,6 +158,7 @@ class Streams:
             send=send,  # type: ignore[arg-type]
             connection=_connection(scope),
             bound=bound,
+            allowance=allowance,
         )
 
     async def _is_over(self, bound: Bound, start: Start) -> bool:
@@ -165,9 +202,21 @@ class Streams:
         )
         return response
 
-    async def _run(self, subscription: Subscription, receive: Receive, send: Send) -> None:
-        end = await subscription.run()
-        self._metrics.streams_ended.labels(end.reason.value).inc()
+    async def _run(
+        self, opened: OpenStream, identity: Identity | None, receive: Receive, send: Send
+    ) -> None:
+        reason = Reason.DISCONNECTED
+        try:
+            with _until_expired(opened.subscription, identity):
+                end = await opened.subscription.run()
+            reason = end.reason
+            await self._end(opened.subscription, end, receive, send)
+        finally:
+            self._open_streams.remove(opened, reason)
+
+    async def _end(
+        self, subscription: Subscription, end: End, receive: Receive, send: Send
+    ) -> None:
         last = _last_words(subscription, end)
         if last is None:
             await _drop(subscription.connection, end, receive)
@@ -189,15 +238,32 @@ class Streams:
         await answer(send, 200, headers, _METHODS, b"text/plain; charset=utf-8")
 
 
+@contextlib.contextmanager
+def _until_expired(subscription: Subscription, identity: Identity | None) -> Generator[None]:
+    if identity is None:
+        yield
+        return
+    error = InvalidToken("The token has expired; come back with a new one")
+    left_s = max(0.0, identity.expires_at - time.time())
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(left_s, subscription.end, Reason.EXPIRED, error)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _last_words(subscription: Subscription, end: End) -> bytes | None:
     """What ends the response properly; None where it can only be dropped."""
     is_sse = subscription.want.format is Format.SSE
     if end.reason is Reason.DRAINED:
         return _retry(_RETRY_MS) if is_sse else b""
+    if end.reason is Reason.CLOSED:
+        return _retry(_LATER_MS) if is_sse else b""
     if end.reason is Reason.FINISHED:
         id_ = subscription.id_of(subscription.position)
         return sse.checkpoint(id_) if is_sse and _must_tell_end(subscription) else b""
-    if end.reason in (Reason.LOG_ERROR, Reason.FILTER_ERROR) or isinstance(end.error, GapFound):
+    if end.reason in _TOLD or isinstance(end.error, GapFound):
         document: dict[str, Any] = {
             "message": str(end.error),
             "origin": "KafkaSSE",  # what clients of upstream know

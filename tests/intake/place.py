@@ -16,7 +16,13 @@ from eventstreams.gateway import Gateway, running
 from eventstreams.log.base import Log
 from eventstreams.model.event import Event, Partition
 from eventstreams.model.stream import Catalogue, load_catalogue
-from eventstreams.settings import FanoutSettings, HttpSettings, IntakeSettings, Settings
+from eventstreams.settings import (
+    AccessSettings,
+    FanoutSettings,
+    HttpSettings,
+    IntakeSettings,
+    Settings,
+)
 from tests.log.backends import Backend, Sqlite
 from tests.web.gateway import Served, listening, settings_of, site_of
 
@@ -163,6 +169,7 @@ async def place(
     kind: type[Backend] = Sqlite,
     streams: Mapping[str, Any] | None = None,
     catalogue_refresh_s: float = 3600.0,
+    access: AccessSettings | None = None,
     **intake: Any,
 ) -> AsyncIterator[Place]:
     """`intake`: settings of it. The streams are STREAMS unless others are given; their catalogue
@@ -178,6 +185,7 @@ async def place(
             fanout=FanoutSettings(),
             catalogue_refresh_s=catalogue_refresh_s,
             schemas=(str(SHIPPED), str(folder / "schemas")),
+            access=access or AccessSettings(),
             intake=IntakeSettings(**{"error_stream": ERRORS, **intake}),
         )
         async with (

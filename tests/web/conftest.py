@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from blockbuster import blockbuster_ctx
 
+from tests.blocking import no_blocking
 from tests.log.backends import Backend, Kafka, Sqlite
 from tests.web.gateway import Site, site_of
 
@@ -23,9 +23,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _no_blocking() -> Iterator[None]:
-    with blockbuster_ctx("eventstreams") as blocking:
-        # The pages are looked for once, before anything is served.
-        blocking.functions["os.stat"].can_block_in("eventstreams/gateway.py", "_app")
+    with no_blocking():
         yield
 
 

@@ -24,12 +24,14 @@ from eventstreams.server.drain import Server
 from eventstreams.server.protocol import protocol_class
 from eventstreams.server.serve import uvicorn_config
 from eventstreams.settings import (
+    AccessSettings,
     FanoutSettings,
     HttpSettings,
     KafkaSettings,
     LimitSettings,
     LogSettings,
     Settings,
+    SharedSettings,
     SqliteSettings,
 )
 from tests.log.backends import Backend, Kafka, Sqlite
@@ -169,12 +171,16 @@ class Site:
         http: HttpSettings | None = None,
         limits: LimitSettings | None = None,
         log: LogSettings | None = None,
+        access: AccessSettings | None = None,
+        shared: SharedSettings | None = None,
         **fanout: Any,
     ) -> AsyncIterator[Served]:
         settings = Settings(
             http=http or HttpSettings(),
             log=log or self.settings,
             limits=limits or LimitSettings(),
+            access=access or AccessSettings(),
+            shared=shared or SharedSettings(),
             fanout=FanoutSettings(**fanout),
         )
         catalogue = Catalogue(

@@ -1,0 +1,47 @@
+"""Refusals that a browser's EventSource can live with.
+
+For it any status but 200 is the end, and the page learns no reason. So where coming back has a use
+it is told when; where it has none, 204 ends it as the standard has it.
+"""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+from starlette.types import Scope, Send
+
+from eventstreams.errors import ClientError
+from eventstreams.model import sse
+from eventstreams.web.answers import Headers, answer
+from eventstreams.web.request import header, is_browser
+
+_PASSING = (429, 503)
+_JITTER = 1.5
+_RETRY_S = 20
+
+
+def is_event_source(scope: Scope) -> bool:
+    """A page's fetch accepts anything, unless told; libraries do not say that they are browsers."""
+    accept = (header(scope, b"accept") or "").strip()
+    return scope["method"] == "GET" and accept == "text/event-stream" and is_browser(scope)
+
+
+async def refuse_event_source(send: Send, headers: Headers, error: ClientError) -> None:
+    reason = " ".join(str(error).split())
+    if error.status not in _PASSING:
+        text = reason.encode("ascii", "replace")[:200]
+        name = type(error).__name__.encode()
+        await answer(
+            send, 204, [*headers, (b"x-eventstreams-error", name + b": " + text)], b"", None
+        )
+        return
+    least_s: int = getattr(error, "retry_after_s", None) or _RETRY_S
+    retry_ms = random.randint(least_s * 1000, int(least_s * 1000 * _JITTER) + 1000)  # noqa: S311
+    document = {"message": reason, "name": type(error).__name__, "status": error.status}
+    # Without an id: an empty one would take the client's own from it.
+    frame = b"event: error\ndata: %b\n\n" % orjson.dumps(document)
+    body = sse.OK + frame + sse.retry(retry_ms)
+    kind = b"text/event-stream; charset=utf-8"
+    no_store = (b"cache-control", b"no-store, no-transform")
+    await answer(send, 200, [*headers, no_store], body, kind)

@@ -1,0 +1,127 @@
+"""The streams that are open here: who reads what, how far they are, and a line in the log when one
+ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.types import Scope
+
+from eventstreams.fanout.ending import Reason
+from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.subscription import Subscription
+from eventstreams.metrics import Metrics
+from eventstreams.web.address import shortened
+from eventstreams.web.request import header
+
+_log = logging.getLogger("eventstreams.access")
+_USER_AGENT_MAX = 200
+_TURN = 100
+"""Streams described before others get their turn."""
+
+
+class OpenStream:
+    __slots__ = ("began", "client", "names", "number", "subscription", "user_agent")
+
+    def __init__(
+        self,
+        number: int,
+        names: tuple[str, ...],
+        client: str,
+        user_agent: str,
+        subscription: Subscription,
+    ) -> None:
+        self.number = number
+        self.names = names
+        self.client = client
+        self.user_agent = user_agent
+        self.subscription = subscription
+        self.began = time.time()
+
+    def document(self, hub: Hub) -> dict[str, Any]:
+        """What an operator is told of it. `behind` counts offsets, `unsent` bytes."""
+        subscription = self.subscription
+        want, connection = subscription.want, subscription.connection
+        selector = want.selector
+        offsets = zip(want.partitions, subscription.position.offsets, strict=True)
+        return {
+            **self._summary(),
+            "state": "live" if subscription.cohort is not None else "catching_up",
+            "behind": sum(max(0, hub.tails.end(partition) - at) for partition, at in offsets),
+            "unsent": connection.unsent() if connection is not None else None,
+            "filter": selector and selector.filter,
+            "fields": list(selector.fields) if selector else [],
+            "sample": selector and selector.sample,
+            "format": want.format.value,
+            "encoding": want.encoding.value,
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        sent = self.subscription.response.sent
+        return {
+            "client": self.client,
+            "streams": list(self.names),
+            "user_agent": self.user_agent,
+            "duration_s": round(time.time() - self.began, 3),
+            "events": sent.events,
+            "bytes": sent.bytes,
+        }
+
+    def log_end(self, reason: Reason) -> None:
+        _log.info("stream ended", extra={**self._summary(), "reason": reason.value})
+
+
+class OpenStreams:
+    """Of one process."""
+
+    def __init__(self, hub: Hub, metrics: Metrics, *, log: bool, whole_addresses: bool) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._log = log
+        self._whole_addresses = whole_addresses
+        self._open: dict[int, OpenStream] = {}  # oldest first
+        self._count = 0
+
+    def add(
+        self, names: tuple[str, ...], client: str | None, scope: Scope, subscription: Subscription
+    ) -> OpenStream:
+        address = client or "unknown"
+        if client is not None and not self._whole_addresses:
+            address = shortened(client)
+        user_agent = (header(scope, b"user-agent") or "")[:_USER_AGENT_MAX]
+        self._count += 1
+        stream = OpenStream(self._count, names, address, user_agent, subscription)
+        self._open[stream.number] = stream
+        for name in names:
+            self._metrics.stream_clients.labels(name).inc()
+        return stream
+
+    def remove(self, stream: OpenStream, reason: Reason) -> None:
+        """Once. Logs it."""
+        del self._open[stream.number]
+        for name in stream.names:
+            self._metrics.stream_clients.labels(name).dec()
+        self._metrics.streams_ended.labels(reason.value).inc()
+        if self._log:
+            stream.log_end(reason)
+
+    async def documents(self) -> AsyncGenerator[tuple[int, dict[str, Any]]]:
+        """(number, what is told of it), oldest first."""
+        for n, (number, stream) in enumerate(list(self._open.items()), 1):
+            if number in self._open:
+                yield number, stream.document(self._hub)
+            if n % _TURN == 0:
+                await asyncio.sleep(0)
+
+    def close(self, number: int) -> bool:
+        """Ends it at the next frame; False where it is not, or no more, open."""
+        stream = self._open.get(number)
+        if stream is None:
+            return False
+        stream.subscription.end(Reason.CLOSED)
+        return True

@@ -1,0 +1,103 @@
+"""What one client and all together may take up; refusals say when to come back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from eventstreams.settings import LimitSettings
+from tests.web.client import PATIENCE_S, connected
+from tests.web.gateway import Site
+
+pytestmark = pytest.mark.anyio
+
+ONE, OTHER = {"X-Client-IP": "192.0.2.1"}, {"X-Client-IP": "192.0.2.2"}
+
+
+async def test_as_many_streams_are_open_as_there_may_be_whoever_has_them(embedded: Site) -> None:
+    limits = LimitSettings(streams_max=2)
+    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+        async with gateway.stream("s"), gateway.stream("s"):
+            refused = await gateway.get("/v2/stream/s")
+            assert refused.status == 503
+            assert int(refused.head.get("retry-after") or 0) >= 5
+        await gateway.until("clients", 0)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await gateway.ask("HEAD", "/v2/stream/s")).status != 200:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_client_connects_so_often_a_minute(embedded: Site) -> None:
+    limits = LimitSettings(client_ip_connects_per_minute=3)
+    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+        statuses = [(await gateway.ask("HEAD", "/v2/stream/s", ONE)).status for _ in range(5)]
+        assert statuses == [200] * 3 + [429] * 2
+        assert (await gateway.ask("HEAD", "/v2/stream/s", OTHER)).status == 200
+        refused = await gateway.get("/v2/stream/s", ONE)
+        assert refused.json()["title"] == "Too Many Connects From Your Client IP"
+        assert gateway.count("refused_total", code="TooManyConnects") == 3
+
+
+async def test_networks_of_ipv6_are_one_client(embedded: Site) -> None:
+    limits = LimitSettings(client_ip_connects_per_minute=1)
+    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+        for address, status in (("2001:db8::1", 200), ("2001:db8::2", 429), ("2001:db8:1::1", 200)):
+            found = await gateway.ask("HEAD", "/v2/stream/s", {"X-Client-IP": address})
+            assert found.status == status
+
+
+async def test_what_is_past_is_slowed_beyond_what_a_client_may_have_and_is_whole(
+    embedded: Site,
+) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, *({"n": n, "text": "x" * 1000} for n in range(60)))
+    limits = LimitSettings(client_ip_catch_up_bytes_per_minute=60_000)
+    async with embedded.gateway(
+        {"s": [topic]}, limits=limits, batch_bytes_max=5000, heartbeat_s=0.2
+    ) as gateway:
+        async with gateway.stream("s", ONE, since="1") as stream:
+            seen = [document["n"] for document in await stream.documents(58)]
+            assert seen == list(range(58))
+            assert b":\n" in stream.chunks, "it waited, with heartbeats"
+        async with gateway.stream("s", OTHER, since="1") as stream:
+            assert len(await stream.documents(15)) == 15, "others have their own"
+        async with gateway.stream("s", ONE) as stream:
+            await stream.opened()
+            await embedded.produce(topic, {"n": "now"})
+            assert (await stream.frame()).document["n"] == "now", "what is new is not slowed"
+
+
+async def test_filters_that_are_one_too_many_are_refused_and_known_ones_are_not(
+    embedded: Site,
+) -> None:
+    limits = LimitSettings(filters_max=2)
+    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+        one, two = ("event.a == 1", "event.a == 2")
+        async with (
+            gateway.stream("s", filter=one),
+            gateway.stream("s", filter=two),
+            gateway.stream("s", filter=one),
+            gateway.stream("s"),
+        ):
+            refused = await gateway.get("/v2/stream/s?filter=event.a%20==%203")
+            assert refused.status == 503
+            assert "2 different filters" in refused.json()["detail"]
+        await gateway.until("clients", 0)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                async with gateway.opened("/v2/stream/s?filter=event.a%20==%203") as stream:
+                    if stream.head.status == 200:
+                        break
+
+
+async def test_a_head_that_is_too_large_is_refused(embedded: Site) -> None:
+    limits = LimitSettings(head_bytes_max=2000)
+    async with (
+        embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway,
+        connected(gateway.port) as client,
+    ):
+        client.writer.write(b"GET /v2/streams HTTP/1.1\r\nHost: x\r\n")
+        for _ in range(10):
+            client.writer.write(b"X-A: " + b"a" * 500 + b"\r\n")
+        assert (await client.head()).status == 431

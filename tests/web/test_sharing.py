@@ -1,0 +1,85 @@
+"""Gateways of several hosts that share through a real Redis: limits and tickets hold over all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from eventstreams.settings import AccessSettings, LimitSettings, SharedSettings
+from tests.access.issuer import SECRET, secret_token
+from tests.ledger.conftest import RedisServer, redis
+from tests.web.client import PATIENCE_S
+from tests.web.gateway import Served, Site, stream_of
+
+pytestmark = pytest.mark.anyio
+__all__ = ["redis"]
+
+ONE = {"X-Client-IP": "192.0.2.1"}
+
+
+@asynccontextmanager
+async def two(
+    site: Site, redis: RedisServer, folder: Path, limits: LimitSettings
+) -> AsyncIterator[tuple[Served, Served]]:
+    folder.joinpath("secret").write_bytes(SECRET)
+    stream = stream_of("s", [await site.topic()])
+    closed = stream_of("closed", [await site.topic()])._replace(scope="read")
+    streams = {"s": stream, "closed": closed}
+    access = AccessSettings(hs256_secret_file=str(folder / "secret"))
+    shared = SharedSettings(redis_url=redis.url, timeout_s=5.0)
+    async with (
+        site.gateway(streams, limits=limits, access=access, shared=shared) as one,
+        site.gateway(streams, limits=limits, access=access, shared=shared) as other,
+    ):
+        yield one, other
+
+
+async def test_what_a_client_has_open_here_counts_there(
+    embedded: Site, redis: RedisServer, tmp_path: Path
+) -> None:
+    limits = LimitSettings(client_ip_connections=2)
+    async with two(embedded, redis, tmp_path, limits) as (one, other):
+        async with one.stream("s", ONE), other.stream("s", ONE):
+            for gateway in (one, other):
+                refused = await gateway.get("/v2/stream/s", ONE)
+                assert refused.status == 429
+                assert int(refused.head.get("retry-after") or 0) >= 5
+        async with asyncio.timeout(PATIENCE_S):  # what ended is told in its own time
+            while (await other.ask("HEAD", "/v2/stream/s", ONE)).status != 200:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_ticket_of_one_is_good_at_the_other_and_once(
+    embedded: Site, redis: RedisServer, tmp_path: Path
+) -> None:
+    async with two(embedded, redis, tmp_path, LimitSettings()) as (one, other):
+        token = {"Authorization": f"Bearer {secret_token(scope='read')}"}
+        issued = await one.ask("POST", "/v2/ticket", token)
+        ticket = issued.json()["ticket"]
+        async with other.stream("closed", ticket=ticket):
+            pass
+        for gateway in (one, other):
+            assert (await gateway.get(f"/v2/stream/closed?ticket={ticket}")).status == 401
+
+
+async def test_when_redis_is_gone_streams_go_on_and_tickets_say_that_they_can_not_be_had(
+    embedded: Site, redis: RedisServer, tmp_path: Path
+) -> None:
+    limits = LimitSettings(client_ip_connections=1)
+    async with two(embedded, redis, tmp_path, limits) as (one, other):
+        async with one.stream("s", ONE):
+            redis.stop()
+            assert (await one.get("/v2/stream/s", ONE)).status == 429, "its own it knows"
+            async with other.stream("s", ONE):
+                pass
+        token = {"Authorization": f"Bearer {secret_token(scope='read')}"}
+        refused = await one.ask("POST", "/v2/ticket", token)
+        assert refused.status == 503
+        assert int(refused.head.get("retry-after") or 0) > 0
+        async with one.stream("closed", {**token, **ONE}):
+            pass
+        await one.until("ledger_reachable", 0)
