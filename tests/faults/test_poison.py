@@ -1,0 +1,206 @@
+"""Records and batches that nobody can read, or hardly: all others are delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+
+from eventstreams.log.kafka import KafkaLog
+from eventstreams.model.event import Partition, Record
+from tests.faults.clients import eventually
+from tests.faults.gateway import Gateway, over_kafka, serving
+from tests.kafka_node import KafkaNode, own_node, require
+from tests.log.kafka_tools import opened, topic_with
+from tests.web.client import Stream, connected
+from tests.web.gateway import SSE
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[KafkaNode]:
+    with own_node() as node:
+        require(node)
+        yield node
+
+
+@pytest.fixture
+def address(node: KafkaNode) -> str:
+    return require(node)
+
+
+@asynccontextmanager
+async def stream(gateway: Gateway, name: str, query: str = "") -> AsyncIterator[Stream]:
+    async with connected(gateway.port) as client:
+        await client.send("GET", f"/v2/stream/{name}{query}", SSE)
+        stream = Stream(client, await client.head())
+        assert stream.head.status == 200
+        await stream.opened()
+        yield stream
+
+
+def numbered(topic: str, n: int, pad: str = "") -> Record:
+    return Record(topic, json.dumps({"n": n, "pad": pad}).encode())
+
+
+async def numbers(stream: Stream, count: int) -> list[int]:
+    return [document["n"] for document in await stream.documents(count)]
+
+
+async def append_batch(log: KafkaLog, topic: str, batch: bytes) -> None:
+    """Just these bytes, as some client of another make may send them."""
+    [node] = await log._brokers.route([Partition(topic, 0)])
+    request = ProduceRequest(None, -1, 5_000, [(topic, [(0, batch)])])
+    answer = await log._brokers.ask("append", node, request)
+    assert answer.topics[0][1][0][1] == 0
+
+
+def with_a_header_that_is_no_text() -> bytes:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    builder.append(0, 1_000, None, b'{"n":1}', [("name", b"")])
+    batch = bytes(builder.build()).replace(b"name", b"\xff\x00\x80\xc3")
+    return batch[:17] + calc_crc32c(batch[21:]).to_bytes(4, "big") + batch[21:]
+
+
+BAD: dict[str, bytes] = {
+    "no JSON": b"not json",
+    "JSON that ends early": b'{"n":5,"a":',
+    "NULs": b"\0" * 1000,
+    "NULs in JSON": b'{"n":5,"a":"\0"}',
+    "no UTF-8": b'{"n":5,"a":"\xff"}',
+    "deep": b'{"n":' + b"[" * 500_000,
+}
+SURROGATES = (b'{"n":3,"a":"\\ud800","b":"\\u0000"}', b'{"n":4,"a":"\xed\xa0\x80"}')
+"""Half of a pair, which goes out as it can: escaped."""
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "from history"])
+async def test_neighbours_of_poisoned_records_are_delivered(
+    address: str, tmp_path: Path, *, live: bool
+) -> None:
+    topic = await topic_with(address)
+    async with opened(address) as log:
+
+        async def poison() -> None:
+            await log.append([numbered(topic, 0)])
+            await append_batch(log, topic, with_a_header_that_is_no_text())
+            await log.append([numbered(topic, 2)])
+            for bad in BAD.values():
+                await log.append([Record(topic, bad)])
+            for value in SURROGATES:
+                await log.append([Record(topic, value)])
+            await log.append([numbered(topic, 5)])
+
+        if not live:
+            await poison()
+        async with (
+            serving(tmp_path, over_kafka(address), {"s": [topic]}) as gateway,
+            stream(gateway, "s", "" if live else "?since=earliest") as reader,
+        ):
+            if live:
+                await poison()
+            frames = await reader.frames(6)
+    assert [frame.document["n"] for frame in frames] == [0, 1, 2, 3, 4, 5]
+    assert [frame.place[2] for frame in frames] == [0, 1, 2, *(3 + len(BAD) + n for n in range(3))]
+    assert frames[3].document["a"] == frames[4].document["a"] == "\ud800"
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "from history"])
+async def test_records_of_10_mb_are_delivered_in_bounded_memory(
+    address: str, tmp_path: Path, *, live: bool
+) -> None:
+    """To several at once, one of whom doesn't take them, and more of them than may be kept."""
+    big, count = "x" * 10_000_000, 30
+    topic = await topic_with(address, max_message_bytes=str(16 * MIB))
+    fanout = {"tail_bytes_max": 4 * MIB, "cache_bytes_max": 4 * MIB}
+    async with opened(address) as log:
+
+        async def produce() -> None:
+            await log.append([numbered(topic, 0)])
+            for n in range(1, count + 1):
+                await log.append([numbered(topic, n, big)])
+                await log.append([numbered(topic, -n)])
+
+        if not live:
+            await produce()
+        query = "" if live else "?since=earliest"
+        async with (
+            serving(tmp_path, over_kafka(address), {"s": [topic]}, fanout=fanout) as gateway,
+            stream(gateway, "s", query) as one,
+            stream(gateway, "s", query) as other,
+            stream(gateway, "s", query) as stuck,
+        ):
+            stuck.client.pause()
+            memory = psutil.Process(gateway.process.pid)
+            before = memory.memory_info().rss
+            if live:
+                await produce()
+            expected = [0, *(n for m in range(1, count + 1) for n in (m, -m))]
+            most = 0
+            for n in expected:
+                assert await numbers(one, 1) == await numbers(other, 1) == [n]
+                most = max(most, memory.memory_info().rss - before)
+            assert most < 20 * len(big)
+
+
+def damaged(node: KafkaNode, topic: str, *, sealed: bool) -> None:
+    """The second batch on disk; `sealed` with a checksum that is right for it all the same."""
+    [path] = (node.directory / "data" / f"{topic}-0").glob("*.log")
+    content = bytearray(path.read_bytes())
+    begin = 12 + int.from_bytes(content[8:12], "big")
+    end = begin + 12 + int.from_bytes(content[begin + 8 : begin + 12], "big")
+    content[begin + 61 + 4 : end] = b"\xff" * (end - begin - 65)
+    if sealed:
+        checksum = calc_crc32c(bytes(content[begin + 21 : end]))
+        content[begin + 17 : begin + 21] = checksum.to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["bad checksum", "truncated compression"])
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+async def test_a_batch_damaged_on_disk_is_told_to_who_needs_it_and_others_go_on(
+    node: KafkaNode, address: str, tmp_path: Path, *, sealed: bool, codec: str
+) -> None:
+    bad, good = await topic_with(address), await topic_with(address)
+    async with opened(address, compression=codec) as log:
+        for n in range(40):
+            await log.append([numbered(topic, n) for topic in (bad, good)])
+    await asyncio.to_thread(node.stop)
+    await asyncio.to_thread(damaged, node, bad, sealed=sealed)
+    await asyncio.to_thread(node.start)
+    streams: dict[str, Any] = {"bad": [bad], "good": [good], "both": [bad, good]}
+    fanout = {"log_patience_s": 1.0}
+    async with (
+        opened(address) as log,
+        serving(tmp_path, over_kafka(address), streams, fanout=fanout) as gateway,
+        stream(gateway, "bad") as behind_it,
+        stream(gateway, "good", "?since=earliest") as neighbour,
+    ):
+        assert await numbers(neighbour, 40) == list(range(40))
+        async with stream(gateway, "bad", "?since=earliest") as reader:
+            frames = reader.taken() or [await reader.frame()]
+            while frames[-1].event == "message":
+                frames.append(await reader.frame())
+        *delivered, error = frames
+        assert [frame.document["n"] for frame in delivered] in ([], [0])
+        assert error.event == "error"
+        assert error.document["name"] in ("LogCorrupt", "LogUnavailable")
+        await log.append([numbered(topic, 40) for topic in (bad, good)])
+        assert await numbers(neighbour, 1) == await numbers(behind_it, 1) == [40]
+
+        async def ready() -> bool:
+            return (await gateway.ask("/readyz")).status == 200
+
+        await eventually(ready)

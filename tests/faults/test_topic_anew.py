@@ -1,0 +1,104 @@
+"""A topic is deleted and made again, and holds more than before by the time anybody looks.
+
+Offsets are the same, records are others. Who stood in the old topic is told, by a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import NewTopic
+
+from eventstreams.model.event import Partition, Record
+from tests.faults.gateway import Gateway, over_kafka, serving
+from tests.log.kafka_tools import admin, eventually, opened, topic_with
+from tests.web.client import Stream, connected
+from tests.web.gateway import SSE
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+OLD, NEW = 6, 20
+
+
+@asynccontextmanager
+async def stream(gateway: Gateway, last_id: str) -> AsyncIterator[Stream]:
+    async with connected(gateway.port) as client:
+        await client.send("GET", "/v2/stream/s", {**SSE, "Last-Event-ID": last_id})
+        stream = Stream(client, await client.head())
+        assert stream.head.status == 200
+        await stream.opened()
+        yield stream
+
+
+@contextmanager
+def looking_away(gateway: Gateway) -> Generator[None]:
+    """It sees nothing of what happens meanwhile, as on a host that is too busy."""
+    os.kill(gateway.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(gateway.process.pid, signal.SIGCONT)
+
+
+async def fill(kafka: str, topic: str, name: str, count: int, at_ms: int) -> None:
+    async with opened(kafka) as log:
+        records = (b'{"log":"%s","n":%d}' % (name.encode(), n) for n in range(count))
+        await log.append([Record(topic, v, None, at_ms + n, 0) for n, v in enumerate(records)])
+
+
+async def make_anew(kafka: str, topic: str) -> None:
+    async with admin(kafka) as client:
+        await client.delete_topics([topic])
+
+        async def made() -> bool:
+            answer = await client.create_topics([NewTopic(topic, 1, 1)])
+            return answer.topic_errors[0][1] == 0
+
+        await eventually(made)
+    async with opened(kafka) as log:
+
+        async def there() -> bool:
+            return await log.partitions([topic]) == {topic: (Partition(topic, 0),)}
+
+        await eventually(there)
+    await fill(kafka, topic, "new", NEW, at_ms=5_000_000)
+
+
+@pytest.mark.parametrize("unseen", [True, False], ids=["unseen", "seen"])
+async def test_a_topic_made_anew_with_a_higher_end_is_told_as_a_gap(
+    kafka: str, tmp_path: Path, *, unseen: bool
+) -> None:
+    topic = await topic_with(kafka)
+    await fill(kafka, topic, "old", OLD, at_ms=1_000_000)
+    start = f'[{{"topic":"{topic}","partition":0,"offset":0}}]'
+    async with serving(tmp_path, over_kafka(kafka), {"s": [topic]}) as gateway:
+        async with stream(gateway, start) as reader:
+            old = await reader.frames(OLD)
+            assert {frame.document["log"] for frame in old} == {"old"}
+            if unseen:
+                with looking_away(gateway):
+                    await make_anew(kafka, topic)
+            else:
+                await make_anew(kafka, topic)
+            error = await reader.frame()
+            assert (error.event, error.id) == ("error", old[-1].id), "nothing jumps in silence"
+            assert error.document["name"] == "UnknownTopic"
+        async with asyncio.timeout(30):
+            while True:  # until it has found the new one
+                async with connected(gateway.port) as client:
+                    await client.send("GET", "/v2/stream/s", {**SSE, "Last-Event-ID": error.id})
+                    if (await client.head()).status == 200:
+                        break
+                await asyncio.sleep(0.05)
+        async with stream(gateway, error.id) as back:
+            gap, *new = await back.frames(1 + NEW)
+    assert gap.event == "gap"
+    [told] = gap.document["partitions"]
+    assert (told["requested"], told["resumed"], told["cause"]) == (OLD, 0, "other_log")
+    assert [(f.document["log"], f.document["n"]) for f in new] == [("new", n) for n in range(NEW)]
