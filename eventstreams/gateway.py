@@ -27,18 +27,20 @@ from eventstreams.memory import give_back
 from eventstreams.metrics import Metrics
 from eventstreams.model.stream import Catalogue
 from eventstreams.opening import (
-    open_admin_key,
     open_keys,
-    open_producers,
     open_shared,
     open_tokens,
+    problems_between,
+    problems_of,
 )
+from eventstreams.policies import Policies
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import LogSettings, Settings
 from eventstreams.tasks import background
 from eventstreams.web.app import App
 from eventstreams.web.assembly import assemble
+from eventstreams.web.open_streams import OpenStreams
 
 _log = logging.getLogger(__name__)
 _PARENT_TIMEOUT_S = 1.0
@@ -52,7 +54,13 @@ class Gateway(NamedTuple):
     log: Log
     metrics: Metrics
     declarations: Declarations
+    policies: Policies
     intake: Intake | None
+
+    def reload(self) -> None:
+        """Has catalogue and settings read again soon."""
+        self.declarations.poke()
+        self.policies.poke()
 
 
 def open_log(settings: LogSettings) -> Log:
@@ -72,13 +80,15 @@ async def running(
     catalogue: Catalogue,
     catalogue_path: Path | None = None,
     line: socket.socket | None = None,
+    reread: Callable[[], Settings] | None = None,
 ) -> AsyncGenerator[Gateway]:
     """A gateway from start to stop. `catalogue_path`: the file to watch for changes. `line`: to
-    the process that other workers share with this one.
+    the process that other workers share with this one. `reread`: the settings as they are in their
+    file by now.
 
     Raises LogError where an embedded log can't be opened, ConfigError where the settings ask for
-    what the catalogue or the schemas do not have. Kafka may be out of reach at start: the gateway
-    is not ready then, and goes on trying.
+    what the catalogue or the files they name do not have. Kafka may be out of reach at start: the
+    gateway is not ready then, and goes on trying.
     """
     metrics = Metrics()
     log = open_log(settings.log)
@@ -87,16 +97,15 @@ async def running(
         catalogue,
         path=catalogue_path,
         metrics=metrics,
-        accept=lambda changed: _problems(settings, changed),
+        accept=lambda changed: problems_between(settings, changed),
     )
     schemas = open_schemas(settings)
     serves_streams = settings.only != "intake"
-    if problems := _access_problems(settings, catalogue):
+    if problems := problems_of(settings, catalogue):
         raise ConfigError(problems)
-    producers = open_producers(settings.access)
+    policies = Policies(settings, reread=reread, metrics=metrics)
     keys = open_keys(settings.access)
     tokens = open_tokens(settings.access, keys)
-    admin_key = open_admin_key(settings.access)
     to_parent = None if line is None else Line(line, _PARENT_TIMEOUT_S)
     ledger = Ledger(open_shared(settings.shared, to_parent), metrics)
     try:
@@ -122,17 +131,23 @@ async def running(
                 intake, canary = _intake(settings, declarations, schemas, log, metrics)
                 await stack.enter_async_context(intake.running())
                 await stack.enter_async_context(background(_when_well(hub, canary.run)))
+            open_streams = OpenStreams(
+                hub,
+                metrics,
+                log=settings.http.access_log,
+                whole_addresses=settings.http.client_addresses == "whole",
+            )
             app = assemble(
                 settings=settings,
                 declarations=declarations,
                 schemas=schemas,
                 hub=hub,
+                open_streams=open_streams,
                 intake=intake,
                 metrics=metrics,
                 ledger=ledger,
                 tokens=tokens,
-                producers=producers,
-                admin_key=admin_key,
+                policy=policies.now,
                 line=to_parent,
             )
             await stack.enter_async_context(hub.running())
@@ -140,11 +155,14 @@ async def running(
                 background(
                     give_back(lambda: hub.ended),
                     declarations.watch(settings.catalogue_refresh_s),
-                    _follow_changes(settings, declarations, hub if serves_streams else None, log),
+                    policies.watch(),
+                    _follow_changes(
+                        settings, declarations, hub if serves_streams else None, log, open_streams
+                    ),
                 )
             )
             await stack.enter_async_context(_demo(settings, catalogue, log))
-            yield Gateway(app, hub, log, metrics, declarations, intake)
+            yield Gateway(app, hub, log, metrics, declarations, policies, intake)
     finally:
         await schemas.aclose()
         await log.aclose()
@@ -201,10 +219,15 @@ async def _when_well(hub: Hub, run: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _follow_changes(
-    settings: Settings, declarations: Declarations, hub: Hub | None, log: Log
+    settings: Settings,
+    declarations: Declarations,
+    hub: Hub | None,
+    log: Log,
+    open_streams: OpenStreams,
 ) -> None:
     """Streams that are declared while this runs can be read and posted to. Those that are not any
-    more are refused; who reads one already goes on."""
+    more are refused; who reads one already goes on, unless it needs a scope now that this one has
+    not."""
     while True:
         await declarations.changed.wait()
         declarations.changed.clear()
@@ -213,6 +236,7 @@ async def _follow_changes(
                 await _make_topics(settings, log, declarations.catalogue)
         except LogError as error:
             _log.error("topics of the new catalogue could not be made: %s", error)
+        open_streams.revoke(declarations.catalogue.streams)
         if hub is not None:
             hub.redact(declarations.catalogue.redactions)
             hub.silence.declare(declarations.catalogue.streams)
@@ -224,42 +248,12 @@ async def _make_topics(settings: Settings, log: Log, catalogue: Catalogue) -> No
         await log.create_topic(topic, settings.log.sqlite.partitions_per_topic)
 
 
-def _problems(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """What the settings name must be there."""
-    problems = _demo_problems(settings, catalogue)
-    name = settings.intake.error_stream
-    if settings.only != "gateway" and name and catalogue.configs.get(name) is None:
-        problems.append(f"intake.error_stream: {name} is not in the catalogue")
-    return problems + _access_problems(settings, catalogue)
-
-
-def _access_problems(settings: Settings, catalogue: Catalogue) -> list[str]:
-    access = settings.access
-    if access.jwks_file or access.jwks_url or access.hs256_secret_file:
-        return []
-    return [
-        f"streams.{stream.name}.scope: needs access.jwks_file, access.jwks_url or "
-        "access.hs256_secret_file, for there is nothing to check tokens with"
-        for stream in catalogue.streams.values()
-        if stream.scope is not None
-    ]
-
-
-def _demo_problems(settings: Settings, catalogue: Catalogue) -> list[str]:
-    name = settings.demo.stream
-    if name is None or name in catalogue.names:
-        return []
-    return [f"demo.stream: {name} is not in the catalogue"]
-
-
 @contextlib.asynccontextmanager
 async def _demo(settings: Settings, catalogue: Catalogue, log: Log) -> AsyncGenerator[None]:
     name = settings.demo.stream
     if name is None or settings.demo.rate == 0:
         yield
         return
-    if problems := _demo_problems(settings, catalogue):
-        raise ConfigError(problems)
     feed = DemoFeed(log=log, stream=catalogue.get(name), rate=settings.demo.rate)
     async with background(feed.run()):
         yield

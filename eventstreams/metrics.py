@@ -73,6 +73,9 @@ class Metrics:
         self.catalogue_reloads = Counter(
             f"{p}catalogue_reloads", "Times the catalogue was read again", ["outcome"], registry=r
         )
+        self.settings_reloads = Counter(
+            f"{p}settings_reloads", "Times the settings were read again", ["outcome"], registry=r
+        )
         self.intake_events = Counter(
             f"{p}intake_events", "Events posted", ["stream", "outcome"], registry=r
         )

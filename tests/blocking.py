@@ -17,5 +17,5 @@ def no_blocking() -> Iterator[None]:
         blocking.functions["os.stat"].can_block_in("eventstreams/web/assembly.py", "assemble")
         for function in _READS:
             blocking.functions[function].can_block_in("eventstreams/opening.py", "read_secret")
-            blocking.functions[function].can_block_in("eventstreams/opening.py", "open_producers")
+            blocking.functions[function].can_block_in("eventstreams/opening.py", "open_policy")
         yield

@@ -20,7 +20,7 @@ LAYERS = [
     {"yaml_file", "contradictions", "settings", "model", "tasks", "memory"},
     {"log", "schemas", "demo_events", "declarations", "producer", "ledger"},
     {"logs", "fanout", "intake", "demo", "access"},
-    {"web", "opening"},
+    {"web", "opening", "policies"},
     {"gateway"},
     {"server", "workers"},
     {"cli"},
@@ -34,6 +34,7 @@ SIDEWAYS = {
     ("settings", "yaml_file"),
     ("settings", "contradictions"),
     ("demo", "demo_events"),
+    ("policies", "opening"),
 }
 """Within a layer: who may import whom all the same."""
 

@@ -14,6 +14,8 @@ import httpx
 import pytest
 import yaml
 
+from eventstreams.settings import AccessSettings
+from tests.access.issuer import SECRET, secret_token
 from tests.intake.conftest import _no_blocking, anyio_backend
 from tests.intake.place import ERRORS, SHIPPED, TEST, Place, event, place
 from tests.test_workers import serving
@@ -72,6 +74,34 @@ async def test_a_stream_that_is_taken_away_is_refused_and_who_reads_it_goes_on(
         assert (await here.http.get("/v2/stream/second")).status_code == 400
         assert (await here.post(event("still"))).status_code == 201
         assert (await open_stream.documents(1))[0]["test"] == "still"
+
+
+async def test_a_scope_that_a_stream_is_given_ends_those_who_have_it_not(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    access = AccessSettings(hs256_secret_file=str(secret))
+    guarded: dict[str, Any] = {**SECOND, "second": {**SECOND["second"], "scope": "read"}}
+    token = {"Authorization": f"Bearer {secret_token(scope='read')}"}
+    async with (
+        place(tmp_path, streams=guarded, catalogue_refresh_s=0.02, access=access) as here,
+        here.served.stream("second", token) as let_in,
+        here.served.stream(TEST) as public,
+    ):
+        declare(tmp_path, SECOND)
+        await reloaded(here, "taken")
+        async with here.served.stream("second") as stranger:
+            await stranger.opened()
+            declare(tmp_path, guarded)
+            error = await stranger.frame()
+            assert error.event == "error"
+            assert error.document["name"] == "Forbidden"
+            await stranger.rest()
+        await here.served.until("streams_ended_total", 1, reason="revoked")
+        for stream in (let_in, public):
+            await stream.opened()
+        assert (await here.post(event("1", stream="second"))).status_code == 201
+        assert (await here.post(event("2"))).status_code == 201
+        assert [(await s.documents(1))[0]["test"] for s in (let_in, public)] == ["1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import click
 
 from eventstreams.cli.config import config_option, read_config
 from eventstreams.model.stream import Catalogue
+from eventstreams.opening import problems_of
 from eventstreams.settings import LogSettings, Settings
 
 
@@ -17,14 +18,14 @@ from eventstreams.settings import LogSettings, Settings
 def command(config: Path | None) -> None:
     """Check settings and stream catalogue; say every problem at once (exit code 2).
 
-    Only the files are read: no log is opened, no broker asked.
+    Only files are read, those that the settings name too: no log is opened, no broker asked.
 
     \b
     Examples:
       eventstreams check
       eventstreams check --config /etc/eventstreams/eventstreams.yaml
     """
-    settings, catalogue = read_config(config)
+    settings, catalogue = read_config(config, problems_of)
     for line in _summary(settings, catalogue):
         click.echo(line)
 

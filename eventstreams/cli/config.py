@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,8 +31,12 @@ def shipped_config() -> Path:
     return inside if inside.is_file() else package.parent / "config" / "eventstreams.yaml"
 
 
-def read_config(path: Path | None) -> tuple[Settings, Catalogue]:
-    """Settings and catalogue. Raises ConfigError with every problem of both files."""
+Check = Callable[[Settings, Catalogue], list[str]]
+
+
+def read_config(path: Path | None, check: Check = lambda _, __: []) -> tuple[Settings, Catalogue]:
+    """Settings and catalogue. Raises ConfigError with every problem of both files, and what
+    `check` finds."""
     path = path or shipped_config()
     problems: list[str] = []
     settings: Settings | None = None
@@ -46,25 +51,29 @@ def read_config(path: Path | None) -> tuple[Settings, Catalogue]:
     except ConfigError as error:
         problems += error.problems
     if settings and catalogue:
-        problems += demo_problems(settings, catalogue, path)
+        problems += [f"{path}: {problem}" for problem in check(settings, catalogue)]
     if problems:
         raise ConfigError(problems)
     assert settings is not None
     assert catalogue is not None
+    return _placed(settings, path), catalogue
+
+
+def read_settings(path: Path | None) -> Settings:
+    """The settings alone. Raises ConfigError."""
+    path = path or shipped_config()
+    return _placed(load(path), path)
+
+
+def _placed(settings: Settings, path: Path) -> Settings:
+    """With folders of schemas that can be found from anywhere."""
     folders = tuple(str(path.parent / folder) for folder in settings.schemas)
-    return replace(settings, schemas=folders), catalogue
+    return replace(settings, schemas=folders)
 
 
 def catalogue_path(path: Path | None, settings: Settings) -> Path:
     """Where the catalogue of these settings is."""
     return (path or shipped_config()).parent / settings.catalogue
-
-
-def demo_problems(settings: Settings, catalogue: Catalogue, path: Path) -> list[str]:
-    name = settings.demo.stream
-    if name is None or name in catalogue.names:
-        return []
-    return [f"{path}: demo.stream: {name} is not in the catalogue {settings.catalogue}"]
 
 
 def _catalogue_of(path: Path) -> str | None:

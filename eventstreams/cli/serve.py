@@ -9,9 +9,15 @@ from typing import Literal
 import click
 from msgspec.structs import replace
 
-from eventstreams.cli.config import catalogue_path, config_option, read_config
+from eventstreams.cli.config import (
+    catalogue_path,
+    config_option,
+    read_config,
+    read_settings,
+)
 from eventstreams.cli.paths import FilePath
 from eventstreams.logs import log_to_stderr
+from eventstreams.opening import problems_of
 from eventstreams.server.serve import serve
 from eventstreams.settings import Settings
 
@@ -66,22 +72,40 @@ def command(
       eventstreams serve --config kafka.yaml --host 0.0.0.0 --workers 2
       eventstreams serve --config kafka.yaml --only intake
 
-    A changed catalogue is read again by itself, at once on SIGHUP.
+    A changed catalogue is read again by itself, at once on SIGHUP; with it, limits and keys.
     """
-    settings, catalogue = read_config(config)
     if no_demo and demo_rate is not None:
         raise click.UsageError("--no-demo and --demo-rate contradict each other")
-    if demo_rate is not None and settings.demo.stream is None:
-        raise click.UsageError("--demo-rate needs the setting demo.stream")
-    settings = _with_flags(settings, host, port, data_dir)
-    if only is not None:
-        settings = replace(settings, only=only)
-    if no_demo:
-        settings = replace(settings, demo=replace(settings.demo, stream=None))
-    if demo_rate is not None:
-        settings = replace(settings, demo=replace(settings.demo, rate=demo_rate))
+
+    def flagged(settings: Settings) -> Settings:
+        settings = _with_flags(settings, host, port, data_dir)
+        if only is not None:
+            settings = replace(settings, only=only)
+        return _with_demo(settings, no_demo=no_demo, rate=demo_rate)
+
+    settings, catalogue = read_config(
+        config, lambda settings, catalogue: problems_of(flagged(settings), catalogue)
+    )
     log_to_stderr(log_level)
-    sys.exit(serve(settings, catalogue, catalogue_path(config, settings), workers=workers))
+    status = serve(
+        flagged(settings),
+        catalogue,
+        catalogue_path(config, settings),
+        workers=workers,
+        reread=lambda: flagged(read_settings(config)),
+    )
+    sys.exit(status)
+
+
+def _with_demo(settings: Settings, *, no_demo: bool, rate: float | None) -> Settings:
+    demo = settings.demo
+    if rate is not None and demo.stream is None:
+        raise click.UsageError("--demo-rate needs the setting demo.stream")
+    if no_demo:
+        demo = replace(demo, stream=None)
+    if rate is not None:
+        demo = replace(demo, rate=rate)
+    return replace(settings, demo=demo)
 
 
 def _with_flags(

@@ -17,6 +17,8 @@ class Reason(Enum):
     FILTER_ERROR = "filter_error"
     EXPIRED = "expired"
     """What let the client in holds no more."""
+    REVOKED = "revoked"
+    """The stream needs more by now than the client has shown."""
     CLOSED = "closed"
     """By an operator."""
     FINISHED = "finished"

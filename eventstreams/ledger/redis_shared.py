@@ -67,7 +67,8 @@ _SPEND = (
     _RATE
     + "return tostring(wait(ARGV[1] .. 'bytes:' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])))"
 )
-_TIME_TO_FAIL: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
+_FAILURES: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError, RuntimeError)
+"""RuntimeError: what uvloop raises where a connection was closed between two of its writes."""
 
 
 class RedisShared:
@@ -94,7 +95,7 @@ class RedisShared:
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await asking
-        except _TIME_TO_FAIL as error:
+        except _FAILURES as error:
             _be_cancelled()
             # What it says may hold what it was told, keys and addresses.
             raise LedgerUnavailable(f"Redis: {type(error).__name__}") from error

@@ -33,10 +33,18 @@ SWITCH_S = 0.001
 _CLOSE_S = 2.0
 
 
-def serve(settings: Settings, catalogue: Catalogue, catalogue_path: Path, workers: int = 1) -> int:
+def serve(
+    settings: Settings,
+    catalogue: Catalogue,
+    catalogue_path: Path,
+    *,
+    workers: int = 1,
+    reread: Callable[[], Settings] | None = None,
+) -> int:
     """Runs a gateway until it is told to stop; returns the exit status of the process.
 
-    A changed catalogue is read again from its path, at once on SIGHUP.
+    A changed catalogue is read again from its path, at once on SIGHUP; so are the settings then,
+    by `reread`.
 
     Raises ConfigError where the log can't be shared by so many workers.
     """
@@ -65,6 +73,7 @@ def serve(settings: Settings, catalogue: Catalogue, catalogue_path: Path, worker
                 sock=sock,
                 parent=parent,
                 line=line,
+                reread=reread,
             )
         )
 
@@ -136,8 +145,9 @@ async def _serve(
     sock: socket.socket,
     parent: int | None,
     line: socket.socket | None,
+    reread: Callable[[], Settings] | None,
 ) -> int:
-    async with gateway.running(settings, catalogue, catalogue_path, line) as running:
+    async with gateway.running(settings, catalogue, catalogue_path, line, reread) as running:
         host, port = settings.metrics.host, settings.metrics.port
         if port is not None:
             try:
@@ -150,7 +160,7 @@ async def _serve(
             config,
             hub=running.hub,
             drain_s=settings.fanout.drain_s,
-            reload=running.declarations.poke,
+            reload=running.reload,
         )
         if parent is not None:
             server.end_with(parent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,6 +16,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from eventstreams.access.errors import Unauthorized
+from eventstreams.access.policy import Policy
 from eventstreams.errors import ClientError, GatewayFull, InvalidParameter, LedgerUnavailable
 from eventstreams.ledger.desk import Line
 from eventstreams.metrics import Metrics
@@ -37,14 +38,15 @@ class Admin:
     def __init__(
         self,
         *,
-        key: bytes,
+        policy: Callable[[], Policy],
         open_streams: OpenStreams,
         line: Line | None,
         headers: Headers,
         metrics: Metrics,
     ) -> None:
-        """`line`: to the other workers, where there are any."""
-        self._key = key
+        """`line`: to the other workers, where there are any. Without a key in the policy nothing
+        is here."""
+        self._policy = policy
         self._open_streams = open_streams
         self._line = line
         self._headers = [*headers, (b"cache-control", b"no-store")]
@@ -55,8 +57,12 @@ class Admin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         path, method = scope["path"], scope["method"]
         one = path.removeprefix(PATH).removeprefix("/")
+        key = self._policy().admin_key
+        if key is None:
+            await not_found(scope, send, self._headers)
+            return
         try:
-            self._authorise(scope)
+            _authorise(scope, key)
             if not one and method in ("GET", "HEAD"):
                 body = orjson.dumps(await self._list(scope), option=orjson.OPT_INDENT_2) + b"\n"
                 await answer(send, 200, self._headers, body, b"application/json")
@@ -67,11 +73,6 @@ class Admin:
         except ClientError as error:
             self._metrics.refused.labels(type(error).__name__).inc()
             await refuse(scope, send, self._headers, error)
-
-    def _authorise(self, scope: Scope) -> None:
-        given = (bearer(scope) or "").encode("latin-1")
-        if not hmac.compare_digest(given, self._key):
-            raise Unauthorized("The operator's key is needed: Authorization: Bearer KEY")
 
     async def _list(self, scope: Scope) -> dict[str, Any]:
         question = _question(scope["query_string"].decode("latin-1"))
@@ -118,6 +119,13 @@ class Admin:
             document["unsent"] = document["unsent"] or 0
         found.sort(key=itemgetter(question["sort"]), reverse=True)
         return {"total": len(found), "clients": found[: question["limit"]]}
+
+
+def _authorise(scope: Scope, key: bytes) -> None:
+    """Raises Unauthorized."""
+    given = (bearer(scope) or "").encode("utf-8", "replace")
+    if not hmac.compare_digest(given, key):
+        raise Unauthorized("The operator's key is needed: Authorization: Bearer KEY")
 
 
 def _matches(document: Mapping[str, Any], only: Mapping[str, str]) -> bool:

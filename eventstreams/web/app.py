@@ -83,7 +83,7 @@ class App:
             await self._events(scope, receive, send)
         elif self._ticket is not None and path == TICKET:
             await self._ticket(scope, receive, send)
-        elif self._admin is not None and path.startswith(ADMIN):
+        elif self._admin is not None and (path == ADMIN or path.startswith(f"{ADMIN}/")):
             await self._admin(scope, receive, send)
         elif self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
             await self._explain(scope, receive, send)

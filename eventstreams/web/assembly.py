@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from eventstreams.access.producers import Producers
+from eventstreams.access.policy import Policy
 from eventstreams.access.tickets import Tickets
 from eventstreams.access.tokens import Tokens
 from eventstreams.declarations import Declarations
@@ -42,15 +43,16 @@ def assemble(
     declarations: Declarations,
     schemas: SchemaStore,
     hub: Hub,
+    open_streams: OpenStreams,
     intake: Intake | None,
     metrics: Metrics,
     ledger: Ledger,
     tokens: Tokens,
-    producers: Producers | None,
-    admin_key: bytes | None,
+    policy: Callable[[], Policy],
     line: Line | None,
 ) -> App:
-    """The parts that the settings ask for, at their addresses. `line`: to the other workers."""
+    """The parts that the settings ask for, at their addresses. `policy` gives what holds now,
+    `line` leads to the other workers."""
     headers = common_headers(settings.http, cookies=settings.access.cookie is not None)
     access = Access(
         tokens=tokens,
@@ -72,25 +74,18 @@ def assemble(
             access=access,
         )
         ticket = TicketPage(access, headers, metrics)
-        open_streams = OpenStreams(
-            hub,
-            metrics,
-            log=settings.http.access_log,
-            whole_addresses=settings.http.client_addresses == "whole",
+        admin = Admin(
+            policy=policy,
+            open_streams=open_streams,
+            line=line,
+            headers=headers,
+            metrics=metrics,
         )
-        if admin_key is not None:
-            admin = Admin(
-                key=admin_key,
-                open_streams=open_streams,
-                line=line,
-                headers=headers,
-                metrics=metrics,
-            )
         streams = Streams(
             declarations=declarations,
             starter=starter,
             hub=hub,
-            limits=Limits(settings.limits, ledger),
+            limits=Limits(policy, ledger),
             proxies=proxies,
             metrics=metrics,
             headers=headers,
@@ -105,7 +100,7 @@ def assemble(
             proxies=proxies,
             metrics=metrics,
             headers=headers,
-            producers=producers,
+            policy=policy,
         )
     return App(
         streams=streams,

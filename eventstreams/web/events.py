@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -18,7 +18,7 @@ from uuid import uuid4
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from eventstreams.access.producers import Producers
+from eventstreams.access.policy import Policy
 from eventstreams.errors import (
     BadBody,
     BodyTimeout,
@@ -68,10 +68,10 @@ class Events:
         proxies: Proxies,
         metrics: Metrics,
         headers: Headers,
-        producers: Producers | None,
+        policy: Callable[[], Policy],
     ) -> None:
-        """`producers`: who may post; None: everyone."""
-        self._producers = producers
+        """`policy` says who may post."""
+        self._policy = policy
         self._intake = intake
         self._proxies = proxies
         self._metrics = metrics
@@ -124,9 +124,10 @@ class Events:
     def _sender(self, scope: Scope) -> Sender:
         """Raises InvalidToken."""
         sender = _sender(scope, self._proxies)
-        if self._producers is None:
+        producers = self._policy().producers
+        if producers is None:
             return sender
-        return sender._replace(may_post_to=self._producers.of(bearer(scope)).may_post_to)
+        return sender._replace(may_post_to=producers.of(bearer(scope)).may_post_to)
 
     async def _post_test(self, scope: Scope, send: Send) -> int:
         outcomes = await self._intake.take(self._test_events, self._sender(scope))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Self
 
+from eventstreams.access.policy import Policy
 from eventstreams.errors import (
     GatewayFull,
     MissingClientAddress,
@@ -74,13 +75,9 @@ class Lease:
 
 
 class Limits:
-    def __init__(self, settings: LimitSettings, ledger: Ledger) -> None:
+    def __init__(self, policy: Callable[[], Policy], ledger: Ledger) -> None:
+        self._policy = policy
         self._ledger = ledger
-        self._all = settings.streams_max
-        self._per_client = settings.client_ip_connections
-        self._connects = settings.client_ip_connects_per_minute
-        self._catch_up = settings.client_ip_catch_up_bytes_per_minute
-        self._filters_max = settings.filters_max
         self._filters: Counter[Selector] = Counter()
 
     async def lease(self, address: str | None) -> Lease:
@@ -88,35 +85,25 @@ class Limits:
 
         Raises MissingClientAddress, TooManyConnections, TooManyConnects, GatewayFull.
         """
-        keys: dict[str, int] = {} if self._all is None else {_ALL: self._all}
-        site = rate = allowance = None
-        if not (self._per_client is None and self._connects is None and self._catch_up is None):
+        limits = self._policy().limits
+        per_client = limits.client_ip_connections
+        connects = limits.client_ip_connects_per_minute
+        catch_up = limits.client_ip_catch_up_bytes_per_minute
+        keys: dict[str, int] = {} if limits.streams_max is None else {_ALL: limits.streams_max}
+        rate = allowance = None
+        if not (per_client is None and connects is None and catch_up is None):
             if not address:
                 raise MissingClientAddress("X-Client-IP is required where connections are limited")
             site = site_of(address)
-            if self._per_client is not None:
-                keys[site] = self._per_client
-            if self._connects is not None:
-                rate = Rate(site, self._connects)
-            if self._catch_up is not None:
-                allowance = Allowance(self._ledger, site, self._catch_up)
+            if per_client is not None:
+                keys[site] = per_client
+            if connects is not None:
+                rate = Rate(site, connects)
+            if catch_up is not None:
+                allowance = Allowance(self._ledger, site, catch_up)
         if keys or rate:
-            self._grant(await self._ledger.take(keys, rate))
+            _grant(await self._ledger.take(keys, rate), limits)
         return Lease(self._ledger, keys, allowance)
-
-    def _grant(self, refused: str) -> None:
-        retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311
-        if refused == RATE:
-            raise TooManyConnects(
-                f"Your client IP may open {self._connects} streams a minute", retry_after_s
-            )
-        if refused == _ALL:
-            raise GatewayFull("As many streams are open as there may be", retry_after_s)
-        if refused:
-            raise TooManyConnections(
-                f"Your client IP has {self._per_client} streams open, as many as it may",
-                retry_after_s,
-            )
 
     @contextlib.contextmanager
     def filtering(self, selector: Selector | None) -> Generator[None]:
@@ -124,9 +111,10 @@ class Limits:
         if selector is None:
             yield
             return
-        if selector not in self._filters and len(self._filters) >= self._filters_max:
+        most = self._policy().limits.filters_max
+        if selector not in self._filters and len(self._filters) >= most:
             raise GatewayFull(
-                f"There are {self._filters_max} different filters in use, as many as there may be",
+                f"There are {most} different filters in use, as many as there may be",
                 random.randint(*_RETRY_AFTER_S),  # noqa: S311
             )
         self._filters[selector] += 1
@@ -136,3 +124,20 @@ class Limits:
             self._filters[selector] -= 1
             if not self._filters[selector]:
                 del self._filters[selector]
+
+
+def _grant(refused: str, limits: LimitSettings) -> None:
+    """Raises what the ledger's answer stands for, if it is not that all is granted."""
+    retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311
+    if refused == RATE:
+        raise TooManyConnects(
+            f"Your client IP may open {limits.client_ip_connects_per_minute} streams a minute",
+            retry_after_s,
+        )
+    if refused == _ALL:
+        raise GatewayFull("As many streams are open as there may be", retry_after_s)
+    if refused:
+        raise TooManyConnections(
+            f"Your client IP has {limits.client_ip_connections} streams open, as many as it may",
+            retry_after_s,
+        )

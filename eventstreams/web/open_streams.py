@@ -7,15 +7,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.types import Scope
 
+from eventstreams.access.errors import Forbidden
+from eventstreams.access.identity import Identity
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.metrics import Metrics
+from eventstreams.model.stream import Stream
 from eventstreams.web.address import shortened
 from eventstreams.web.request import header
 
@@ -26,20 +29,24 @@ _TURN = 100
 
 
 class OpenStream:
-    __slots__ = ("began", "client", "names", "number", "subscription", "user_agent")
+    __slots__ = ("began", "client", "names", "number", "scopes", "subscription", "user_agent")
 
     def __init__(
         self,
         number: int,
+        *,
         names: tuple[str, ...],
         client: str,
         user_agent: str,
+        scopes: frozenset[str],
         subscription: Subscription,
     ) -> None:
+        """`scopes`: what its client has shown to have."""
         self.number = number
         self.names = names
         self.client = client
         self.user_agent = user_agent
+        self.scopes = scopes
         self.subscription = subscription
         self.began = time.time()
 
@@ -88,14 +95,28 @@ class OpenStreams:
         self._count = 0
 
     def add(
-        self, names: tuple[str, ...], client: str | None, scope: Scope, subscription: Subscription
+        self,
+        names: tuple[str, ...],
+        *,
+        client: str | None,
+        scope: Scope,
+        identity: Identity | None,
+        subscription: Subscription,
     ) -> OpenStream:
         address = client or "unknown"
         if client is not None and not self._whole_addresses:
             address = shortened(client)
         user_agent = (header(scope, b"user-agent") or "")[:_USER_AGENT_MAX]
         self._count += 1
-        stream = OpenStream(self._count, names, address, user_agent, subscription)
+        scopes: frozenset[str] = frozenset() if identity is None else identity.scopes
+        stream = OpenStream(
+            self._count,
+            names=names,
+            client=address,
+            user_agent=user_agent,
+            scopes=scopes,
+            subscription=subscription,
+        )
         self._open[stream.number] = stream
         for name in names:
             self._metrics.stream_clients.labels(name).inc()
@@ -109,6 +130,14 @@ class OpenStreams:
         self._metrics.streams_ended.labels(reason.value).inc()
         if self._log:
             stream.log_end(reason)
+
+    def revoke(self, streams: Mapping[str, Stream]) -> None:
+        """Ends those that may not be read any more, as these streams are declared now."""
+        for stream in self._open.values():
+            declared = [streams[name] for name in stream.names if name in streams]
+            lacking = {each.scope for each in declared if each.scope} - stream.scopes
+            if lacking:
+                stream.subscription.end(Reason.REVOKED, Forbidden(sorted(lacking)))
 
     async def documents(self) -> AsyncGenerator[tuple[int, dict[str, Any]]]:
         """(number, what is told of it), oldest first."""

@@ -47,7 +47,7 @@ _LATER_MS = (45_000, 75_000)
 _GOODBYE_S = 1.0
 """How long the last bytes of a response may take before the connection is dropped."""
 _METHODS = b"GET,HEAD"
-_TOLD = (Reason.LOG_ERROR, Reason.FILTER_ERROR, Reason.EXPIRED)
+_TOLD = (Reason.LOG_ERROR, Reason.FILTER_ERROR, Reason.EXPIRED, Reason.REVOKED)
 
 
 class Streams:
@@ -113,7 +113,11 @@ class Streams:
                     opened = None
                     if subscription is not None:
                         opened = self._open_streams.add(
-                            selection.names, client, scope, subscription
+                            selection.names,
+                            client=client,
+                            scope=scope,
+                            identity=identity,
+                            subscription=subscription,
                         )
                     del selection, ask, subscription
                     if opened is not None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from eventstreams.access.jwks import KeySet
+from eventstreams.access.policy import Policy
 from eventstreams.access.tickets import Tickets
 from eventstreams.access.tokens import Tokens
 from eventstreams.declarations import Declarations
@@ -26,7 +27,7 @@ from eventstreams.log.memory import MemoryLog
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Record
 from eventstreams.model.stream import Catalogue, Stream
-from eventstreams.settings import FanoutSettings, LimitSettings
+from eventstreams.settings import FanoutSettings
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
 from eventstreams.web.limits import Limits
@@ -59,7 +60,7 @@ class Gateway:
             declarations=Declarations(catalogue, path=None, metrics=self.metrics),
             starter=self.starter,
             hub=self.hub,
-            limits=Limits(LimitSettings(), ledger),
+            limits=Limits(Policy, ledger),
             proxies=Proxies([]),
             metrics=self.metrics,
             headers=[],
