@@ -9,7 +9,7 @@ from typing import Any
 import eventstreams
 from eventstreams.model.stream import Catalogue, Stream
 from eventstreams.web import operations
-from eventstreams.web.operations import PROBLEM, content
+from eventstreams.web.operations import PROBLEM, content, refused
 from eventstreams.web.parameters import PARAMETERS
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
@@ -36,6 +36,7 @@ def streams(catalogue: Catalogue) -> dict[str, Any]:
                 "stream_aliases": list(stream.aliases),
                 "schema_title": stream.schema_title,
                 "description": stream.description,
+                **({} if stream.scope is None else {"scope": stream.scope}),
             }
             for name, stream in catalogue.streams.items()
         }
@@ -70,6 +71,7 @@ def openapi(
                 f"{name} events",
                 _description(name, stream),
                 _of_schema(stream.schema_title, schemas),
+                stream.scope,
             )
         }
     paths["/v2/streams"] = {
@@ -162,7 +164,11 @@ def openapi(
         },
         "paths": paths,
         "components": {
-            "schemas": {_component(title): _standard(schema) for title, schema in schemas.items()}
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
+            },
+            "schemas": {_component(title): _standard(schema) for title, schema in schemas.items()},
         },
     }
 
@@ -195,6 +201,8 @@ def _description(name: str, stream: Stream) -> str:
     parts = [stream.description or f"Events of {stream.name}."]
     if name != stream.name:
         parts.append(f"(NOTE: This stream is an alias of {stream.name})")
+    if stream.scope:
+        parts.append(f"Needs a token with the scope {stream.scope}.")
     if stream.schema_title:
         parts.append(f"Schema title: {stream.schema_title}")
     return "\n\n".join(parts)
@@ -205,6 +213,7 @@ def _operation(
     summary: str,
     description: str | None,
     event: dict[str, Any] | None = None,
+    scope: str | None = None,
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": ["Streams"],
@@ -217,6 +226,8 @@ def _operation(
         described = {**_RESPONSES["200"]["content"], "application/json": event}
         ok = {**_RESPONSES["200"], "content": described}
         operation["responses"] = {**_RESPONSES, "200": ok}
+    if scope is not None:
+        operation["security"] = [{"token": []}, {"ticket": []}]
     if description is not None:
         operation["description"] = description
     return operation
@@ -234,11 +245,12 @@ _RESPONSES: dict[str, Any] = {
         "description": "Unknown stream, bad since, or bad Last-Event-ID",
         "content": {"application/json": content(PROBLEM)},
     },
+    "401": refused("The stream needs a token, or the one that came is not good"),
+    "403": refused("The token lacks the scope of the stream"),
     "404": {"description": "A topic or partition is not available"},
-    "429": {
-        "description": "Too many streams of this client",
-        "content": {"application/json": content(PROBLEM)},
-    },
+    "429": refused(
+        "Too many streams or connects of this client; Retry-After says when to come back"
+    ),
     "503": {
         "description": "The gateway is full or being stopped, or the log is out of reach",
         "content": {"application/json": content(PROBLEM)},

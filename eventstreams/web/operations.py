@@ -1,4 +1,4 @@
-"""The operations of intake, schemas and stream configurations, as OpenAPI describes them."""
+"""The operations that are not streams, as OpenAPI describes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def content(schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": schema}
 
 
-def _refused(description: str) -> dict[str, Any]:
+def refused(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": content(PROBLEM)}}
 
 
@@ -49,7 +49,7 @@ def _get(summary: str, what: str, *parameters: dict[str, Any]) -> dict[str, Any]
         "200": {"description": what, "content": {"application/json": content({})}}
     }
     if parameters:
-        responses["400"] = _refused("What is asked for can't be understood")
+        responses["400"] = refused("What is asked for can't be understood")
     return {
         "get": {
             "tags": ["Service"],
@@ -107,17 +107,48 @@ _POST_EVENTS: dict[str, Any] = {
             "202": {"description": "Hastily received"},
             "207": _named("Some events were accepted; the others are named"),
             "400": _named("No event was accepted, all are invalid; or the body can't be read"),
-            "408": _refused("The body did not come in time"),
-            "413": _refused("Too many bytes or events"),
-            "415": _refused("Another content type, charset or coding"),
+            "408": refused("The body did not come in time"),
+            "401": refused("A producer's key is needed, or the one that came is not known"),
+            "413": refused("Too many bytes or events"),
+            "415": refused("Another content type, charset or coding"),
             "500": _named("No event was accepted, and not all are invalid"),
-            "503": _refused("Too much is being taken; Retry-After says when to come back"),
+            "503": refused("Too much is being taken; Retry-After says when to come back"),
+        },
+    }
+}
+_POST_TICKET: dict[str, Any] = {
+    "post": {
+        "tags": ["Streams"],
+        "summary": "A ticket for one request in the name of a token: ?ticket=",
+        "x-monitor": False,
+        "security": [{"token": []}],
+        "responses": {
+            "201": {
+                "description": "For clients that can't set a header, like EventSource",
+                "content": {
+                    "application/json": content(
+                        {
+                            "type": "object",
+                            "properties": {
+                                "ticket": {"type": "string"},
+                                "expires_in": {
+                                    "type": "number",
+                                    "description": "Seconds that it may lie unused",
+                                },
+                            },
+                        }
+                    )
+                },
+            },
+            "401": refused("No token, or one that is not good"),
+            "503": refused("Tokens can't be checked, or tickets not be kept, now"),
         },
     }
 }
 _CONSTRAINTS = _query("constraints", "Only streams with these settings: k=v|p[q]=v")
 PATHS: dict[str, Any] = {
     "/v1/events": _POST_EVENTS,
+    "/v2/ticket": _POST_TICKET,
     "/v1/stream-configs": _get(
         "What producers and consumers are told of all streams",
         "Settings by stream",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import eventstreams
-from eventstreams.settings import HttpSettings
+from eventstreams.settings import AccessSettings, HttpSettings
 from tests.web.gateway import Site, stream_of
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +66,23 @@ async def test_pages_and_their_assets_are_served(embedded: Site) -> None:
             assert (await gateway.get(f"/v2/ui/{asset}")).status == 200
         for path in ("/v2/ui/../../pyproject.toml", "/v2/ui/%2e%2e/pyproject.toml"):
             assert (await gateway.get(path)).status == 404
+
+
+async def test_what_a_stream_needs_is_told(embedded: Site, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * 32)
+    access = AccessSettings(hs256_secret_file=str(tmp_path / "secret"))
+    closed = stream_of("closed", ["u"])._replace(scope="read:closed")
+    async with embedded.gateway({"s": ["t"], "closed": closed}, access=access) as gateway:
+        listed = (await gateway.get("/v2/streams")).json()["streams"]
+        assert "scope" not in listed["s"]
+        assert listed["closed"]["scope"] == "read:closed"
+        spec = (await gateway.get("/?spec")).json()
+        OpenAPIV31SpecValidator(spec).validate()
+        assert "security" not in spec["paths"]["/v2/stream/s"]["get"]
+        operation = spec["paths"]["/v2/stream/closed"]["get"]
+        assert {"token", "ticket"} == {name for way in operation["security"] for name in way}
+        assert "read:closed" in operation["description"]
+        assert "post" in spec["paths"]["/v2/ticket"]
 
 
 NOWHERE = ["/v2/stream", "/v1/stream/s", "/v2/schema/a", "/_test/events", "/v1/_test/events", "/x"]
