@@ -59,12 +59,30 @@ async def topic_with(bootstrap: str, partitions: int = 1, **config: str) -> str:
     async with admin(bootstrap) as client:
         answer = await client.create_topics([NewTopic(topic, partitions, 1, topic_configs=configs)])
         assert answer.topic_errors[0][1] == 0, answer
-
-        async def there() -> bool:
-            return (await client.describe_topics([topic]))[0]["error_code"] == 0
-
-        await eventually(there)
+        await _there(client, topic)
     return topic
+
+
+async def make_anew(bootstrap: str, topic: str) -> None:
+    """Deletes the topic and makes another of the same name, with one partition."""
+    async with admin(bootstrap) as client:
+        await client.delete_topics([topic])
+
+        async def made() -> bool:
+            answer = await client.create_topics([NewTopic(topic, 1, 1)])
+            return bool(answer.topic_errors[0][1] == 0)
+
+        await eventually(made)
+        await _there(client, topic)
+
+
+async def _there(client: AIOKafkaAdminClient, topic: str) -> None:
+    """The broker has heard of what its controller has made."""
+
+    async def there() -> bool:
+        return bool((await client.describe_topics([topic]))[0]["error_code"] == 0)
+
+    await eventually(there)
 
 
 async def read_all(log: Log, partition: Partition, offset: int = 0) -> list[Event]:

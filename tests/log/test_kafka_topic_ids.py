@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka.admin import NewTopic
 
 from eventstreams.errors import LogUnavailable, UnknownTopic
 from eventstreams.log import kafka_protocol
@@ -13,9 +12,8 @@ from eventstreams.log.kafka import KafkaLog
 from eventstreams.model.event import Partition, Record
 from tests.log.kafka_tools import (
     PLENTY,
-    admin,
-    eventually,
     follow_until,
+    make_anew,
     opened,
     read_all,
     topic_with,
@@ -40,14 +38,7 @@ async def test_a_topic_made_anew_is_another_whatever_it_holds(
     await log.append([Record(topic, b"old")] * 5)
     follower = log.follow({partition: 0})
     await follow_until(follower, 5)
-    async with admin(kafka) as client:
-        await client.delete_topics([topic])
-
-        async def made() -> bool:
-            answer = await client.create_topics([NewTopic(topic, 1, 1)])
-            return answer.topic_errors[0][1] == 0
-
-        await eventually(made)
+    await make_anew(kafka, topic)
     new = [b"new %d" % n for n in range(count)]
     if new:
         async with opened(kafka) as other:
@@ -69,14 +60,8 @@ async def test_history_is_not_that_of_another_topic_of_the_name(kafka: str) -> N
         await log.append([Record(topic, b"old")] * 5)
         follower = log.follow({partition: 0})
         await follow_until(follower, 5)
-        async with admin(kafka) as client, opened(kafka) as other:
-            await client.delete_topics([topic])
-
-            async def made() -> bool:
-                answer = await client.create_topics([NewTopic(topic, 1, 1)])
-                return answer.topic_errors[0][1] == 0
-
-            await eventually(made)
+        await make_anew(kafka, topic)
+        async with opened(kafka) as other:
             await other.append([Record(topic, b"new")] * 9)
         with pytest.raises(LogUnavailable):
             await log.read(partition, 3, PLENTY)
