@@ -198,6 +198,7 @@ def _intake(
             per_s=section.error_events_per_s,
             gate=gate,
             schemas=schemas,
+            catalogue=lambda: declarations.catalogue,
         )
     intake = Intake(
         log=log, gate=gate, error_events=error_events, settings=section, metrics=metrics

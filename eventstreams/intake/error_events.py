@@ -6,6 +6,7 @@ The form is that of upstream's /error schema. They are bounded: in size, and in 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from eventstreams.intake.filling import Path, value_at
 from eventstreams.intake.gate import Gate, Route
 from eventstreams.model.event import Record
 from eventstreams.model.instant import iso_of
+from eventstreams.model.stream import Catalogue
 from eventstreams.schemas.store import SchemaStore
 
 _TITLE = "error"
@@ -49,7 +51,9 @@ class ErrorEvents:
         per_s: int,
         gate: Gate,
         schemas: SchemaStore,
+        catalogue: Callable[[], Catalogue],
     ) -> None:
+        self._catalogue = catalogue
         self._stream = stream
         self._emitter_id = emitter_id
         self._per_s = per_s
@@ -93,9 +97,10 @@ class ErrorEvents:
 
     def _document(self, route: Route, refused: Refused, now: str | None) -> dict[str, Any]:
         meta: dict[str, Any] = {"stream": self._stream, "id": str(uuid4()), "dt": now}
+        may_repeat = self._may_repeat(refused.document)
         for path in _COPIED:
             value = value_at(refused.document, path)
-            if isinstance(value, str):
+            if may_repeat and isinstance(value, str):
                 meta[path[-1]] = value[:_NAME_MAX]
         document: dict[str, Any] = {
             "$schema": str(route.schema.schema.uri),
@@ -103,14 +108,22 @@ class ErrorEvents:
             "dt": now,
             "emitter_id": self._emitter_id,
             "message": _cut(refused.message, _MESSAGE_MAX),
-            "raw_event": _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX),
             "error_type": refused.kind,
         }
+        if may_repeat:
+            document["raw_event"] = _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX)
         for name, named in _NAMED:
             value = value_at(refused.document, named)
             if isinstance(value, str):
                 document[name] = _cut(value, _NAME_MAX)
         return document
+
+    def _may_repeat(self, document: Any) -> bool:
+        """Whether those who read about it may see the event itself."""
+        stream = value_at(document, ("meta", "stream"))
+        return self._catalogue().may_repeat(
+            stream if isinstance(stream, str) else None, self._stream
+        )
 
 
 def _cut(text: str, characters: int) -> str:

@@ -119,6 +119,16 @@ class Catalogue:
     def get(self, name: str) -> Stream:
         return self._by_name[name]
 
+    def may_repeat(self, name: str | None, to: str) -> bool:
+        """Whether what was meant for stream `name` may be shown to all who read stream `to`;
+        None: it is not known what it was meant for."""
+        shown = self.streams.get(to)
+        scope = None if shown is None else shown.scope
+        if name is None:
+            return all(stream.scope in (None, scope) for stream in self.streams.values())
+        stream = self.streams.get(name)
+        return stream is None or (stream.scope in (None, scope) and not stream.redact)
+
     def resolve(self, names: list[str]) -> Selection:
         """Streams or aliases -> topics, each once, in order. Raises UnknownStream."""
         unknown = [name for name in names if name not in self._by_name]

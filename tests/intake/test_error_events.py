@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventstreams.errors import ConfigError
+from eventstreams.settings import AccessSettings
 from tests.intake.place import ERRORS, STREAMS, TEST, event, place
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +42,40 @@ async def test_refusals_at_the_gate_become_one_too(tmp_path: Path) -> None:
             "MissingFieldError",
             "EventSchemaLoadError",
         ]
+
+
+SECRET = "S3CRET"
+RULE = {"domain": "a.org", "titles": ["x"], "remove": ["test"]}
+
+
+async def test_an_event_is_not_repeated_to_those_who_may_not_read_its_stream(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * 32)
+    access = AccessSettings(hs256_secret_file=str(tmp_path / "secret"))
+    private = {
+        "private": {"schema_title": "test/event", "scope": "read:private"},
+        "redacted": {"schema_title": "test/event", "redact": [RULE]},
+    }
+
+    def wrong(stream: str) -> dict[str, object]:
+        posted = event(7, stream=stream, more=SECRET)
+        posted["meta"] |= {"uri": f"https://a/{SECRET}"}
+        return posted
+
+    torn = f'{{"$schema": "/test/event/1.0.0", "a": "{SECRET}"}}'.encode()
+    for scope, shown in ((None, {TEST}), ("read:private", {TEST, "private", None})):
+        folder = tmp_path / str(scope)
+        folder.mkdir()
+        errors = {"schema_title": "error", **({"scope": scope} if scope else {})}
+        streams = {**STREAMS, **private, ERRORS: errors}
+        async with place(folder, streams=streams, access=access) as here:
+            await here.post([wrong("private"), wrong("redacted"), wrong(TEST)])
+            await here.post(torn)
+            found = await here.errors(4)
+        assert {e.get("errored_stream_name") for e in found} == {"private", "redacted", TEST, None}
+        repeated = {e.get("errored_stream_name") for e in found if SECRET in json.dumps(e)}
+        assert repeated == shown
 
 
 async def test_upstream_is_silent_about_those(tmp_path: Path) -> None:
