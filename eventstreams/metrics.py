@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    start_http_server,
+)
+
+from eventstreams import __version__
 
 
 class Metrics:
@@ -12,6 +22,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         r = self.registry
         p = "eventstreams_"
+        ProcessCollector(registry=r)  # processor time, memory, open files, start
+        Info(f"{p}build", "What runs here", registry=r).info({"version": __version__})
         self.events_in = Counter(f"{p}events_in", "Records read at the ends of topics", registry=r)
         self.events_out = Counter(f"{p}events_out", "Events written to clients", registry=r)
         self.records_skipped = Counter(

@@ -103,9 +103,10 @@ class OpenStreams:
         identity: Identity | None,
         subscription: Subscription,
     ) -> OpenStream:
-        address = client or "unknown"
-        if client is not None and not self._whole_addresses:
-            address = shortened(client)
+        peer: tuple[str, int] | None = scope.get("client")
+        address = client or (peer[0] if peer else "unknown")  # a proxy's, which does not say whose
+        if not self._whole_addresses:
+            address = shortened(address)
         user_agent = (header(scope, b"user-agent") or "")[:_USER_AGENT_MAX]
         self._count += 1
         scopes: frozenset[str] = frozenset() if identity is None else identity.scopes

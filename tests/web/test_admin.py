@@ -97,6 +97,13 @@ async def test_a_client_is_listed_with_what_it_reads_and_how_far_it_is(
         assert await clients(gateway) == []
 
 
+async def test_a_proxy_that_does_not_say_whose_a_stream_is_stands_for_it(
+    embedded: Site, tmp_path: Path
+) -> None:
+    async with place(embedded, tmp_path) as (gateway, _), gateway.stream("a"):
+        assert [client["client"] for client in await clients(gateway)] == ["127.0.0.0/24"]
+
+
 async def test_the_list_is_narrowed_sorted_and_cut(embedded: Site, tmp_path: Path) -> None:
     async with (
         place(embedded, tmp_path, addresses="whole") as (gateway, topic),
