@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from eventstreams.errors import ConfigError
 from eventstreams.gateway import running
@@ -121,6 +123,40 @@ async def test_a_ticket_lets_in_once(embedded: Site, tmp_path: Path) -> None:
         assert again.json()["uri"] == "/v2/stream/closed?a=b&ticket=...&c=d"
         assert (await gateway.get("/v2/stream/closed?ticket=%FF")).status == 401
         assert (await gateway.get("/v2/ticket")).status == 404
+
+
+async def test_no_secret_is_in_a_log_an_answer_or_a_metric(
+    embedded: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = tmp_path / "admin"
+    key.write_text("k" * 40)
+    good, lacking = PAIR.token(scope="read:closed"), PAIR.token(scope="other")
+    forged = good[:-4] + "AAAA"
+    tickets: list[str] = []
+    said = b""
+    async with place(embedded, tmp_path, cookie="c", admin_key_file=str(key)) as (gateway, _):
+        for token in (good, lacking, forged, SECRET.decode("latin-1")):
+            for headers in (bearer(token), {"Cookie": f"c={token}"}):
+                issued = await gateway.ask("POST", "/v2/ticket", headers)
+                ticket = issued.json().get("ticket")
+                tickets += [ticket] if ticket else []
+                async with gateway.opened("/v2/stream/closed", headers) as stream:
+                    said += str(stream.head).encode()
+                explained = await gateway.get("/v2/explain?streams=closed", headers)
+                said += explained.body
+        for ticket in [*tickets, *tickets]:
+            async with gateway.opened(f"/v2/stream/closed?since=x&ticket={ticket}") as stream:
+                said += str(stream.head).encode()
+            said += (await gateway.get(f"/v2/stream/nope?ticket={ticket}")).body
+        said += (await gateway.get("/v2/admin/clients", bearer("k" * 40))).body
+        said += (await gateway.get("/v2/admin/clients", bearer(good))).body
+        said += generate_latest(gateway.parts.metrics.registry)
+    assert len(tickets) >= 4
+    said += "\n".join(str(vars(record)) for record in caplog.records).encode()
+    for secret in (good, lacking, forged, SECRET.decode("latin-1"), "k" * 40, *tickets):
+        assert secret.encode() not in said
+        assert secret.split(".")[-1].encode() not in said, "nor the signature alone"
 
 
 async def test_a_ticket_that_lay_too_long_is_worth_nothing(embedded: Site, tmp_path: Path) -> None:
