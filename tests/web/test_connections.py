@@ -18,7 +18,9 @@ async def test_a_request_sent_ahead_of_a_stream_leaks_neither_task_nor_lease(
     embedded: Site,
 ) -> None:
     limits = LimitSettings(client_ip_connections=1)
-    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+    async with embedded.gateway(
+        {"s": [await embedded.topic()]}, limits=limits, heartbeat_s=0.2
+    ) as gateway:
         async with connected(gateway.port) as client:
             await client.send("GET", "/v2/stream/s", IP)
             assert (await client.head()).status == 200
