@@ -1,4 +1,5 @@
-"""Connections beyond the most there may be: told when to come back, and so that they hear it.
+"""Last answers, and so that they are heard: to connections beyond the most there may be, who are
+told when to come back, and to those whose request is at fault.
 
 A socket that is closed with bytes unread resets the connection, and the peer may lose the answer
 with it. So only our side is closed at first; what the request still sends is read and forgotten,
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 Headers = Sequence[tuple[bytes, bytes]]
 
 LINGERING_MAX = 128
-"""Refused connections that are still open; beyond it the one refused longest ago is dropped."""
+"""Such connections that are still open; beyond it the one that ended longest ago is dropped."""
 _LINGER_S = 2.0
 _LINGER_BYTES_MAX = 256 * 1024
 """As much as the head of a request may have."""
@@ -32,13 +33,26 @@ class Refusals:
 
     def refuse(self, transport: asyncio.Transport, headers: Headers) -> None:
         """Answers and takes the connection over. `headers` are those that change with time."""
-        transport.write(full(random.randint(*_RETRY_AFTER_S), [*headers, *self._headers]))  # noqa: S311
+        retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311 - spreads clients, no secret
+        transport.write(full(retry_after_s, [*headers, *self._headers]))
+        self.linger(transport)
+
+    def bad(self, status: bytes, headers: Headers) -> bytes:
+        """The answer to what is no proper request. `status` with its phrase."""
+        lines = [*headers, *self._headers, (b"content-length", b"0"), (b"connection", b"close")]
+        return b"HTTP/1.1 %b\r\n%b\r\n" % (status, b"".join(b"%b: %b\r\n" % line for line in lines))
+
+    def linger(self, transport: asyncio.Transport) -> None:
+        """Takes over a connection that has been sent its last bytes."""
         if len(self._lingering) >= LINGERING_MAX:
             next(iter(self._lingering)).drop()
         lingering = _Lingering(transport, self._lingering)
         transport.set_protocol(lingering)
         self._lingering[lingering] = None
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
 
     def drop_all(self) -> None:
         for lingering in list(self._lingering):
@@ -46,7 +60,7 @@ class Refusals:
 
     @property
     def lingering(self) -> int:
-        """How many refused connections are still open."""
+        """How many connections that have had their last answer are still open."""
         return len(self._lingering)
 
 
