@@ -13,6 +13,8 @@ from starlette.types import Scope
 from eventstreams.web.request import header, header_list
 
 _LENGTH_MAX = 64
+_HOPS_MAX = 50
+"""Proxies in a row. Each may cost a look into all the networks that are trusted."""
 _SITE_BITS = 64
 """Of an IPv6 address: what one subscriber has is a network, and any address in it."""
 _NETWORK_BITS = {4: 24, 6: 48}
@@ -35,10 +37,14 @@ class Proxies:
         said = (header(scope, b"x-client-ip") or "").strip()
         if said:
             return said[:_LENGTH_MAX]
-        hops = [hop.strip() for hop in (header_list(scope, b"x-forwarded-for") or "").split(",")]
-        hops = [hop[:_LENGTH_MAX] for hop in hops if hop]
-        clients = [hop for hop in hops if not self._trusts(hop)] or hops[:1]
-        return clients[-1] if clients else None
+        text = header_list(scope, b"x-forwarded-for") or ""
+        nearest = None
+        for hop in reversed(text.rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]):
+            if said := hop.strip()[:_LENGTH_MAX]:
+                nearest = said
+                if not self._trusts(said):
+                    break
+        return nearest
 
     def _trusts(self, text: str) -> bool:
         address = _parsed(text)

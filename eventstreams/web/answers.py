@@ -100,8 +100,12 @@ def set_reason(scope: Scope, reason: str) -> None:
     extensions: dict[str, Any] = scope.get("extensions") or {}
     connection = extensions.get("eventstreams.connection")
     if connection is not None:
-        text = "".join(c if " " <= c <= "~" else "?" for c in reason)[:_REASON_MAX]
-        connection.set_reason(text.encode("ascii"))
+        connection.set_reason(printable(reason))
+
+
+def printable(text: str) -> bytes:
+    """For a reason phrase or a header: whatever a client wrote into it, it stays one line."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:_REASON_MAX]).encode("ascii")
 
 
 async def not_found(scope: Scope, send: Send, headers: Headers) -> None:

@@ -13,7 +13,7 @@ from starlette.types import Scope, Send
 
 from eventstreams.errors import ClientError
 from eventstreams.model import sse
-from eventstreams.web.answers import Headers, answer
+from eventstreams.web.answers import Headers, answer, printable
 from eventstreams.web.request import header, is_browser
 
 _PASSING = (429, 503)
@@ -30,11 +30,8 @@ def is_event_source(scope: Scope) -> bool:
 async def refuse_event_source(send: Send, headers: Headers, error: ClientError) -> None:
     reason = " ".join(str(error).split())
     if error.status not in _PASSING:
-        text = reason.encode("ascii", "replace")[:200]
-        name = type(error).__name__.encode()
-        await answer(
-            send, 204, [*headers, (b"x-eventstreams-error", name + b": " + text)], b"", None
-        )
+        said = printable(f"{type(error).__name__}: {reason}")
+        await answer(send, 204, [*headers, (b"x-eventstreams-error", said)], b"", None)
         return
     least_s: int = getattr(error, "retry_after_s", None) or _RETRY_S
     retry_ms = random.randint(least_s * 1000, int(least_s * 1000 * _JITTER) + 1000)  # noqa: S311

@@ -46,6 +46,7 @@ _TYPES = ("application/json", "text/plain", "application/reports+json")
 """The second is what a page can send to another site without asking, by sendBeacon."""
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
 _CODINGS = ("identity", "gzip", "x-gzip")
+_LENGTH_DIGITS_MAX = 20
 _EMPTY = "Request body was empty. Must provide JSON encoded events."
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _UPSTREAM_TITLES: dict[type[ClientError], str] = {
@@ -191,9 +192,11 @@ class Events:
         """The most bytes that the body may have. Raises BodyTooLarge."""
         most = self._intake.settings.body_bytes_max
         text = header(scope, b"content-length")
-        if header(scope, b"content-encoding") or text is None or not text.isdigit():
+        if header(scope, b"content-encoding") or text is None:
             return most
-        if int(text) > most:
+        if not (text.isascii() and text.isdigit()):
+            return most
+        if len(text) > _LENGTH_DIGITS_MAX or int(text) > most:
             raise _too_large(most)
         return int(text)
 
