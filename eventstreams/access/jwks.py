@@ -112,7 +112,10 @@ class KeySet:
 
 def parse(text: bytes) -> list[Key]:
     """The keys of a JSON Web Key Set that can be used here. Raises ValueError."""
-    document: Any = json.loads(text)
+    try:
+        document: Any = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     entries: Any = cast("dict[str, Any]", document).get("keys") if _is_dict(document) else None
     if not isinstance(entries, list):
         raise ValueError("not a JSON Web Key Set: it has no list `keys`")

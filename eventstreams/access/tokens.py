@@ -15,6 +15,8 @@ from eventstreams.access.jwks import Key, KeySet
 
 _BYTES_MAX = 8192
 _PUBLIC = ("RS256", "ES256", "EdDSA")
+_FAR_S = 2.0**40
+"""Since 1970; whoever says a later end means none."""
 
 
 class Tokens:
@@ -42,12 +44,11 @@ class Tokens:
         except (PyJWTError, ValueError, RecursionError) as error:
             raise InvalidToken("The token is not a JSON Web Token") from error
         claims = await self._claims(token, header)
-        expires_at = claims["exp"]
         subject = claims.get("sub")
         return Identity(
-            subject if isinstance(subject, str) else None,
-            frozenset(_scopes(claims)),
-            float(expires_at) + self._leeway_s,
+            _sound(subject) if isinstance(subject, str) else None,
+            frozenset(map(_sound, _scopes(claims))),
+            _seconds(claims["exp"]) + self._leeway_s,
         )
 
     async def _claims(self, token: str, header: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class Tokens:
                 problem = error
             except ExpiredSignatureError as error:
                 raise InvalidToken("The token has expired") from error
-            except (PyJWTError, ValueError, OverflowError) as error:
+            except (PyJWTError, ValueError, OverflowError, RecursionError) as error:
                 problem = error if isinstance(error, PyJWTError) else PyJWTError()
                 break
         raise InvalidToken(_why(problem)) from problem
@@ -91,6 +92,19 @@ class Tokens:
                 },
             )
         return claims
+
+
+def _seconds(claim: Any) -> float:
+    """Of a claim that int() takes."""
+    try:
+        return min(float(claim), _FAR_S)
+    except OverflowError:
+        return _FAR_S
+
+
+def _sound(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON escapes may stand for and nothing can write."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _why(problem: PyJWTError | None) -> str:
