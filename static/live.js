@@ -30,7 +30,7 @@ function show(event) {
   const meta = data.meta ?? {};
   const summary = document.createElement('summary');
   summary.append(
-    cell((meta.dt ?? '').slice(11, 23)),
+    cell(String(meta.dt ?? '').slice(11, 23)),
     cell(data.wiki ?? meta.domain ?? meta.topic ?? ''),
     cell(data.type ?? ''),
     cell(data.title ?? data.page_title ?? meta.id ?? ''),
