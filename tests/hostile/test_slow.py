@@ -1,0 +1,129 @@
+"""Clients that take their time over a request, or over the answer, on purpose: each is ended in its
+time, others are served meanwhile, and nothing is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from eventstreams.server import protocol
+from eventstreams.settings import FanoutSettings
+from tests.hostile.raw import answers
+from tests.hostile.requests import GET
+from tests.hostile.sent import STREAM
+from tests.hostile.target import Target, target
+from tests.web.client import PATIENCE_S, Client, connected
+from tests.web.gateway import ask
+
+pytestmark = pytest.mark.anyio
+
+MANY = 300
+TIMEOUT_S = 0.5
+POST = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+PAGE = b"GET /?spec HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture
+async def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
+    monkeypatch.setattr(protocol, "_HEAD_S", TIMEOUT_S)
+    fanout = FanoutSettings(stall_timeout_s=TIMEOUT_S)
+    room = {"in_flight_bytes_max": 2**32}  # how much is taken at once is another test's matter
+    async with target(tmp_path, fanout=fanout, body_timeout_s=TIMEOUT_S, **room) as it:
+        yield it
+
+
+@asynccontextmanager
+async def many(on: Target, sent: bytes = b"", **how: int) -> AsyncIterator[list[Client]]:
+    async with AsyncExitStack() as stack:
+        clients = []
+        for _ in range(MANY):
+            client = await stack.enter_async_context(connected(on.port, **how))
+            client.writer.write(sent)
+            clients.append(client)
+        yield clients
+
+
+async def all_are_ended(on: Target, each_turn: Callable[[], None] = lambda: None) -> None:
+    """A turn is one request of somebody else, and its answer."""
+    async with asyncio.timeout(PATIENCE_S), connected(on.port) as other:
+        assert (await ask(other, "GET", "/healthz")).status == 200
+        while len(on.served.server.server_state.connections) > 1:
+            each_turn()
+            assert (await ask(other, "GET", "/healthz")).status == 200
+
+
+def write_all(clients: list[Client], data: bytes) -> None:
+    for client in clients:
+        if not client.writer.transport.is_closing():
+            client.writer.write(data)
+
+
+def endless(text: bytes) -> Iterator[bytes]:
+    while True:
+        for byte in text:
+            yield bytes([byte])
+
+
+SLOW = {
+    "a head": (b"GET /healthz HTTP/1.1\r\nHost: a\r\n", b"X: y\r\n"),
+    "a target": (b"GET /", b"a"),
+    "a head behind an answer": (GET + b"GET /healthz HTTP/1.1\r\n", b"X: y\r\n"),
+    "a body": (POST + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a chunk's extension": (POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a"),
+    "trailers": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+    "a body nobody asked for": (
+        b"PUT /no HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n",
+        b"a",
+    ),
+    "nothing": (b"", b""),
+    "line ends": (b"", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+async def test_who_sends_a_byte_now_and_then_is_ended_in_time(impatient: Target, name: str) -> None:
+    start, rest = SLOW[name]
+    bytes_ = endless(rest) if rest else itertools.repeat(b"")
+    async with many(impatient, start) as clients:
+        await all_are_ended(impatient, lambda: write_all(clients, next(bytes_)))
+        async with asyncio.timeout(PATIENCE_S):
+            for client in clients:
+                said = await _rest(client)
+                found = [answer.status for answer in answers(said)]
+                assert found in ([], [200], [408], [404]), name
+    await impatient.is_unharmed()
+
+
+async def test_who_does_not_read_the_answers_is_ended_in_time(impatient: Target) -> None:
+    async with many(impatient, PAGE * 17, receive_buffer=4096) as clients:
+        for client in clients:
+            client.pause()
+        await all_are_ended(impatient)
+    await impatient.is_unharmed()
+
+
+async def test_who_sends_a_body_to_a_stream_can_not_stop_it_from_ending(
+    impatient: Target,
+) -> None:
+    sent = (
+        b"GET " + STREAM + b"?max_seconds=0.5 HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n"
+    )
+    async with many(impatient, sent) as clients:
+        await all_are_ended(impatient, lambda: write_all(clients, b"a"))
+    await impatient.is_unharmed()
+
+
+async def _rest(client: Client) -> bytes:
+    found = b""
+    try:
+        while piece := await client.some(2**16):
+            found += piece
+    except ConnectionError:
+        pass
+    return found
