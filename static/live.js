@@ -18,7 +18,8 @@ function say(text, kind = '') {
   state.dataset.kind = kind;
 }
 
-function cell(text) {
+function cell(value) {
+  const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
   const span = document.createElement('span');
   span.textContent = text;
   span.title = text;
