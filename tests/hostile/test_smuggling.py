@@ -1,0 +1,115 @@
+"""What a proxy lets through and what the gateway reads are the same requests.
+
+The proxies are real, with the configurations that we ship. A client may write what it likes; every
+request that reaches the application is one that the client was given an answer to, and nothing of a
+body is ever one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.raw import answers
+from tests.hostile.requests import EVERY, HOST, LAST
+from tests.hostile.target import Target
+from tests.intake.place import TEST
+from tests.web.test_proxies import before
+
+pytestmark = pytest.mark.anyio
+
+QUIET_S = 0.3
+"""A proxy may wait for more where a request is not whole."""
+CHECKS = ("GET /readyz",)
+"""Those of the proxy and of the test itself."""
+FORGED = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(params=["nginx", "haproxy"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def through(port: int, data: bytes) -> bytes:
+    """What comes back until the proxy ends it, or has been quiet."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    found = b""
+    try:
+        writer.write(data)
+        while piece := await asyncio.wait_for(reader.read(2**16), QUIET_S):
+            found += piece
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.transport.abort()
+    return found
+
+
+def served(on: Target) -> list[str]:
+    """Requests that reached the application, since the last time."""
+    found = [request for request in on.requests if request not in CHECKS]
+    on.requests.clear()
+    return found
+
+
+async def test_nothing_is_smuggled_past_a_proxy(
+    everything: Target, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / kind).mkdir()
+    async with before(kind, everything.served, tmp_path / kind) as proxy:
+        served(everything)
+        passed = 0
+        for name, case in EVERY:
+            said = await through(proxy.port, case.data)
+            reached = served(everything)
+            count = said.count(b"HTTP/1.1 ") + said.count(b"HTTP/1.0 ")
+            assert len(reached) <= max(count, 1), (name, reached, said[:300])
+            passed += len(reached)
+        assert passed > 10, "it does let requests through"
+        everything.requests.clear()
+        assert b"200" in (await through(proxy.port, LAST)).partition(b"\r\n")[0]
+    await everything.is_unharmed()
+
+
+async def test_a_request_in_a_body_is_never_taken_for_one_whoever_shares_the_connection(
+    everything: Target, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / kind).mkdir()
+    forged = json.dumps(
+        [{"$schema": "/test/event/1.0.0", "meta": {"stream": TEST}, "test": "forged"}]
+    )
+    inner = FORGED + b"Content-Length: %d\r\n\r\n%b" % (len(forged), forged.encode())
+    size = b"%d" % len(inner)
+    heads = [
+        b"Content-Length: " + size,
+        b"Content-Length: " + size + b"\r\nContent-Length: 0",
+        b"Content-Length: " + size + b"\r\nTransfer-Encoding: xchunked",
+        b"Content-Length: " + size + b"\r\nTransfer-Encoding: chunked",
+        b"Content-Length: " + size + b"\r\nTransfer-Encoding : chunked",
+        b"Content-Length: " + size + b"\r\nTransfer-Encoding:\x0bchunked",
+        b"Content-Length: " + size + b"\r\nConnection: Content-Length",
+        b"Content-Length: " + size + b"\r\nExpect: 100-continue",
+        b"Content-Length: " + size + b"\r\nUpgrade: h2c\r\nConnection: Upgrade",
+        b"Content-Length: " + size + b"\r\nUpgrade: websocket\r\nConnection: Upgrade",
+    ]
+    async with before(kind, everything.served, tmp_path / kind) as proxy:
+        for line in heads:
+            for first in (b"POST /nope", b"GET /v2/ui/", b"PUT /v1/events", b"HEAD /healthz"):
+                outer = first + b" HTTP/1.1\r\n" + HOST + line + b"\r\n\r\n" + inner
+                await asyncio.gather(*(through(proxy.port, outer) for _ in range(4)))
+                said = await through(proxy.port, LAST)
+                assert [answer.status for answer in answers(said)] == [200], (
+                    "that of the next client"
+                )
+        assert b"forged" not in await _log_of(everything)
+        assert "POST /v1/events" not in everything.requests
+    await everything.is_unharmed()
+
+
+async def _log_of(on: Target) -> bytes:
+    [partition] = (await on.log.partitions([TEST]))[TEST]
+    slice_ = await on.log.read(partition, 0, 2**20)
+    return b"".join(event.value or b"" for event in slice_.events)
