@@ -1,0 +1,194 @@
+"""Runs what tests.deploy.build made, as an engine would: `python -m tests.deploy.container WORK`.
+
+The user, the command, the health check and the signal are those of the Dockerfile. The root is
+read-only but for the volume and a /tmp; the process is the first of its namespace, without
+capabilities. To be run by scripts/container-check, in mount and network namespaces of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.deploy.build import TOP
+from tests.deploy.dockerfile import Stage, parse
+from tests.deploy.root import command_in, make_read_only, mount, mount_devices
+
+PATIENCE_S = 60.0
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+
+class Container:
+    def __init__(self, image: Stage, root: Path) -> None:
+        self._image = image
+        self._root = root
+        self.url = f"http://127.0.0.1:{image.ports[0]}"
+
+    def command(self, words: list[str]) -> list[str]:
+        """What starts these words in it."""
+        image = self._image
+        return command_in(
+            self._root,
+            words,
+            environment=image.environment,
+            directory=image.directory,
+            user=image.user,
+        )
+
+    def status_of(self, words: list[str]) -> int:
+        """The exit status of a program that runs beside it."""
+        command = self.command(words)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
+        )
+        return done.returncode
+
+    def is_healthy(self) -> bool:
+        return self.status_of(self._image.health) == 0
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[str]]:
+        """Its entry point and command, once it says that it listens."""
+        words = [*self._image.entrypoint, *self._image.command]
+        process = subprocess.Popen(self.command(words), stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if json.loads(line)["message"] == "listening":
+                    break
+            else:
+                raise AssertionError(f"it ended with {process.wait()} before it listened")
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def first_process(unshare: int) -> int:
+    """The process that is number 1 in the namespace that `unshare` made."""
+    (child,) = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
+    return int(child)
+
+
+def loopback_up() -> None:
+    """A new network namespace has it, switched off."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+
+
+def mount_all(image: Stage, root: Path, work: Path) -> None:
+    """Read-only, with a /tmp in memory, and each volume with what the image has at its place."""
+    make_read_only(root)
+    mount_devices(root)
+    mount("-t", "tmpfs", "-o", "mode=1777,nosuid,nodev,noexec", "tmpfs", root / "tmp")
+    for number, volume in enumerate(image.volumes):
+        its = work / f"volume-{number}"
+        subprocess.run(["cp", "-a", root / volume[1:], its], check=True)
+        mount("--bind", its, root / volume[1:])
+
+
+def check(work: Path) -> None:
+    """Raises AssertionError for what is not as it should be."""
+    loopback_up()
+    image = parse((TOP / "Dockerfile").read_text())[-1]
+    root = work / "image"
+    mount_all(image, root, work)
+    container = Container(image, root)
+    _is_closed(container, image)
+    assert not container.is_healthy(), "healthy while nothing runs"
+    _said("the root is read-only, the volume is not, nothing of what builds is left")
+    with container.running() as process:
+        _runs_as(image, first_process(process.pid))
+        assert container.is_healthy(), "the health check fails"
+        _said(f"runs as {image.user}, process 1, no capabilities; the health check succeeds")
+        _answers(container, root)
+        _ends_whole(container, process, signal.Signals[image.stop_signal])
+    assert not container.is_healthy(), "healthy after its end"
+    with container.running() as process:
+        assert _first_event(container, since="earliest") == 0, "the volume does not hold the log"
+        _said("started again, it has its log")
+    _said("all is as it should be")
+
+
+def _is_closed(container: Container, image: Stage) -> None:
+    for path in ("/probe", "/app/probe", "/etc/probe", "/var/tmp/probe"):
+        assert container.status_of(["sh", "-c", f": > {path}"]) != 0, f"{path} can be written"
+    for folder in ("/tmp", *image.volumes):
+        assert container.status_of(["sh", "-c", f": > {folder}/probe"]) == 0, folder
+        container.status_of(["rm", f"{folder}/probe"])
+    assert container.status_of(["python", "-c", "import msgspec"]) == 0
+    for module in ("pip", "hatchling"):
+        assert container.status_of(["python", "-c", f"import {module}"]) != 0, module
+
+
+def _runs_as(image: Stage, pid: int) -> None:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    uid, _, gid = image.user.partition(":")
+    assert set(status["Uid"]) == {uid}
+    assert set(status["Gid"]) == {gid}
+    assert status["NSpid"][-1] == "1"
+    assert int(status["CapEff"][0], 16) == int(status["CapBnd"][0], 16) == 0
+
+
+def _answers(container: Container, root: Path) -> None:
+    """From its own files: none of a checkout is in reach."""
+    with httpx.Client(base_url=container.url, timeout=PATIENCE_S) as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        page = client.get("/v2/ui/")
+        assert page.status_code == 200
+        assert "<html" in page.text
+        assert client.get("/v2/ui/live.js").status_code == 200
+        assert "mediawiki.recentchange" in client.get("/v2/streams").text
+        event = {"$schema": "/test/event/1.0.0", "meta": {"stream": "eventstreams.test"}}
+        posted = client.post("/v1/events", json=event)
+        assert posted.status_code == 201, posted.text
+    _first_event(container)
+    assert not (root / "src").exists()
+    _said("health, readiness, page, streams, schema, a posted event and one read")
+
+
+def _first_event(container: Container, **query: str) -> int:
+    """Its offset."""
+    url = f"{container.url}/v2/stream/mediawiki.recentchange"
+    with httpx.stream("GET", url, params=query, timeout=PATIENCE_S) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                return int(json.loads(line[6:])["meta"]["offset"])
+    raise AssertionError("the stream ended without an event")
+
+
+def _ends_whole(
+    container: Container, process: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    url = f"{container.url}/v2/stream/mediawiki.recentchange"
+    with httpx.stream("GET", url, timeout=PATIENCE_S) as stream:
+        lines = stream.iter_lines()
+        next(line for line in lines if line.startswith("data: "))
+        Path(f"/proc/{first_process(process.pid)}").stat()
+        subprocess.run(["kill", f"-{number}", str(first_process(process.pid))], check=True)
+        *_, last = lines  # raises where the response has no proper end
+        assert last.startswith("retry: "), last
+    assert process.wait(PATIENCE_S) == 0
+    _said(f"{number.name} ends its stream whole and the process with 0")
+
+
+def _said(text: str) -> None:
+    print(f"    {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    check(Path(sys.argv[1]))
