@@ -88,6 +88,9 @@ class Metrics:
         self.settings_reloads = Counter(
             f"{p}settings_reloads", "Times the settings were read again", ["outcome"], registry=r
         )
+        for reloads in (self.catalogue_reloads, self.settings_reloads):
+            for outcome in ("taken", "refused"):
+                reloads.labels(outcome)  # who watches it sees the first one happen
         self.intake_events = Counter(
             f"{p}intake_events", "Events posted", ["stream", "outcome"], registry=r
         )
