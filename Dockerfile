@@ -31,6 +31,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
         --shell /usr/sbin/nologin eventstreams \
     && install -d -o eventstreams -g eventstreams /data
 COPY --from=build /app /app
+# For settings that are mounted alone: `schemas: [/usr/share/eventstreams/schemas]`.
+COPY config/schemas /usr/share/eventstreams/schemas
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # A number, so that Kubernetes can tell that it is not root.
 USER 10001:10001

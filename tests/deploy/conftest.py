@@ -1,5 +1,5 @@
 """For tests that need a gateway."""
 
-from tests.web.conftest import anyio_backend, embedded
+from tests.web.conftest import _no_blocking, anyio_backend, embedded
 
-__all__ = ["anyio_backend", "embedded"]
+__all__ = ["_no_blocking", "anyio_backend", "embedded"]
