@@ -25,6 +25,7 @@ from bench import child, events, pace
 from bench.machine import memory_kib
 from eventstreams import gateway
 from eventstreams.fanout.hub import Hub
+from eventstreams.ledger.ledger import Ledger
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
 from eventstreams.logs import log_to_stderr
@@ -37,7 +38,6 @@ from eventstreams.server.serve import SWITCH_S, uvicorn_config
 from eventstreams.server.sockets import raise_file_limit
 from eventstreams.settings import Settings
 from eventstreams.tasks import background
-from eventstreams.web.limits import Limits
 from eventstreams.workers import listener
 
 
@@ -48,7 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     kept: int = 10_000
     unlike: bool = False
     catalogue: str | None = None
-    """A file, in the place of `streams`."""
+    """A file, in the place of `streams`; looked at again as a gateway does."""
 
 
 def main() -> None:
@@ -64,9 +64,17 @@ async def _serve(plan: Plan) -> None:
     protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http
     sock = listener(http.host, http.port, http.backlog)
-    async with gateway.running(settings, _catalogue(plan)) as running:
+    file = None if plan.catalogue is None else Path(plan.catalogue)
+    async with gateway.running(settings, _catalogue(plan), file) as running:
+        if settings.metrics.port is not None:
+            running.metrics.serve(settings.metrics.host, settings.metrics.port)
         config = uvicorn_config(settings, running.app, protocol)
-        serving = Server(config, hub=running.hub, drain_s=settings.fanout.drain_s)
+        serving = Server(
+            config,
+            hub=running.hub,
+            drain_s=settings.fanout.drain_s,
+            reload=running.declarations.poke,
+        )
         beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
         if plan.feed:
             beside.append(_feed(running.log, plan))
@@ -116,7 +124,7 @@ def _report(hub: Hub, metrics: Metrics) -> dict[str, Any]:
     return {
         "tasks": len(asyncio.all_tasks()),
         "streams": len(hub.subscriptions),
-        "leases": sum(each.held for each in gc.get_objects() if isinstance(each, Limits)),
+        "leases": sum(each.leases for each in gc.get_objects() if isinstance(each, Ledger)),
         "files": len(os.listdir("/proc/self/fd")),
         "memory_kib": memory_kib(os.getpid()),
         "blocks": sys.getallocatedblocks(),

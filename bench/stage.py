@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Generator
@@ -147,6 +148,12 @@ def seen(child: Child, options: dict[str, Any]) -> dict[str, Any]:
 
 def last_event_id(offset: int, topic: str = events.TOPIC) -> str:
     return orjson.dumps([{"topic": topic, "partition": 0, "offset": offset}]).decode()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port: int = held.getsockname()[1]
+        return port
 
 
 def faults(found: dict[str, Any]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import orjson
 
 from bench import child, events
 from bench.figures import Figure, at_most
-from bench.stage import Stage
+from bench.stage import Stage, free_port
 
 _LOOK_EVERY_S = 0.005
 _TIMEOUT_S = 30.0
@@ -39,7 +38,7 @@ def run(stage: Stage) -> list[Figure]:
 
 
 def _time(stage: Stage, log: dict[str, Any], topic: str) -> float:
-    port = _free_port()
+    port = free_port()
     config = _config(stage.folder, log, port, topic)
     command = [sys.executable, "-m", "eventstreams", "serve", "--config", str(config)]
     began = time.monotonic()
@@ -68,10 +67,3 @@ def _is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port

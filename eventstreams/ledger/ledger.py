@@ -114,6 +114,11 @@ class Ledger:
         """By this process."""
         return self._held[key]
 
+    @property
+    def leases(self) -> int:
+        """Of all keys, by this process."""
+        return self._held.total()
+
     async def take(self, most: Mapping[str, int], rate: Rate | None) -> str:
         """One lease of each key, at most so many over all; "", or what is exhausted: a key or
         RATE. What is granted is to be given back once."""

@@ -34,8 +34,8 @@ def find_dead_peers(sock: socket.socket, user_timeout_ms: int) -> None:
 
 
 def unsent(sock: socket.socket | None) -> int:
-    """Bytes in the kernel that the peer's host has not acknowledged yet."""
-    if sock is None:
+    """Bytes in the kernel that the peer's host has not acknowledged yet; 0 once it is closed."""
+    if sock is None or sock.fileno() < 0:
         return 0
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from eventstreams.errors import ConfigError
 from eventstreams.gateway import running
 from eventstreams.model.stream import Catalogue
+from eventstreams.server.sockets import unsent
 from eventstreams.settings import AccessSettings, HttpSettings, Settings
 from eventstreams.web.address import shortened
 from tests.web.gateway import Served, Site, stream_of
@@ -215,3 +217,10 @@ async def test_a_short_key_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"admin_key_file: .*: fewer than 32 bytes"):
         async with running(settings, Catalogue({"s": stream_of("s", ["t"])})):
             raise AssertionError
+
+
+def test_a_connection_that_has_just_gone_has_nothing_unsent() -> None:
+    """Its stream is listed for a moment longer."""
+    with socket.socket() as sock:
+        pass
+    assert unsent(sock) == 0
