@@ -41,8 +41,8 @@ _NEWS_PARTITION_BYTES_MAX = 2**20
 _HEADS = "SELECT json_group_array(json_array(topic, number, id, oldest, next)) FROM partitions"
 _SIZES = f"""
 SELECT p.oldest, p.next, (
-  SELECT json_group_array(json_array(timestamp_ms, length(value), length(key))) FROM (
-    SELECT timestamp_ms, value, key FROM events
+  SELECT json_group_array(json_array(timestamp_ms, value_bytes, key_bytes)) FROM (
+    SELECT timestamp_ms, length(value) AS value_bytes, length(key) AS key_bytes FROM events
     WHERE id >= (p.id << {OFFSET_BITS} | :offset) AND id < (p.id << {OFFSET_BITS} | p.next)
     ORDER BY id LIMIT :rows))
 FROM partitions p WHERE p.id = :id

@@ -98,7 +98,8 @@ async def test_a_client_without_memory_costs_none_here_and_others_have_everythin
                 {"backend": "sqlite", "data_dir": str(tmp_path / "data")},
                 {"s": ["t"]},
                 fanout={
-                    **{"tail_bytes_max": 4 * MIB, "cache_bytes_max": 4 * MIB},
+                    "tail_bytes_max": 4 * MIB,
+                    "cache_bytes_max": 4 * MIB,
                     "stall_timeout_s": 1.0,
                 },
                 limits={"streams_max": READERS + 1},

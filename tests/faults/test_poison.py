@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -25,8 +24,6 @@ from tests.web.client import Stream, connected
 from tests.web.gateway import SSE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
-
-MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -115,44 +112,6 @@ async def test_neighbours_of_poisoned_records_are_delivered(
     assert [frame.document["n"] for frame in frames] == [0, 1, 2, 3, 4, 5]
     assert [frame.place[2] for frame in frames] == [0, 1, 2, *(3 + len(BAD) + n for n in range(3))]
     assert frames[3].document["a"] == frames[4].document["a"] == "\ud800"
-
-
-@pytest.mark.parametrize("live", [True, False], ids=["live", "from history"])
-async def test_records_of_10_mb_are_delivered_in_bounded_memory(
-    address: str, tmp_path: Path, *, live: bool
-) -> None:
-    """To several at once, one of whom doesn't take them, and more of them than may be kept."""
-    big, count = "x" * 10_000_000, 30
-    topic = await topic_with(address, max_message_bytes=str(16 * MIB))
-    fanout = {"tail_bytes_max": 4 * MIB, "cache_bytes_max": 4 * MIB}
-    async with opened(address) as log:
-
-        async def produce() -> None:
-            await log.append([numbered(topic, 0)])
-            for n in range(1, count + 1):
-                await log.append([numbered(topic, n, big)])
-                await log.append([numbered(topic, -n)])
-
-        if not live:
-            await produce()
-        query = "" if live else "?since=earliest"
-        async with (
-            serving(tmp_path, over_kafka(address), {"s": [topic]}, fanout=fanout) as gateway,
-            stream(gateway, "s", query) as one,
-            stream(gateway, "s", query) as other,
-            stream(gateway, "s", query) as stuck,
-        ):
-            stuck.client.pause()
-            memory = psutil.Process(gateway.process.pid)
-            before = memory.memory_info().rss
-            if live:
-                await produce()
-            expected = [0, *(n for m in range(1, count + 1) for n in (m, -m))]
-            most = 0
-            for n in expected:
-                assert await numbers(one, 1) == await numbers(other, 1) == [n]
-                most = max(most, memory.memory_info().rss - before)
-            assert most < 20 * len(big)
 
 
 def damaged(node: KafkaNode, topic: str, *, sealed: bool) -> None:

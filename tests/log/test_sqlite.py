@@ -539,3 +539,20 @@ async def test_a_start_that_was_cancelled_can_be_closed(tmp_path: Path) -> None:
     await asyncio.gather(start, return_exceptions=True)
     await log.aclose()
     assert log_threads() == []
+
+
+async def test_a_read_costs_nothing_of_the_large_records_behind_it(tmp_path: Path) -> None:
+    """How long they are is known without them."""
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"first"), *(Record("t", bytes(2**20)) for _ in range(30))])
+    async with opened(tmp_path) as log:
+        before = bytes_read()
+        slice_ = await log.read(T0, 0, 1)
+        assert [event.value for event in slice_.events] == [b"first"]
+        assert bytes_read() - before < 2**20
+
+
+def bytes_read() -> int:
+    """By this process, from whatever it has open."""
+    with Path("/proc/self/io").open() as file:
+        return int(file.readline().removeprefix("rchar: "))
