@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from eventstreams.model.event import Partition
+from eventstreams.settings import AccessSettings, LimitSettings, SqliteSettings
+from tests.access.issuer import SECRET, secret_token
 from tests.log.backends import Sqlite
-from tests.web.gateway import Served, site_of
+from tests.web.client import PATIENCE_S
+from tests.web.gateway import Served, site_of, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -81,3 +88,64 @@ async def test_since_a_time_ago_has_all_that_came_after_a_jump_of_the_clock(
             assert await numbers(gateway, len(expected), since="-1h") == expected
             all_of_it = [*range(2 * TOGETHER)]
             assert await numbers(gateway, len(all_of_it), since="-25h") == all_of_it
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["ahead", "back"])
+async def test_who_was_let_in_stays_and_tickets_and_limits_hold_when_the_clock_jumps(
+    clock: Clock, tmp_path: Path, jump_s: int
+) -> None:
+    (tmp_path / "secret").write_bytes(SECRET)
+    access = AccessSettings(hs256_secret_file=str(tmp_path / "secret"))
+    limits = LimitSettings(client_ip_connects_per_minute=3)
+    one = {"X-Client-IP": "192.0.2.1"}
+    token = secret_token(scope="read", exp=time.time() + 2 * DAY_S)
+    good = {"Authorization": f"Bearer {token}"}
+    async with site_of(Sqlite) as site:
+        topic = await site.topic()
+        streams = {"s": stream_of("s", [topic])._replace(scope="read")}
+        async with (
+            site.gateway(streams, access=access, limits=limits) as gateway,
+            gateway.stream("s", {**good, **one}) as stream,
+        ):
+            await stream.opened()
+            issued = await gateway.ask("POST", "/v2/ticket", good)
+            ticket = issued.json()["ticket"]
+            statuses = []
+            for jump in (jump_s, -jump_s):
+                clock.ahead_s += jump
+                await site.produce(topic, {"at": jump})
+                assert (await stream.frame()).document["at"] == jump
+                for _ in range(2):
+                    target = f"/v2/stream/s?ticket={ticket}"
+                    statuses.append((await gateway.ask("HEAD", target, one)).status)
+            assert statuses == [200, 401, 429, 429], "good once; three in a minute"
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["ahead", "back"])
+async def test_what_retention_drops_when_the_clock_jumps_is_told_and_the_rest_is_whole(
+    clock: Clock, jump_s: int
+) -> None:
+    """By a clock that is a day ahead all is a day old; by one that is back nothing is old."""
+    async with site_of(Sqlite) as site:
+        topic = await site.topic()
+        await site.produce(topic, *({"n": n} for n in range(TOGETHER)))
+        log = msgspec.structs.replace(
+            site.settings,
+            sqlite=SqliteSettings(retention_age_s=3600.0, retention_every_s=0.05, sync="normal"),
+        )
+        start = [{"topic": topic, "partition": 0, "offset": 0}]
+        async with site.gateway({"s": [topic]}, log=log) as gateway:
+            clock.ahead_s += jump_s
+            await site.produce(topic, *({"n": n} for n in range(TOGETHER, 2 * TOGETHER)))
+            dropped = TOGETHER if jump_s > 0 else 0
+            partition = Partition(topic, 0)
+            async with asyncio.timeout(PATIENCE_S):
+                while (await site.log.bounds([partition]))[partition].oldest < dropped:
+                    await asyncio.sleep(0.01)
+            async with gateway.stream("s", last_event_id=start) as stream:
+                if dropped:
+                    gap = await stream.frame()
+                    [told] = gap.document["partitions"]
+                    assert (gap.event, told["resumed"]) == ("gap", dropped)
+                found = [d["n"] for d in await stream.documents(2 * TOGETHER - dropped)]
+            assert found == [*range(dropped, 2 * TOGETHER)]
