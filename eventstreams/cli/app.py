@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 from typing import Any, NoReturn
 
 import click
@@ -38,12 +40,20 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.getpid() == 1:
+            signal.signal(signal.SIGTERM, _as_if_unhandled)
         try:
             return super().invoke(ctx)
         except ConfigError as error:
             _fail(error.problems, 2)
         except EventStreamsError as error:
             _fail([str(error)], 1)
+
+
+def _as_if_unhandled(number: int, _frame: object) -> NoReturn:
+    """The kernel keeps from the first process of a container what it does not handle: told to stop
+    before it serves, it would go on as if nothing had been said."""
+    os._exit(128 + number)
 
 
 def _fail(lines: list[str], code: int) -> NoReturn:

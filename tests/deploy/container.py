@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,11 +60,20 @@ class Container:
         return self.status_of(self._image.health) == 0
 
     @contextmanager
-    def running(self) -> Iterator[subprocess.Popen[str]]:
-        """Its entry point and command, once it says that it listens."""
+    def started(self) -> Iterator[subprocess.Popen[str]]:
+        """Its entry point and command."""
         words = [*self._image.entrypoint, *self._image.command]
         process = subprocess.Popen(self.command(words), stderr=subprocess.PIPE, text=True)
         try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[str]]:
+        """The same, once it says that it listens."""
+        with self.started() as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if json.loads(line)["message"] == "listening":
@@ -70,15 +81,23 @@ class Container:
             else:
                 raise AssertionError(f"it ended with {process.wait()} before it listened")
             yield process
-        finally:
-            process.kill()
-            process.wait()
 
 
 def first_process(unshare: int) -> int:
-    """The process that is number 1 in the namespace that `unshare` made."""
-    (child,) = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
-    return int(child)
+    """The process that is number 1 in the namespace that `unshare` makes."""
+    for _ in _until(PATIENCE_S, "it has no process"):
+        for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
+            return int(child)
+    raise AssertionError
+
+
+def _until(patience_s: float, problem: str) -> Iterator[None]:
+    """Looks again and again at what has no way of telling."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.001)
+    raise AssertionError(problem)
 
 
 def loopback_up() -> None:
@@ -109,6 +128,7 @@ def check(work: Path) -> None:
     _is_closed(container, image)
     assert not container.is_healthy(), "healthy while nothing runs"
     _said("the root is read-only, the volume is not, nothing of what builds is left")
+    _ends_before_it_serves(container)
     with container.running() as process:
         _runs_as(image, first_process(process.pid))
         assert container.is_healthy(), "the health check fails"
@@ -133,9 +153,26 @@ def _is_closed(container: Container, image: Stage) -> None:
         assert container.status_of(["python", "-c", f"import {module}"]) != 0, module
 
 
-def _runs_as(image: Stage, pid: int) -> None:
+def _status(pid: int) -> dict[str, list[str]]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _ends_before_it_serves(container: Container) -> None:
+    """Process 1 gets no signal that it does not handle: it is told as soon as it handles this."""
+    bit = 1 << (signal.SIGTERM - 1)
+    with container.started() as process:
+        pid = first_process(process.pid)
+        for _ in _until(PATIENCE_S, "it does not handle SIGTERM"):
+            if int(_status(pid)["SigCgt"][0], 16) & bit:
+                break
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        _said("told to stop before it serves, it ends")
+
+
+def _runs_as(image: Stage, pid: int) -> None:
+    status = _status(pid)
     uid, _, gid = image.user.partition(":")
     assert set(status["Uid"]) == {uid}
     assert set(status["Gid"]) == {gid}
@@ -178,8 +215,7 @@ def _ends_whole(
     with httpx.stream("GET", url, timeout=PATIENCE_S) as stream:
         lines = stream.iter_lines()
         next(line for line in lines if line.startswith("data: "))
-        Path(f"/proc/{first_process(process.pid)}").stat()
-        subprocess.run(["kill", f"-{number}", str(first_process(process.pid))], check=True)
+        os.kill(first_process(process.pid), number)
         *_, last = lines  # raises where the response has no proper end
         assert last.startswith("retry: "), last
     assert process.wait(PATIENCE_S) == 0
