@@ -163,7 +163,7 @@ def faults(found: dict[str, Any]) -> int:
 
 
 def _kafka(command: str, folder: Path, *options: str) -> str:
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - a script of this repository
         [str(TOP / "scripts/kafka"), command, "--dir", str(folder), *options],
         capture_output=True,
         text=True,

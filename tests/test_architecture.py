@@ -169,6 +169,13 @@ def test_a_file_says_in_its_first_lines_what_it_is_for(file: Path) -> None:
     assert not tree.body or ast.get_docstring(tree), "no docstring"
 
 
+def test_whoever_passes_over_a_rule_of_security_says_why() -> None:
+    files = [*FILES, *(ROOT / "bench").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    for file in files:
+        for line in file.read_text().splitlines():
+            assert not re.search(r"# noqa: S\d+(, [A-Z]+\d+)*$", line), f"{file}: {line}"
+
+
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_no_module_patches_another_or_holds_state(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text())):

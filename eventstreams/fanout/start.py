@@ -58,7 +58,7 @@ class Starter:
             async with asyncio.timeout(self._patience_s):
                 await self._hub.feed.well.wait()
                 if self._hub.draining:
-                    raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311
+                    raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311 - no secret
                 if marks is None:
                     return await self._fresh(selection, template, since_ms)
                 return await self._resumed(selection, template, marks, since_ms)

@@ -30,7 +30,7 @@ class Admission:
         if self.bytes and self.bytes + size > self._bytes_max:
             raise IntakeFull(
                 "The intake has as much to do as it may",
-                random.randint(*_RETRY_AFTER_S),  # noqa: S311
+                random.randint(*_RETRY_AFTER_S),  # noqa: S311 - no secret
             )
         self.bytes += size
         try:

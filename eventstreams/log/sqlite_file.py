@@ -54,7 +54,7 @@ _ENDS_MISSING = f"""
 SELECT count(*) FROM partitions p WHERE next > oldest AND (
   NOT EXISTS (SELECT 1 FROM events e WHERE e.id = (p.id << {OFFSET_BITS} | p.oldest))
   OR NOT EXISTS (SELECT 1 FROM events e WHERE e.id = (p.id << {OFFSET_BITS} | p.next - 1)))
-"""  # noqa: S608
+"""  # noqa: S608 - of our own names
 
 _PAGE_BYTES = 8192  # at 1 KB a record, history reads half as fast again as with 4096
 _CHECKPOINT_PAGES = 1000

@@ -28,7 +28,7 @@ _DROP_BYTES_MAX = 16 * 2**20
 _OLDEST_FIRST = f"""
 SELECT p.topic, p.number FROM partitions p
 JOIN events e ON e.id = (p.id << {OFFSET_BITS} | p.oldest) ORDER BY e.appended_ms LIMIT 1
-"""  # noqa: S608
+"""  # noqa: S608 - of our own names
 _AGES_AND_SIZES = """
 SELECT json_group_array(json_array(appended_ms, ifnull(length(value), 0))) FROM
 (SELECT appended_ms, value FROM events WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)

@@ -46,7 +46,7 @@ SELECT p.oldest, p.next, (
     WHERE id >= (p.id << {OFFSET_BITS} | :offset) AND id < (p.id << {OFFSET_BITS} | p.next)
     ORDER BY id LIMIT :rows))
 FROM partitions p WHERE p.id = :id
-"""  # noqa: S608
+"""  # noqa: S608 - of our own names
 _BYTES = """
 SELECT CAST(group_concat(value, '') AS BLOB), CAST(group_concat(key, '') AS BLOB)
 FROM (SELECT value, key FROM events WHERE id >= ? AND id < ? ORDER BY id)
@@ -57,7 +57,7 @@ SELECT e.id FROM blocks b CROSS JOIN events e
 ON e.id >= b.id << {BLOCK_BITS} AND e.id < (b.id + 1) << {BLOCK_BITS}
 WHERE b.id >= :id << {OFFSET_BITS - BLOCK_BITS} AND b.id < (:id + 1) << {OFFSET_BITS - BLOCK_BITS}
 AND b.timestamp_max_ms >= :time AND e.timestamp_ms >= :time ORDER BY b.id, e.id LIMIT 1
-"""  # noqa: S608
+"""  # noqa: S608 - of our own names
 
 
 class Head(NamedTuple):

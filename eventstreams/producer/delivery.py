@@ -148,7 +148,7 @@ class Delivery:
             _log.warning("events wait: %s does not take them: %s", self._url, self.reason)
         self._failures = 1 if settled else self._failures + 1
         most = min(self._retry_s * 1.5 * 2 ** min(self._failures - 1, 30), _PAUSE_S_MAX)
-        pause_s = random.uniform(most / 2, most)  # noqa: S311  # not a secret
-        pause_s = max(pause_s, answer.wait_s * random.uniform(1.0, 1.1))  # noqa: S311
+        pause_s = random.uniform(most / 2, most)  # noqa: S311 - no secret
+        pause_s = max(pause_s, answer.wait_s * random.uniform(1.0, 1.1))  # noqa: S311 - no secret
         left_s = min(self._deadline(entry) for entry in batch) - time.monotonic()
         await asyncio.sleep(min(pause_s, max(left_s, 0.0)))

@@ -152,7 +152,7 @@ class Outbox:
 
     def _measure(self, table: str) -> tuple[int, int]:
         count, size = self._connection.execute(
-            f"SELECT count(*), coalesce(sum(length(line)), 0) FROM {table}"  # noqa: S608  # our own
+            f"SELECT count(*), coalesce(sum(length(line)), 0) FROM {table}"  # noqa: S608 - of our own names
         ).fetchone()
         return count, size + count * OVERHEAD_BYTES
 

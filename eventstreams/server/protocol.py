@@ -115,6 +115,7 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        assert self.parser is not None
         refuse_ambiguous(self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
         # A connection whose request has not come whole when it is answered, ends with the answer.
@@ -134,6 +135,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        assert self.parser is not None
         if self.parser.should_upgrade():  # what comes next, the client may mean for something else
             self.deaf = True
         elif not self.cycle.response_started:

@@ -34,7 +34,7 @@ async def refuse_event_source(send: Send, headers: Headers, error: ClientError) 
         await answer(send, 204, [*headers, (b"x-eventstreams-error", said)], b"", None)
         return
     least_s: int = getattr(error, "retry_after_s", None) or _RETRY_S
-    retry_ms = random.randint(least_s * 1000, int(least_s * 1000 * _JITTER) + 1000)  # noqa: S311
+    retry_ms = random.randint(least_s * 1000, int(least_s * 1000 * _JITTER) + 1000)  # noqa: S311 - no secret
     document = {"message": reason, "name": type(error).__name__, "status": error.status}
     # Without an id: an empty one would take the client's own from it.
     frame = b"event: error\ndata: %b\n\n" % orjson.dumps(document)

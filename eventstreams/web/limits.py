@@ -115,7 +115,7 @@ class Limits:
         if selector not in self._filters and len(self._filters) >= most:
             raise GatewayFull(
                 f"There are {most} different filters in use, as many as there may be",
-                random.randint(*_RETRY_AFTER_S),  # noqa: S311
+                random.randint(*_RETRY_AFTER_S),  # noqa: S311 - no secret
             )
         self._filters[selector] += 1
         try:
@@ -128,7 +128,7 @@ class Limits:
 
 def _grant(refused: str, limits: LimitSettings) -> None:
     """Raises what the ledger's answer stands for, if it is not that all is granted."""
-    retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311
+    retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311 - no secret
     if refused == RATE:
         raise TooManyConnects(
             f"Your client IP may open {limits.client_ip_connects_per_minute} streams a minute",

@@ -281,7 +281,7 @@ def _last_words(subscription: Subscription, end: End) -> bytes | None:
 
 
 def _retry(between_ms: tuple[int, int]) -> bytes:
-    return sse.retry(random.randint(*between_ms))  # noqa: S311
+    return sse.retry(random.randint(*between_ms))  # noqa: S311 - no secret
 
 
 def _must_tell_end(subscription: Subscription) -> bool:
