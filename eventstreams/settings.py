@@ -212,7 +212,7 @@ class IntakeSettings(Section, frozen=True):
     depth_max: Count = 64
     """How deep objects and lists of an event may nest."""
     in_flight_bytes_max: Bytes = 32 * 2**20
-    """Bodies being taken at the same time; beyond it requests get 503 before theirs is read."""
+    """What has come of bodies being taken at the same time; beyond it requests get 503."""
     schema_retry_s: Seconds = 10.0
     """How long a schema that was not found is not looked for again."""
     canary_every_s: Seconds | None = 600.0

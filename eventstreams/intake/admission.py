@@ -14,6 +14,21 @@ _RETRY_AFTER_S = (1, 5)
 """They must not all come back at once."""
 
 
+class Lease:
+    """Of one request; it grows with what has come of its body."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.bytes = 0
+
+    def cover(self, body_bytes: int) -> None:
+        """Makes room for so much of the body, all in all. Raises IntakeFull."""
+        more = max(body_bytes, _REQUEST_BYTES) - self.bytes
+        if more > 0:
+            self._admission.take(more, has=self.bytes)
+            self.bytes += more
+
+
 class Admission:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -21,19 +36,24 @@ class Admission:
         """Under way."""
 
     @contextlib.contextmanager
-    def lease(self, body_bytes: int) -> Generator[None]:
-        """For a body of at most so many bytes, before it is read; one alone is always let in.
+    def lease(self) -> Generator[Lease]:
+        """For a request. What it only says that it will send takes nothing, so that those who never
+        send it keep nobody out.
 
         Raises IntakeFull.
         """
-        size = max(body_bytes, _REQUEST_BYTES)
-        if self.bytes and self.bytes + size > self._bytes_max:
+        lease = Lease(self)
+        lease.cover(0)
+        try:
+            yield lease
+        finally:
+            self.bytes -= lease.bytes
+
+    def take(self, more: int, *, has: int) -> None:
+        """For one that has some already; one alone is always let in. Raises IntakeFull."""
+        if self.bytes > has and self.bytes + more > self._bytes_max:
             raise IntakeFull(
                 "The intake has as much to do as it may",
                 random.randint(*_RETRY_AFTER_S),  # noqa: S311 - no secret
             )
-        self.bytes += size
-        try:
-            yield
-        finally:
-            self.bytes -= size
+        self.bytes += more

@@ -1,6 +1,6 @@
 """POST /v1/events: EventGate's protocol, in front of the intake.
 
-Nothing of a body is read before there is room for it. In compatibility mode the answers are those
+Nothing of a body is kept that there is no room for. In compatibility mode the answers are those
 of EventGate, also where they call a client's fault an error of the service.
 """
 
@@ -28,6 +28,7 @@ from eventstreams.errors import (
     ServiceProblem,
     UnsupportedBody,
 )
+from eventstreams.intake.admission import Lease
 from eventstreams.intake.filling import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.intake.outcome import Outcome, body, tally
@@ -107,10 +108,12 @@ class Events:
         sender, hasty = self._sender(scope), self._is_hasty(scope)
         admission = self._intake.admission
         with contextlib.ExitStack() as lease:
-            lease.enter_context(admission.lease(self._expected(scope)))
-            self._metrics.intake_bytes.set(admission.bytes)
+            self._refuse_length(scope)
+            room = lease.enter_context(admission.lease())
             lease.callback(lambda: self._metrics.intake_bytes.set(admission.bytes))
-            posted = self._intake.split(await self._body(scope, receive))
+            body = await self._body(scope, receive, room)
+            self._metrics.intake_bytes.set(admission.bytes)
+            posted = self._intake.split(body)
             if not posted:
                 set_reason(scope, _EMPTY)
                 await answer(send, 400, self._headers, b"", None)
@@ -188,20 +191,16 @@ class Events:
             return text.lower() in _TRUE
         raise InvalidParameter(f"hasty={text} is neither true nor false")
 
-    def _expected(self, scope: Scope) -> int:
-        """The most bytes that the body may have. Raises BodyTooLarge."""
+    def _refuse_length(self, scope: Scope) -> None:
+        """Before a byte of the body. Raises BodyTooLarge."""
         most = self._intake.settings.body_bytes_max
-        text = header(scope, b"content-length")
-        if header(scope, b"content-encoding") or text is None:
-            return most
-        if not (text.isascii() and text.isdigit()):
-            return most
-        if len(text) > _LENGTH_DIGITS_MAX or int(text) > most:
+        text = header(scope, b"content-length") or ""
+        is_length = text.isascii() and text.isdigit()
+        if is_length and (len(text) > _LENGTH_DIGITS_MAX or int(text) > most):
             raise _too_large(most)
-        return int(text)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Raises UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, HungUp."""
+    async def _body(self, scope: Scope, receive: Receive, room: Lease) -> bytes:
+        """Raises UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, IntakeFull, HungUp."""
         if not self._is_json(scope):
             return b""
         coding = (header(scope, b"content-encoding") or "identity").strip().lower()
@@ -210,10 +209,13 @@ class Events:
         most = self._intake.settings.body_bytes_max
         try:
             async with asyncio.timeout(self._intake.settings.body_timeout_s):
-                raw = await _read(receive, most)
+                raw = await _read(receive, most, room)
         except TimeoutError as error:
             raise BodyTimeout("the body did not come in time") from error
-        return raw if coding == "identity" or not raw else _unzip(raw, most)
+        if coding == "identity" or not raw:
+            return raw
+        room.cover(most)
+        return _unzip(raw, most)
 
     def _is_json(self, scope: Scope) -> bool:
         """Raises UnsupportedBody; upstream takes such a body for an empty one."""
@@ -241,7 +243,7 @@ class Events:
         await answer(send, 200, headers, _METHODS, b"text/html; charset=utf-8")
 
 
-async def _read(receive: Receive, most: int) -> bytes:
+async def _read(receive: Receive, most: int, room: Lease) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -252,6 +254,7 @@ async def _read(receive: Receive, most: int) -> bytes:
         size += len(part)
         if size > most:
             raise _too_large(most)
+        room.cover(size)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

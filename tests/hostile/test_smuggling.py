@@ -21,7 +21,7 @@ from tests.web.test_proxies import before
 
 pytestmark = pytest.mark.anyio
 
-QUIET_S = 0.3
+QUIET_S = 0.2
 """A proxy may wait for more where a request is not whole."""
 CHECKS = ("GET /readyz",)
 """Those of the proxy and of the test itself."""

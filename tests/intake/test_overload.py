@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 from pathlib import Path
@@ -24,7 +25,7 @@ _HEAD = (
 )
 
 
-async def test_beyond_what_may_be_under_way_requests_get_503_before_their_body(
+async def test_beyond_what_may_be_under_way_requests_get_503_in_the_middle_of_their_body(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -33,18 +34,30 @@ async def test_beyond_what_may_be_under_way_requests_get_503_before_their_body(
         connected(here.served.port) as second,
     ):
         body = json.dumps([event("x" * 90_000)]).encode()
-        first.writer.write(_HEAD % len(body) + body[:100])
+        first.writer.write(_HEAD % len(body) + body[:-100])
         async with asyncio.timeout(PATIENCE_S):
-            while not here.parts.intake.admission.bytes:
+            while here.parts.intake.admission.bytes < 80_000:
                 await asyncio.sleep(0.005)
-        second.writer.write(_HEAD % len(body))  # and no byte of the body
+        second.writer.write(_HEAD % len(body) + body[:20_000])  # and no more of the body
         head = await second.head()
         assert head.status == 503
         assert int(head.get("retry-after") or "") >= 1
-        first.writer.write(body[100:])
+        first.writer.write(body[-100:])
         assert (await first.head()).status == 201
         assert (await here.post(event())).status_code == 201
         assert here.parts.intake.admission.bytes == 0
+
+
+async def test_who_only_says_how_much_will_come_keeps_nobody_out(tmp_path: Path) -> None:
+    heads = [_HEAD % 4_000_000, _HEAD.replace(b"content-length: %d", b"transfer-encoding: chunked")]
+    async with place(tmp_path) as here, contextlib.AsyncExitStack() as stack:
+        for n in range(200):
+            client = await stack.enter_async_context(connected(here.served.port))
+            client.writer.write(heads[n % 2])
+        async with asyncio.timeout(PATIENCE_S):
+            while here.parts.intake.admission.bytes < 200 * 16 * 1024:
+                await asyncio.sleep(0.005)
+        assert (await here.post(event())).status_code == 201
 
 
 async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
@@ -94,18 +107,19 @@ def test_leases_are_returned_and_one_alone_is_always_let_in(sizes: list[int]) ->
     held, refused = [], []
     for size in sizes:
         before = admission.bytes
-        lease = admission.lease(size)
+        lease = contextlib.ExitStack()
         try:
-            lease.__enter__()
+            lease.enter_context(admission.lease()).cover(size)
         except IntakeFull as error:
+            lease.close()
             assert before
             assert before + size > 100_000 - 16 * 1024
             refused.append(error)
             assert admission.bytes == before
         else:
             held.append(lease)
-            assert admission.bytes <= max(100_000, size)
+            assert admission.bytes <= max(100_000, size, 16 * 1024)
     assert all(error.retry_after_s for error in refused)
     for lease in held:
-        lease.__exit__(None, None, None)
+        lease.close()
     assert admission.bytes == 0
