@@ -17,6 +17,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
             ip_network(text, strict=False)
         except ValueError:
             yield f"http.trusted_proxies[{number}]: {text!r} is neither an address nor a network"
+    yield from _of_tls(settings)
     yield from _of_access(settings)
     kafka = settings.log.kafka
     if settings.log.backend == "kafka" and not kafka.bootstrap_servers:
@@ -33,6 +34,17 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "log.kafka: ssl_certfile and ssl_keyfile come together"
     if settings.fanout.batch_bytes_max > settings.fanout.cache_bytes_max:
         yield "fanout.batch_bytes_max: more than fanout.cache_bytes_max"
+
+
+def _of_tls(settings: Settings) -> Iterator[str]:
+    http = settings.http
+    if http.tls_certfile is None and http.tls_keyfile is not None:
+        yield "http.tls_keyfile: needs http.tls_certfile"
+    if http.tls_keyfile is None:
+        if http.tls_certfile is not None:
+            yield "http.tls_certfile: needs http.tls_keyfile"
+        if http.tls_keyfile_password_file is not None:
+            yield "http.tls_keyfile_password_file: needs http.tls_keyfile"
 
 
 def _of_access(settings: Settings) -> Iterator[str]:

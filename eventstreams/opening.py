@@ -11,6 +11,7 @@ from eventstreams.access.jwks import KeySet, parse
 from eventstreams.access.policy import Policy
 from eventstreams.access.producers import load_producers
 from eventstreams.access.tokens import Tokens
+from eventstreams.contradictions import contradictions
 from eventstreams.errors import ConfigError
 from eventstreams.ledger.desk import DeskShared, Line
 from eventstreams.ledger.ledger import Alone, Shared
@@ -108,8 +109,9 @@ def _long_secret(name: str, path: str | None) -> bytes | None:
 
 
 def problems_of(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """What is wrong with settings and catalogue together, and with the files that they name."""
-    problems = problems_between(settings, catalogue)
+    """What is wrong with settings and catalogue together, and with the files that they name. Flags
+    may have changed the settings since they were read."""
+    problems = [*contradictions(settings), *problems_between(settings, catalogue)]
     for check in _CHECKS:
         try:
             check(settings)

@@ -58,6 +58,16 @@ class HttpSettings(Section, frozen=True):
     """Where `/_info/home` leads."""
     backlog: Count = 4096
     """Connections the kernel may hold before they are accepted."""
+    tls_certfile: Text | None = None
+    """A certificate and its chain, in PEM: connections are encrypted then, and plain ones refused.
+    SIGHUP reads it and its key again."""
+    tls_keyfile: Text | None = None
+    """The private key of `tls_certfile`, in PEM."""
+    tls_keyfile_password_file: Text | None = None
+    """A file that holds only the password of `tls_keyfile`."""
+    http2: bool = False
+    """Whether HTTP/2 is spoken beside HTTP/1.1: over TLS where both sides agree, without TLS with
+    those who begin with it, as a proxy may."""
 
 
 class SqliteSettings(Section, frozen=True):

@@ -102,6 +102,9 @@ def test_every_problem_is_told_at_once_with_its_path(path: Path) -> None:
         ),
         ("log: {kafka: {ssl_keyfile: k}}", ["log.kafka: ssl_certfile and ssl_keyfile"]),
         ("log: {kafka: {ssl_certfile: k}}", ["log.kafka: ssl_certfile and ssl_keyfile"]),
+        ("http: {tls_certfile: c}", ["http.tls_certfile: needs http.tls_keyfile"]),
+        ("http: {tls_keyfile: k}", ["http.tls_keyfile: needs http.tls_certfile"]),
+        ("http: {tls_keyfile_password_file: p}", ["http.tls_keyfile_password_file: needs"]),
         ("fanout: {batch_bytes_max: 10, cache_bytes_max: 9}", ["fanout.batch_bytes_max: more"]),
     ],
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from eventstreams.cli.config import config_option, read_config
+from eventstreams.cli.problems import problems_of
 from eventstreams.model.stream import Catalogue
-from eventstreams.opening import problems_of
 from eventstreams.settings import LogSettings, Settings
 
 

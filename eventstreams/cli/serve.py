@@ -16,8 +16,8 @@ from eventstreams.cli.config import (
     read_settings,
 )
 from eventstreams.cli.paths import FilePath
+from eventstreams.cli.problems import problems_of
 from eventstreams.logs import log_to_stderr
-from eventstreams.opening import problems_of
 from eventstreams.server.serve import serve
 from eventstreams.settings import Settings
 
@@ -28,6 +28,9 @@ _LEVELS = ("debug", "info", "warning", "error")
 @config_option
 @click.option("--host", metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="0: a free one is chosen.")
+@click.option("--tls-certfile", type=FilePath(), help="A certificate in PEM: https, no http.")
+@click.option("--tls-keyfile", type=FilePath(), help="Its private key in PEM.")
+@click.option("--http2", is_flag=True, help="HTTP/2 as well.")
 @click.option(
     "--data-dir", type=FilePath(file_okay=False), help="Where the embedded log keeps its file."
 )
@@ -52,6 +55,9 @@ def command(
     config: Path | None,
     host: str | None,
     port: int | None,
+    tls_certfile: str | None,
+    tls_keyfile: str | None,
+    http2: bool,
     data_dir: str | None,
     demo_rate: float | None,
     no_demo: bool,
@@ -68,6 +74,7 @@ def command(
     Examples:
       eventstreams serve
       eventstreams serve --port 8080 --demo-rate 200
+      eventstreams serve --tls-certfile cert.pem --tls-keyfile key.pem --http2
       eventstreams serve --no-demo --data-dir /var/lib/eventstreams
       eventstreams serve --config kafka.yaml --host 0.0.0.0 --workers 2
       eventstreams serve --config kafka.yaml --only intake
@@ -79,6 +86,7 @@ def command(
 
     def flagged(settings: Settings) -> Settings:
         settings = _with_flags(settings, host, port, data_dir)
+        settings = _with_tls(settings, tls_certfile, tls_keyfile, http2=http2)
         if only is not None:
             settings = replace(settings, only=only)
         return _with_demo(settings, no_demo=no_demo, rate=demo_rate)
@@ -121,3 +129,16 @@ def _with_flags(
             raise click.UsageError(f"--data-dir has no use: log.backend is {log.backend}")
         log = replace(log, data_dir=data_dir)
     return replace(settings, http=http, log=log)
+
+
+def _with_tls(
+    settings: Settings, certfile: str | None, keyfile: str | None, *, http2: bool
+) -> Settings:
+    http = settings.http
+    http = replace(
+        http,
+        tls_certfile=certfile or http.tls_certfile,
+        tls_keyfile=keyfile or http.tls_keyfile,
+        http2=http2 or http.http2,
+    )
+    return replace(settings, http=http)

@@ -35,7 +35,7 @@ class Allowance(Protocol):
 
 
 class Connection(Protocol):
-    """What only the server knows of the client's connection."""
+    """What only the server knows of the client's connection, or of a stream on one it shares."""
 
     @property
     def timed_out(self) -> bool:
@@ -43,17 +43,18 @@ class Connection(Protocol):
         ...
 
     def framed(self, body: bytes) -> bytes:
-        """A part of a response's body as it goes over the wire; the same for every connection."""
+        """A part of a response's body as HTTP/1.1 sends it; the same for every connection."""
         ...
 
-    def write_framed(self, data: bytes) -> bool:
-        """Writes what `framed` made, if there is room; False: use ASGI's send, and wait."""
+    def write_framed(self, data: bytes, body: bytes) -> bool:
+        """Writes `body`, of which `framed` made `data`, if there is room for all of it; False: use
+        ASGI's send, and wait."""
         ...
 
     def unsent(self) -> int:
-        """Bytes written that the client's host has not acknowledged yet."""
+        """Bytes written that the client's host has not taken yet: less while it takes any."""
         ...
 
     def abort(self) -> None:
-        """Drops the connection and what is unsent, at once."""
+        """Ends the response in the middle and drops what is unsent of it, at once."""
         ...

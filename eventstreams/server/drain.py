@@ -16,6 +16,8 @@ from typing import Any, cast
 import uvicorn
 
 from eventstreams.fanout.hub import Hub
+from eventstreams.server.common import Common
+from eventstreams.server.doors import Door
 from eventstreams.server.protocol import Protocol
 
 _log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class Server(uvicorn.Server):
         signals = (signal.SIGINT, signal.SIGTERM)
         for number in signals:
             loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
@@ -58,6 +60,11 @@ class Server(uvicorn.Server):
             self.force_exit = True
             self._hurry.set()
         self.should_exit = True
+
+    def _on_hangup(self) -> None:
+        self._reload()
+        if self._common.certificate is not None:
+            self._common.certificate.renew()
 
     def end_with(self, parent: int) -> None:
         """Drains when this file ends, because the process that held its other side is gone."""
@@ -76,7 +83,7 @@ class Server(uvicorn.Server):
         again = [sock.dup() for sock in listening for _ in range(_ACCEPTS_A_TURN - 1)]
         await super().startup(None if sockets is None else [*listening, *again])
         for sock in listening or [sock for server in self.servers for sock in server.sockets]:
-            _log.info("listening", extra={"url": _url(sock)})
+            _log.info("listening", extra={"url": self._url(sock)})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready first, then no new connections, then every stream ended in its time."""
@@ -95,11 +102,11 @@ class Server(uvicorn.Server):
         """All there are, at once."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        self._protocol.refusals.drop_all()
+        self._common.refusals.drop_all()
 
     @property
-    def _protocol(self) -> type[Protocol]:
-        return cast("type[Protocol]", self.config.http_protocol_class)
+    def _common(self) -> Common:
+        return cast("type[Protocol | Door]", self.config.http_protocol_class).common
 
     async def _first(self, work: Any) -> None:
         """Does the work, unless there is a hurry."""
@@ -116,10 +123,10 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if self.server_state.connections:
-            idle = self._protocol.idle = asyncio.Event()
+            idle = self._common.idle = asyncio.Event()
             await idle.wait()
 
-
-def _url(sock: Any) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    def _url(self, sock: Any) -> str:
+        scheme = "http" if self._common.certificate is None else "https"
+        host, port = sock.getsockname()[:2]
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

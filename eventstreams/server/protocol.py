@@ -1,4 +1,4 @@
-"""One connection as uvicorn runs it, and what it lends to the stream on it.
+"""One connection of HTTP/1.1 as uvicorn runs it, and what it lends to the stream on it.
 
 The stream finds it in the request's scope["extensions"]. What uvicorn lacks is added here: a limit
 on connections, on the head of a request in bytes and time, on requests sent ahead, and dead peers
@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
-import sys
 from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from eventstreams.server import sockets
-from eventstreams.server.refusal import Refusals
-from eventstreams.settings import Settings
-from eventstreams.web.answers import common_headers
+from eventstreams.server.common import HEAD_S, Common
 
-_HEAD_S = 10.0
-"""How long the head of a request may take to come."""
 _AHEAD_MAX = 16
 """Requests that may wait for the answers to those before them; they come in one piece."""
 _BAD = b"400 Bad Request"
@@ -33,16 +27,9 @@ _TOO_LARGE = b"431 Request Header Fields Too Large"
 class Protocol(HttpToolsProtocol):
     """One connection, and what it lends to the stream on it."""
 
-    connections_max = sys.maxsize
-    refusals: Refusals
-    """Of the server, for connections beyond `connections_max`."""
-    head_bytes_max = sys.maxsize
-    """Of a request, beyond what came in one piece."""
-    user_timeout_ms = 0
+    common: Common
     timed_out = False
     """Whether the kernel gave the connection up, because its peer took or answered nothing."""
-    idle: asyncio.Event | None = None
-    """Set, if it is there, when the last connection is gone."""
     running: RequestResponseCycle | None = None
     """The request being answered; `cycle` is the newest, which may have been sent ahead."""
     awaits_head = True
@@ -56,15 +43,13 @@ class Protocol(HttpToolsProtocol):
     _may_go_on = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self.connections) >= self.connections_max:
+        if len(self.connections) >= self.common.connections_max:
             headers = self.server_state.default_headers
-            self.refusals.refuse(cast("asyncio.Transport", transport), headers)
+            self.common.refusals.refuse(cast("asyncio.Transport", transport), headers)
             return
         super().connection_made(cast("asyncio.Transport", transport))
-        sock: socket.socket | None = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sockets.find_dead_peers(sock, self.user_timeout_ms)
-        self._head_timer = self.loop.call_later(_HEAD_S, self._give_up_waiting)
+        self.common.find_dead_peer(transport)
+        self._head_timer = self.loop.call_later(HEAD_S, self._give_up_waiting)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
@@ -73,12 +58,11 @@ class Protocol(HttpToolsProtocol):
         if self.running is not None and not self.running.response_complete:
             self.running.disconnected = True
             self.running.message_event.set()
-        if self.idle is not None and not self.connections:
-            self.idle.set()
+        self.common.gone(last=not self.connections)
 
     def data_received(self, data: bytes) -> None:
         self.unread_bytes += len(data)
-        if self.awaits_head and self.unread_bytes > self.head_bytes_max:
+        if self.awaits_head and self.unread_bytes > self.common.head_bytes_max:
             self._refuse(_TOO_LARGE)
         if self.deaf or self.transport.is_closing():
             return
@@ -90,7 +74,7 @@ class Protocol(HttpToolsProtocol):
                 idle.cancel()
             else:  # line ends before a request are none yet
                 self.timeout_keep_alive_task = idle
-        if not (self.awaits_head or self.deaf) and self.unread_bytes > self.head_bytes_max:
+        if not (self.awaits_head or self.deaf) and self.unread_bytes > self.common.head_bytes_max:
             self._refuse(_TOO_LARGE)
 
     def on_message_begin(self) -> None:
@@ -101,7 +85,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.begun += 1
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEAD_S, self._give_up_waiting)
+            self._head_timer = self.loop.call_later(HEAD_S, self._give_up_waiting)
         self.awaits_head, self.unread_bytes = True, 0
         scope = cast("dict[str, Any]", self.scope)
         scope["extensions"] = {"eventstreams.connection": self}
@@ -160,7 +144,7 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
                 return
         headers = self.server_state.default_headers
-        self.transport.write(self.refusals.bad(status, headers))
+        self.transport.write(self.common.refusals.bad(status, headers))
         self.linger()
 
     def linger(self) -> None:
@@ -168,7 +152,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.connection_lost(ConnectionAbortedError("it has had its last answer"))
-        self.refusals.linger(self.transport)
+        self.common.refusals.linger(self.transport)
 
     def _unsupported_upgrade_warning(self) -> None:
         """It is for the client to know, and no news for a log."""
@@ -190,9 +174,9 @@ class Protocol(HttpToolsProtocol):
 
     def framed(self, body: bytes) -> bytes:
         """A chunk of HTTP/1.1's chunked encoding, which every stream has."""
-        return b"%x\r\n%b\r\n" % (len(body), body)
+        return chunked(body)
 
-    def write_framed(self, data: bytes) -> bool:
+    def write_framed(self, data: bytes, body: bytes) -> bool:  # noqa: ARG002
         """What ASGI's send comes to in the middle of a stream, without a coroutine and a copy."""
         if self.flow.write_paused or self.transport.is_closing():
             return False
@@ -260,12 +244,6 @@ def refuse_ambiguous(version: str, headers: list[tuple[bytes, bytes]]) -> None:
         raise ValueError("a transfer coding that is not known here")
 
 
-def protocol_class(settings: Settings, connections_max: int) -> type[Protocol]:
-    """The protocol of one server: uvicorn makes one for each connection, without arguments."""
-    shared = {
-        "connections_max": connections_max,
-        "refusals": Refusals(common_headers(settings.http)),
-        "head_bytes_max": settings.limits.head_bytes_max,
-        "user_timeout_ms": int(settings.fanout.stall_timeout_s * 1000),
-    }
-    return type("Protocol", (Protocol,), shared)
+def chunked(body: bytes) -> bytes:
+    """The body as one chunk of HTTP/1.1's chunked encoding."""
+    return b"%x\r\n%b\r\n" % (len(body), body)

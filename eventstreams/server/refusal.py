@@ -34,7 +34,11 @@ class Refusals:
     def refuse(self, transport: asyncio.Transport, headers: Headers) -> None:
         """Answers and takes the connection over. `headers` are those that change with time."""
         retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311 - spreads clients, no secret
-        transport.write(full(retry_after_s, [*headers, *self._headers]))
+        self.refuse_by(transport, full(retry_after_s, [*headers, *self._headers]))
+
+    def refuse_by(self, transport: asyncio.Transport, answer: bytes) -> None:
+        """The same in another protocol."""
+        transport.write(answer)
         self.linger(transport)
 
     def bad(self, status: bytes, headers: Headers) -> bytes:
@@ -51,7 +55,7 @@ class Refusals:
         self._lingering[lingering] = None
         if transport.can_write_eof():
             transport.write_eof()
-        else:
+        else:  # TLS says its own end, and reads and forgets what comes until its peer's
             transport.close()
 
     def drop_all(self) -> None:

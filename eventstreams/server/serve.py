@@ -20,8 +20,9 @@ import uvloop
 from eventstreams import gateway
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.model.stream import Catalogue
+from eventstreams.server.doors import Door, protocol_class
 from eventstreams.server.drain import Server
-from eventstreams.server.protocol import Protocol, protocol_class
+from eventstreams.server.protocol import Protocol
 from eventstreams.server.sockets import raise_file_limit
 from eventstreams.settings import Settings
 from eventstreams.web.app import App
@@ -46,7 +47,8 @@ def serve(
     A changed catalogue is read again from its path, at once on SIGHUP; so are the settings then,
     by `reread`.
 
-    Raises ConfigError where the log can't be shared by so many workers.
+    Raises ConfigError where the log can't be shared by so many workers, or the certificate is not a
+    good one.
     """
     if workers > 1 and settings.log.backend != "kafka":
         raise ConfigError(
@@ -59,34 +61,31 @@ def serve(
     http = settings.http
 
     def run(
-        its: Settings,
+        number: int,
         sock: socket.socket,
         parent: int | None = None,
         line: socket.socket | None = None,
     ) -> int:
+        again = None if reread is None else lambda: _of_worker(reread(), number)
         return _run(
             lambda: _serve(
-                settings=its,
+                settings=_of_worker(settings, number),
                 catalogue=catalogue,
                 catalogue_path=catalogue_path,
                 protocol=protocol,
                 sock=sock,
                 parent=parent,
                 line=line,
-                reread=reread,
+                reread=again,
             )
         )
 
     try:
         if workers == 1:
             with listener(http.host, http.port, http.backlog) as sock:
-                return run(settings, sock)
-
-        def work(number: int, sock: socket.socket, parent: int, line: socket.socket) -> int:
-            return run(_of_worker(settings, number), sock, parent, line)
-
+                return run(0, sock)
         return Workers(
-            count=workers, host=http.host, port=http.port, backlog=http.backlog, work=work
+            count=workers, host=http.host, port=http.port, backlog=http.backlog, work=run
         ).run()
     except OSError as error:
         _cannot_listen(http.host, http.port, error)
@@ -141,7 +140,7 @@ async def _serve(
     settings: Settings,
     catalogue: Catalogue,
     catalogue_path: Path,
-    protocol: type[Protocol],
+    protocol: type[Protocol | Door],
     sock: socket.socket,
     parent: int | None,
     line: socket.socket | None,
@@ -168,7 +167,7 @@ async def _serve(
         return 0 if server.started else 1
 
 
-def uvicorn_config(settings: Settings, app: App, protocol: type[Protocol]) -> uvicorn.Config:
+def uvicorn_config(settings: Settings, app: App, protocol: type[Protocol | Door]) -> uvicorn.Config:
     """How uvicorn is told to serve the app."""
     return uvicorn.Config(
         app,

@@ -155,10 +155,11 @@ class Socket:
         assert body, "an empty chunk would end the response"
         return body
 
-    def write_framed(self, data: bytes) -> bool:
+    def write_framed(self, data: bytes, body: bytes) -> bool:
         if not self._writable.is_set() or self._gone.is_set():
             return False
-        self._write(data)
+        assert data == body
+        self._write(body)
         self.lent_writes += 1
         self._settle()
         return True

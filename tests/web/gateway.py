@@ -20,8 +20,8 @@ from eventstreams.log.base import Log
 from eventstreams.model.event import Partition, Placed, Record
 from eventstreams.model.stream import Catalogue
 from eventstreams.model.stream import Stream as CatalogueStream
+from eventstreams.server.doors import protocol_class
 from eventstreams.server.drain import Server
-from eventstreams.server.protocol import protocol_class
 from eventstreams.server.serve import uvicorn_config
 from eventstreams.settings import (
     AccessSettings,
@@ -209,7 +209,8 @@ def as_value(value: Any) -> bytes | None:
 
 @asynccontextmanager
 async def listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]:
-    protocol = protocol_class(settings, settings.limits.connections_max)
+    limits = settings.limits
+    protocol = await asyncio.to_thread(protocol_class, settings, limits.connections_max)
     config = uvicorn_config(settings, parts.app, protocol)
     its_server = _Server(config, hub=parts.hub, drain_s=settings.fanout.drain_s)
     sock = socket.socket()

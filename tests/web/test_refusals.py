@@ -24,7 +24,7 @@ REQUEST = b"GET /v2/stream/s HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 def refusals(gateway: Served) -> Refusals:
-    return cast("type[Protocol]", gateway.server.config.http_protocol_class).refusals
+    return cast("type[Protocol]", gateway.server.config.http_protocol_class).common.refusals
 
 
 async def refused(client: Client) -> Head:
