@@ -76,7 +76,7 @@ class Page:
 
 
 @asynccontextmanager
-async def browser(script: str) -> AsyncIterator[Page]:
+async def browser(script: str, *flags: str) -> AsyncIterator[Page]:
     """A real Chromium with a page that runs this, and `report(value)` to say what happens."""
     needed("chromium")
     page = Page()
@@ -92,5 +92,5 @@ async def browser(script: str) -> AsyncIterator[Page]:
     port = server.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         where = f"--user-data-dir={profile}", f"http://127.0.0.1:{port}/"
-        async with server, running(*BROWSER, *where):
+        async with server, running(*BROWSER, *flags, *where):
             yield page

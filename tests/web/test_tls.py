@@ -1,0 +1,419 @@
+"""Connections over TLS: what is agreed on, what programs of others get, and what does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from eventstreams.errors import ConfigError
+from eventstreams.server import doors
+from eventstreams.server.refusal import LINGERING_MAX
+from eventstreams.server.tls import Certificate
+from eventstreams.settings import HttpSettings, LimitSettings
+from tests.programs import browser, running
+from tests.web.certificates import Files, certificate
+from tests.web.client import PATIENCE_S, Client, Stream
+from tests.web.gateway import SSE, Served, Site, ask
+from tests.web.test_decoders import lines_with
+from tests.web.test_proxies import BEATS, Proxy
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return certificate(tmp_path)
+
+
+@asynccontextmanager
+async def connected(
+    port: int, files: Files, *, receive_buffer: int | None = None
+) -> AsyncIterator[Client]:
+    """HTTP/1.1 over TLS."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(
+        sock=sock, limit=2**24, ssl=files.client("http/1.1"), server_hostname="127.0.0.1"
+    )
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def streaming(
+    port: int, files: Files, query: str = "", *, receive_buffer: int | None = None
+) -> AsyncIterator[Stream]:
+    async with connected(port, files, receive_buffer=receive_buffer) as client:
+        await client.send("GET", f"/v2/stream/s{query}", SSE)
+        stream = Stream(client, await client.head())
+        assert stream.head.status == 200
+        yield stream
+
+
+def url(gateway: Served) -> str:
+    return f"https://127.0.0.1:{gateway.port}/v2/stream/s"
+
+
+def curl(files: Files, *arguments: str) -> tuple[str, ...]:
+    return ("curl", "-sN", "--cacert", files.certificate, *arguments)
+
+
+# What is agreed on, and who is served.
+
+
+@pytest.mark.parametrize(
+    ("http2", "offered", "agreed"),
+    [
+        (True, ("h2", "http/1.1"), "h2"),
+        (True, ("http/1.1",), "http/1.1"),
+        (True, ("http/1.1", "h2"), "h2"),
+        (True, (), None),
+        (False, ("h2", "http/1.1"), "http/1.1"),
+    ],
+)
+async def test_the_version_is_agreed_on_in_the_handshake(
+    embedded: Site, files: Files, http2: bool, offered: tuple[str, ...], agreed: str | None
+) -> None:
+    async with embedded.gateway({"s": ["t"]}, http=files.http(http2=http2)) as gateway:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", gateway.port, ssl=files.client(*offered)
+        )
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == agreed
+        if agreed != "h2":
+            answer = await ask(Client(reader, writer), "GET", "/healthz")
+            assert answer.status == 200
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("version", ["2", "1.1"])
+async def test_curl_streams_and_resumes(embedded: Site, files: Files, version: str) -> None:
+    topic = await embedded.topic()
+    async with embedded.gateway({"s": [topic]}, http=files.http()) as gateway:
+        speaks = f"--http{version}", "-w", "\nspoke %{http_version}\n"
+        async with running(*curl(files, *speaks, url(gateway))) as program:
+            async with asyncio.timeout(PATIENCE_S):
+                while not gateway.parts.hub.subscriptions:
+                    await asyncio.sleep(0)
+            for n in range(3):
+                await embedded.produce(topic, {"n": n})
+                [data] = await lines_with(program, "data: ", 1)
+                assert json.loads(data)["n"] == n
+                [last] = await lines_with(program, "id: ", 1)
+            await gateway.parts.hub.drain(0)
+            await lines_with(program, "retry: ", 1)
+            assert await lines_with(program, "spoke ", 1) == [version]
+            assert await program.wait() == 0, "a clean end"
+        gateway.parts.hub.draining = False
+        await embedded.produce(topic, {"n": 3})
+        resumes = "-H", f"Last-Event-ID: {last}"
+        async with running(*curl(files, *speaks, *resumes, url(gateway))) as program:
+            [data] = await lines_with(program, "data: ", 1)
+            assert json.loads(data)["n"] == 3
+
+
+async def test_curl_with_prior_knowledge_streams_without_tls(embedded: Site) -> None:
+    topic = await embedded.topic()
+    async with embedded.gateway({"s": [topic]}, http=HttpSettings(http2=True)) as gateway:
+        plain = url(gateway).replace("https", "http")
+        await embedded.produce(topic, {"n": 1})
+        for speaks in ("--http2-prior-knowledge", "--http1.1"):
+            async with running("curl", "-sN", speaks, plain + "?since=0") as program:
+                [data] = await lines_with(program, "data: ", 1)
+                assert json.loads(data)["n"] == 1
+
+
+async def test_httpx_streams(embedded: Site, files: Files) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, {"n": 1})
+    trusting = files.client("http/1.1")
+    async with (
+        embedded.gateway({"s": [topic]}, http=files.http()) as gateway,
+        httpx.AsyncClient(verify=trusting, timeout=PATIENCE_S) as client,
+        client.stream("GET", url(gateway) + "?since=0", headers=SSE) as answer,
+    ):
+        assert answer.http_version == "HTTP/1.1"
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                assert json.loads(line.removeprefix("data: "))["n"] == 1
+                break
+
+
+TEN = """
+  const streams = [];
+  for (let i = 0; i < 10; i++) {
+    const stream = new EventSource("%s");
+    stream.onopen = () => report("open");
+    stream.onmessage = ({ data }) => {
+      const { n } = JSON.parse(data);
+      report(n);
+      if (n === "close" && i === 0) stream.close();
+    };
+    streams.push(stream);
+  }
+"""
+
+
+@pytest.mark.parametrize(("http2", "run"), [(True, 10), (False, 6)])
+async def test_a_page_may_have_ten_streams_where_http_1_has_six(
+    embedded: Site, files: Files, http2: bool, run: int
+) -> None:
+    topic = await embedded.topic()
+    async with (
+        embedded.gateway({"s": [topic]}, http=files.http(http2=http2)) as gateway,
+        asyncio.timeout(PATIENCE_S),
+        browser(TEN % url(gateway), "--ignore-certificate-errors") as page,
+    ):
+        assert await page.reports(run) == ["open"] * run
+        for n in range(3):
+            await embedded.produce(topic, {"n": n})
+            assert await page.reports(run) == [n] * run
+        assert len(gateway.parts.hub.subscriptions) == run
+        assert len(gateway.server.server_state.connections) == (1 if http2 else 6)
+        await embedded.produce(topic, {"n": "close"})
+        assert await page.reports(run) == ["close"] * run
+        if not http2:  # the seventh had waited for one to close
+            assert await page.reports(1) == ["open"]
+
+
+async def test_a_proxy_carries_many_clients_on_one_connection(
+    embedded: Site, tmp_path: Path
+) -> None:
+    topic = await embedded.topic()
+    http = HttpSettings(http2=True)
+    async with embedded.gateway({"s": [topic]}, http=http, **BEATS) as gateway:
+        proxy = await asyncio.to_thread(Proxy, "haproxy", tmp_path, gateway.port)
+        shipped = tmp_path / "haproxy.cfg"
+        server = f"127.0.0.1:{gateway.port} check"
+        assert server in shipped.read_text()
+        text = shipped.read_text().replace(server, f"{server} proto h2")
+        shipped.write_text(text.replace("option httpchk", "http-reuse always\n    option httpchk"))
+        await gateway.parts.hub.feed.well.wait()
+        await proxy.start()
+        try:
+            async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(timeout=PATIENCE_S) as client:
+                while (await client.get(proxy.url + "/healthz")).status_code != 200:
+                    await asyncio.sleep(0.05)
+                async with AsyncExitStack() as stack:
+                    answers = [
+                        await stack.enter_async_context(
+                            client.stream("GET", proxy.url + "/v2/stream/s", headers=SSE)
+                        )
+                        for _ in range(10)
+                    ]
+                    assert {a.status_code for a in answers} == {200}
+                    assert len(gateway.parts.hub.subscriptions) == 10
+                    assert len(gateway.server.server_state.connections) < 10
+                    await embedded.produce(topic, {"n": 1})
+                    for answer in answers:
+                        async for line in answer.aiter_lines():
+                            if line.startswith("data: "):
+                                break
+                await gateway.until("streams_ended_total", 10, reason="disconnected")
+        finally:
+            await proxy.kill()
+
+
+# Slow, refused, plain, silent.
+
+
+async def test_a_client_of_tls_that_does_not_read_is_stalled_and_little_is_kept_for_it(
+    embedded: Site, files: Files
+) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, *[{"pad": "x" * 100_000}] * 100)
+    async with (
+        embedded.gateway({"s": [topic]}, http=files.http(), stall_timeout_s=1.0) as gateway,
+        streaming(gateway.port, files, "?since=0", receive_buffer=4096) as stream,
+    ):
+        await stream.opened()
+        stream.client.pause()
+        [connection] = gateway.server.server_state.connections
+        most = 0
+        while gateway.count("streams_ended_total", reason="stalled") == 0:
+            most = max(most, connection.transport.get_write_buffer_size())
+            await asyncio.sleep(0.01)
+        assert 0 < most < 400_000, "a batch and what may wait beside it"
+
+
+async def test_beyond_the_most_connections_there_is_503_over_tls(
+    embedded: Site, files: Files
+) -> None:
+    limits = LimitSettings(connections_max=1)
+    async with (
+        embedded.gateway({"s": ["t"]}, http=files.http(), limits=limits) as gateway,
+        connected(gateway.port, files) as there,
+    ):
+        assert (await ask(there, "GET", "/healthz")).status == 200
+        for _ in range(3):
+            async with connected(gateway.port, files) as beyond:
+                await beyond.send("GET", "/healthz")
+                head = await beyond.head()
+                assert head.status == 503
+                assert (await beyond.body(head)).startswith(b'{"status":503,')
+                assert await beyond.some(1) == b"", "an end, not a reset"
+        assert (await ask(there, "GET", "/healthz")).status == 200
+
+
+SILENT_OR_WRONG = [
+    b"",
+    b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n",
+    doors.PREFACE,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a hello that does not go on
+    b"\xff" * 1000,
+]
+
+
+@pytest.mark.parametrize("said", SILENT_OR_WRONG)
+async def test_what_is_no_tls_is_closed_and_does_no_harm(
+    embedded: Site, files: Files, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "HEAD_S", 0.5)
+    async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(said)
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                while await reader.read(1000):
+                    pass
+            except ConnectionError:
+                pass
+            writer.transport.abort()
+            while gateway.server.server_state.connections or gateway.server.server_state.tasks:
+                await asyncio.sleep(0)
+        async with connected(gateway.port, files) as client:
+            assert (await ask(client, "GET", "/healthz")).status == 200
+
+
+async def test_connections_that_never_shake_hands_are_counted(embedded: Site, files: Files) -> None:
+    limits = LimitSettings(connections_max=1)
+    async with (
+        embedded.gateway({"s": ["t"]}, http=files.http(), limits=limits) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await silent(gateway, stack) for _ in range(1 + LINGERING_MAX)]
+        async with asyncio.timeout(PATIENCE_S):
+            while len(gateway.server.server_state.connections) < len(clients):
+                await asyncio.sleep(0)
+            beyond = await silent(gateway, stack)
+            with suppress(ConnectionError):
+                assert await beyond.read(1) == b""
+            assert not any(client.at_eof() for client in clients)
+
+
+async def silent(gateway: Served, stack: AsyncExitStack) -> asyncio.StreamReader:
+    """A connection that says nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    stack.callback(abort, writer)
+    return reader
+
+
+def abort(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def test_draining_ends_connections_that_have_not_shaken_hands(
+    embedded: Site, files: Files
+) -> None:
+    async with embedded.gateway({"s": ["t"]}, http=files.http(), drain_s=600.0) as gateway:
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        async with asyncio.timeout(PATIENCE_S):
+            while not gateway.server.server_state.connections:
+                await asyncio.sleep(0)
+            await gateway.server.drain()
+        writer.transport.abort()
+
+
+async def test_draining_ends_streams_of_tls_whole(embedded: Site, files: Files) -> None:
+    topic = await embedded.topic()
+    async with (
+        embedded.gateway({"s": [topic]}, http=files.http(), drain_s=1.0) as gateway,
+        streaming(gateway.port, files) as stream,
+        connected(gateway.port, files) as kept,
+    ):
+        await stream.opened()
+        assert (await ask(kept, "GET", "/healthz")).status == 200
+        draining = asyncio.create_task(gateway.server.drain())
+        *_, last = await stream.rest()
+        assert last.startswith(b"retry: ")
+        async with asyncio.timeout(PATIENCE_S):
+            await draining
+
+
+# Certificates.
+
+
+async def test_a_certificate_that_is_renewed_is_shown_to_those_who_come_then(
+    embedded: Site, tmp_path: Path
+) -> None:
+    old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
+    served = certificate(tmp_path, "served")
+    replace_by(served, old)
+    async with embedded.gateway({"s": ["t"]}, http=served.http()) as gateway:
+        async with connected(gateway.port, old) as client:
+            assert (await ask(client, "GET", "/healthz")).status == 200
+            replace_by(served, new)
+            its = gateway.server._common.certificate
+            assert its is not None
+            await asyncio.to_thread(its.renew)
+            async with connected(gateway.port, new) as other:
+                assert (await ask(other, "GET", "/healthz")).status == 200
+            assert (await ask(client, "GET", "/healthz")).status == 200
+        Path(served.certificate).write_bytes(Path(old.certificate).read_bytes())
+        await asyncio.to_thread(its.renew)
+        async with connected(gateway.port, new) as other:
+            assert (await ask(other, "GET", "/healthz")).status == 200
+
+
+def replace_by(served: Files, other: Files) -> None:
+    for there, here in zip(served, other, strict=True):
+        Path(there).write_bytes(Path(here).read_bytes())
+
+
+def test_what_is_wrong_with_certificate_or_key_is_told_with_its_setting(tmp_path: Path) -> None:
+    good, other = certificate(tmp_path, "good"), certificate(tmp_path, "other")
+    locked = certificate(tmp_path, "locked", password=b"open sesame")
+    (tmp_path / "text").write_text("no PEM at all")
+    (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----")
+    (tmp_path / "password").write_text("open sesame\n")
+    (tmp_path / "wrong").write_text("open barley\n")
+    text, nothing = str(tmp_path / "text"), str(tmp_path / "nothing")
+
+    def told(certfile: str, keyfile: str, password_file: str | None = None) -> str:
+        http = HttpSettings(
+            tls_certfile=certfile, tls_keyfile=keyfile, tls_keyfile_password_file=password_file
+        )
+        with pytest.raises(ConfigError) as caught:
+            Certificate(http)
+        [problem] = caught.value.problems
+        return problem
+
+    assert told(nothing, good.key).startswith("http.tls_certfile: can't read")
+    assert told(good.certificate, nothing).startswith("http.tls_keyfile: can't read")
+    assert told(str(tmp_path), good.key).startswith("http.tls_certfile: can't read")
+    assert told(text, good.key).startswith("http.tls_certfile: ")
+    assert told(good.certificate, text).startswith("http.tls_keyfile: ")
+    assert told(good.certificate, other.key).startswith("http.tls_keyfile: ")
+    assert "is not the key of" in told(good.certificate, other.key)
+    assert told(str(tmp_path / "broken"), good.key).startswith("http.tls_certfile: ")
+    assert "http.tls_keyfile_password_file is needed" in told(*locked)
+    assert told(*locked, str(tmp_path / "wrong")).startswith("http.tls_keyfile_password_file: ")
+    assert told(*locked, nothing).startswith("http.tls_keyfile_password_file: can't read")
+    Certificate(
+        HttpSettings(
+            tls_certfile=locked.certificate,
+            tls_keyfile=locked.key,
+            tls_keyfile_password_file=str(tmp_path / "password"),
+        )
+    )

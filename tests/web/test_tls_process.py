@@ -1,0 +1,161 @@
+"""The real process with a certificate of its own: flags, signals, workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import ssl
+import subprocess
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.programs import running
+from tests.web.certificates import Files, certificate
+from tests.web.client import PATIENCE_S
+from tests.web.gateway import Site
+from tests.web.http2 import SSE, http2_client
+from tests.web.test_decoders import lines_with
+from tests.web.test_process import configured, exit_status, logged, started
+from tests.web.test_tls import curl, replace_by
+
+pytestmark = pytest.mark.anyio
+
+EVENT = {"$schema": "/test/event/1.0.0", "meta": {"stream": "eventstreams.test"}, "test": "hello"}
+
+
+@asynccontextmanager
+async def serving(files: Files, *arguments: str) -> AsyncIterator[tuple[Process, str]]:
+    """A process, and the URL it said it listens at."""
+    tls = "--tls-certfile", files.certificate, "--tls-keyfile", files.key
+    process = await started("--port", "0", *tls, "--http2", *arguments)
+    try:
+        yield process, (await logged(process, "listening"))["url"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_events_posted_over_http2_are_streamed_until_a_signal_ends_all(
+    tmp_path: Path,
+) -> None:
+    files = certificate(tmp_path)
+    only = "--no-demo", "--data-dir", str(tmp_path)
+    async with serving(files, *only) as (process, url):
+        assert re.fullmatch(r"https://127\.0\.0\.1:\d+", url)
+        port = int(url.rpartition(":")[2])
+        stream = f"{url}/v2/stream/test"
+        async with (
+            running(*curl(files, "--http2", stream)) as reading,
+            http2_client(port, files.client("h2")) as client,
+        ):
+            streams = [client.ask("/v2/stream/test", SSE) for _ in range(20)]
+            for one in streams:
+                await one.opened()
+            kind = {"content-type": "application/json"}
+            body = json.dumps(EVENT).encode()
+            posted = await client.answer("/v1/events", headers=kind, method="POST", body=body)
+            assert posted.status == 201
+            for one in streams:
+                assert [d["test"] for d in await one.events(1)] == ["hello"]
+            [data] = await lines_with(reading, "data: ", 1)
+            assert json.loads(data)["test"] == "hello"
+            process.send_signal(signal.SIGTERM)
+            for one in streams:
+                await one.over()
+                assert one.ended
+                assert re.fullmatch(rb"retry: \d+\n", one.parts[-1])
+            assert await reading.wait() == 0, "a clean end"
+            await client.end()
+            assert await exit_status(process) == 0
+
+
+async def test_the_drain_time_is_kept_though_a_stream_takes_nothing(
+    embedded: Site, tmp_path: Path
+) -> None:
+    topic, files = await embedded.topic(), certificate(tmp_path)
+    await embedded.produce(topic, *[{"pad": "x" * 10_000}] * 20)
+    config = configured(tmp_path, embedded, topic, fanout={"drain_s": 1.0})
+    async with serving(files, "--config", str(config)) as (process, url):
+        port = int(url.rpartition(":")[2])
+        async with http2_client(port, files.client("h2"), window=20_000) as client:
+            stuck = client.ask("/v2/stream/s?since=0", SSE, stalls=True)
+            await stuck.until(lambda it: len(it.body) == 20_000)
+            process.send_signal(signal.SIGTERM)
+            assert await exit_status(process) == 0
+
+
+async def test_hangup_shows_a_renewed_certificate(embedded: Site, tmp_path: Path) -> None:
+    old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
+    served = certificate(tmp_path, "served")
+    replace_by(served, old)
+    config = configured(tmp_path, embedded, "t")
+    async with serving(served, "--config", str(config)) as (process, url):
+        port = int(url.rpartition(":")[2])
+        async with http2_client(port, old.client("h2")) as client:
+            replace_by(served, new)
+            process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(PATIENCE_S):
+                while not await is_trusted(port, new):
+                    await asyncio.sleep(0.05)
+            assert not await is_trusted(port, old)
+            assert (await client.answer("/healthz")).status == 200
+
+
+async def is_trusted(port: int, files: Files) -> bool:
+    try:
+        async with http2_client(port, files.client("h2")):
+            return True
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def test_what_is_wrong_with_flags_and_files_is_told_and_exits_with_2(tmp_path: Path) -> None:
+    good, other = certificate(tmp_path, "good"), certificate(tmp_path, "other")
+    cases = {
+        "http.tls_certfile: needs http.tls_keyfile": ["--tls-certfile", good.certificate],
+        "http.tls_keyfile: needs http.tls_certfile": ["--tls-keyfile", good.key],
+        "is not the key of http.tls_certfile": [
+            *("--tls-certfile", good.certificate, "--tls-keyfile", other.key),
+        ],
+        "http.tls_certfile: can't read": [
+            *("--tls-certfile", str(tmp_path / "none"), "--tls-keyfile", good.key),
+        ],
+    }
+    for reason, flags in cases.items():
+        command = [sys.executable, "-m", "eventstreams", "serve", "--port", "0", *flags]
+        command += ["--data-dir", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.kafka
+async def test_workers_share_the_port_and_the_certificate(kafka_site: Site, tmp_path: Path) -> None:
+    topic, files = await kafka_site.topic(), certificate(tmp_path)
+    config = configured(tmp_path, kafka_site, topic, fanout={"drain_s": 1.0})
+    async with serving(files, "--config", str(config), "--workers", "2") as (process, url):
+        port = int(url.rpartition(":")[2])
+        async with (
+            http2_client(port, files.client("h2")) as one,
+            http2_client(port, files.client("h2")) as two,
+        ):
+            streams = [client.ask("/v2/stream/s", SSE) for client in (one, two) for _ in range(5)]
+            for stream in streams:
+                await stream.opened()
+            await kafka_site.produce(topic, {"n": 1})
+            for stream in streams:
+                assert [d["n"] for d in await stream.events(1)] == [1]
+            process.send_signal(signal.SIGTERM)
+            for stream in streams:
+                await stream.over()
+                assert stream.ended
+            assert await exit_status(process) == 0
