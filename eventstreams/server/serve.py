@@ -39,8 +39,8 @@ def serve(
     catalogue: Catalogue,
     catalogue_path: Path,
     *,
-    workers: int = 1,
-    reread: Callable[[], Settings] | None = None,
+    workers: int,
+    reread: Callable[[], Settings],
 ) -> int:
     """Runs a gateway until it is told to stop; returns the exit status of the process.
 
@@ -66,7 +66,6 @@ def serve(
         parent: int | None = None,
         line: socket.socket | None = None,
     ) -> int:
-        again = None if reread is None else lambda: _of_worker(reread(), number)
         return _run(
             lambda: _serve(
                 settings=_of_worker(settings, number),
@@ -76,7 +75,7 @@ def serve(
                 sock=sock,
                 parent=parent,
                 line=line,
-                reread=again,
+                reread=lambda: _of_worker(reread(), number),
             )
         )
 
@@ -144,7 +143,7 @@ async def _serve(
     sock: socket.socket,
     parent: int | None,
     line: socket.socket | None,
-    reread: Callable[[], Settings] | None,
+    reread: Callable[[], Settings],
 ) -> int:
     async with gateway.running(settings, catalogue, catalogue_path, line, reread) as running:
         host, port = settings.metrics.host, settings.metrics.port
