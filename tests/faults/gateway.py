@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from tests.web.client import PATIENCE_S, Answer, connected
 class Gateway:
     """It listens on `port`, and has said `lines` of log."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, troubled: Collection[str] = ()) -> None:
+        """`troubled`: the loggers that may tell of an error."""
         self.process = process
+        self._troubled = troubled
         self.port = 0
         self.lines: list[dict[str, Any]] = []
         self._listening = asyncio.Event()
@@ -54,7 +56,8 @@ class Gateway:
         async for line in self.process.stderr:
             assert b"Traceback" not in line, line
             record: dict[str, Any] = json.loads(line)
-            assert record["level"] in ("info", "warning"), record
+            mild = record["level"] in ("info", "warning")
+            assert mild or record["logger"] in self._troubled, record
             self.lines.append(record)
             if record["message"].startswith("listening"):
                 self.port = int(record["url"].rpartition(":")[2])
@@ -75,6 +78,7 @@ async def serving(
     *,
     before: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    troubled: Collection[str] = (),
     **sections: Any,
 ) -> AsyncIterator[Gateway]:
     """`streams`: the topics of each, or its whole configuration; `before`: a command that starts
@@ -94,7 +98,7 @@ async def serving(
         stderr=PIPE,
         env={**os.environ, "PYTHONWARNINGS": "error", **(environment or {})},
     )
-    gateway = Gateway(process)
+    gateway = Gateway(process, troubled)
     try:
         async with background(gateway.listen()):
             await gateway.listening()

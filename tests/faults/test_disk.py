@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.faults.gateway import serving
+from tests.faults.gateway import Gateway, serving
 from tests.intake.place import SHIPPED, TEST, event
+from tests.programs import needed
 from tests.web.client import Stream, connected
 from tests.web.gateway import SSE
 
@@ -31,8 +33,9 @@ async def reading(port: int, query: str = "") -> AsyncIterator[Stream]:
 
 
 @contextmanager
-def full(pid: int) -> Iterator[None]:
+def limited(gateway: Gateway) -> Iterator[None]:
     """No file of this process may grow: to it that is a full disk."""
+    pid = gateway.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
@@ -41,13 +44,38 @@ def full(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def filled(gateway: Gateway) -> Iterator[None]:
+    """A file system on which something else takes all that is left."""
+    where = Path(f"/proc/{gateway.process.pid}/cwd/data/ballast")
+    with where.open("wb", buffering=0) as ballast, suppress(OSError):
+        while ballast.write(bytes(4096)):
+            pass
+    try:
+        yield
+    finally:
+        where.unlink()
+
+
+def small_file_system(folder: Path) -> tuple[str, ...]:
+    """Starts a command with one at `folder`, that nobody else sees."""
+    needed("unshare")
+    if os.getuid() != 0:
+        pytest.skip("a file system of its own needs root")
+    mounted = f'mount -t tmpfs -o size=2m none {folder} && cd {folder}/.. && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", mounted, "sh")
+
+
+@pytest.mark.parametrize("full", [limited, filled])
 async def test_while_the_disk_is_full_posts_are_refused_and_streams_go_on_and_later_all_is_well(
-    tmp_path: Path,
+    tmp_path: Path, full: Callable[[Gateway], AbstractContextManager[None]]
 ) -> None:
+    (tmp_path / "data").mkdir()
+    before = small_file_system(tmp_path / "data") if full is filled else ()
     log = {"backend": "sqlite", "data_dir": str(tmp_path / "data")}
     streams = {TEST: {"schema_title": "test/event", "topics": [TEST]}}
     async with (
-        serving(tmp_path, log, streams, schemas=[str(SHIPPED)]) as gateway,
+        serving(tmp_path, log, streams, schemas=[str(SHIPPED)], before=before) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=30) as http,
         reading(gateway.port) as live,
     ):
@@ -63,7 +91,7 @@ async def test_while_the_disk_is_full_posts_are_refused_and_streams_go_on_and_la
             return [each["test"].split()[0] for each in await stream.documents(count)]
 
         assert await post("before") == 201
-        with full(gateway.process.pid):
+        with full(gateway):
             count = 0
             while (status := await post(f"filling-{count}")) == 201:
                 count += 1
