@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,8 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from eventstreams.model.event import Partition, Record
+from eventstreams.tasks import background
+from tests.faults.clients import Client, until
 from tests.faults.gateway import Gateway, over_kafka, serving
 from tests.log.kafka_tools import admin, eventually, opened, topic_with
 from tests.web.client import Stream, connected
@@ -24,6 +27,7 @@ from tests.web.gateway import SSE
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 OLD, NEW = 6, 20
+CLIENTS = 100
 
 
 @asynccontextmanager
@@ -102,3 +106,42 @@ async def test_a_topic_made_anew_with_a_higher_end_is_told_as_a_gap(
     [told] = gap.document["partitions"]
     assert (told["requested"], told["resumed"], told["cause"]) == (OLD, 0, "other_log")
     assert [(f.document["log"], f.document["n"]) for f in new] == [("new", n) for n in range(NEW)]
+
+
+class Returning(Client):
+    """Comes back with its last id until it has been told of the new topic."""
+
+    def __init__(self, port: int, topic: str, **options: int) -> None:
+        super().__init__(port, topic, 1, **options)
+        self.old: list[int] = []
+        self.told: list[str] = []
+
+    def _take(self, frame: str) -> None:
+        if frame.startswith("event: gap"):
+            self.told += re.findall(r'"cause":"(\w+)"', frame)
+            self.old = [*self.got.pop(0, {}).values()]
+            self._last_id = frame.rpartition("id: ")[2]
+        elif '"UnknownTopic"' not in frame:
+            super()._take(frame)
+
+
+async def test_a_hundred_clients_have_all_of_the_old_topic_and_all_of_the_new_once_and_in_order(
+    kafka: str, tmp_path: Path
+) -> None:
+    """Some of them hang up in the middle of either."""
+    topic = await topic_with(kafka)
+    await fill(kafka, topic, "old", OLD, at_ms=1_000_000)
+    async with serving(tmp_path, over_kafka(kafka), {"s": [topic]}) as gateway:
+        crowd = [
+            Returning(gateway.port, topic, hangs_up_every=0 if n % 4 else 2 + n % 5)
+            for n in range(CLIENTS)
+        ]
+        async with background(*(client.run() for client in crowd)):
+            await until(crowd, lambda client: client.count >= OLD, "all of the old")
+            await make_anew(kafka, topic)
+            await until(crowd, lambda client: client.count >= OLD + NEW, "all of the new")
+    for client in crowd:
+        assert client.wrong == []
+        assert client.told == ["other_log"]
+        assert client.old == [*range(OLD)]
+        assert client.got == {0: {n: n for n in range(NEW)}}
