@@ -1,107 +1,37 @@
-"""Streams through real proxies, with the very configurations that we ship."""
+"""Streams and posts through real proxies, with the very configurations that we ship."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import socket
+import re
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
 import pytest
 
 from eventstreams.settings import LimitSettings
-from tests.programs import needed
+from tests.intake.place import TEST, event, place
+from tests.programs import running
 from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, Site
+from tests.web.gateway import Site
+from tests.web.proxies import KINDS, Proxy, before, replaced
 from tests.wire import Frame, frames_of
 
 pytestmark = pytest.mark.anyio
-FOLDER = Path(__file__).parents[2] / "config" / "proxy"
-OURS = "127.0.0.1:8092"
 BEATS = {"heartbeat_s": 0.2}
 """HAProxy finds out that a client has gone when it has something to write."""
+FIRST_BYTE_S = 0.2
+STREAMS = 12
+"""Twice as many as a browser opens to a host over HTTP/1.1."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
-class Proxy:
-    """A process in front of a gateway; it can be killed and started again at the same port."""
-
-    def __init__(self, kind: str, folder: Path, behind: int) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._process: Process | None = None
-        shipped = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}[kind]
-        text = (FOLDER / shipped).read_text()
-        assert OURS in text
-        text = text.replace(OURS, f"127.0.0.1:{behind}")
-        if kind == "nginx":
-            assert "listen 80;" in text
-            text = text.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
-            paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            temporary = "".join(f"{path}_temp_path {folder}/{path};\n" for path in paths)
-            text = (
-                f"pid {folder}/pid;\nerror_log {folder}/error.log;\ndaemon off;\n"
-                f"events {{}}\nhttp {{\naccess_log off;\n{temporary}{text}}}\n"
-            )
-            self._command = ["nginx", "-e", f"{folder}/error.log", "-c", str(folder / shipped)]
-        else:
-            assert "bind :80\n" in text
-            text = text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n")
-            self._command = ["haproxy", "-q", "-db", "-f", str(folder / shipped)]
-        (folder / shipped).write_text(text)
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            needed(self._command[0]),
-            *self._command[1:],
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            stderr=DEVNULL,
-            start_new_session=True,
-        )
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    return
-
-    async def kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-
-
-@asynccontextmanager
-async def before(kind: str, gateway: Served, folder: Path) -> AsyncIterator[Proxy]:
-    async with asyncio.timeout(PATIENCE_S):
-        while (await gateway.get("/readyz")).status != 200:  # HAProxy sends nobody there before
-            await asyncio.sleep(0.01)
-    proxy = await asyncio.to_thread(Proxy, kind, folder, gateway.port)
-    await proxy.start()
-    try:
-        yield proxy
-    finally:
-        await proxy.kill()
-
-
-@pytest.fixture(params=["nginx", "haproxy"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -138,12 +68,15 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(proxy: Proxy, target: str, **headers: str) -> AsyncIterator[Reader]:
+async def reading(
+    proxy: Proxy, target: str, *, secure: bool = False, **headers: str
+) -> AsyncIterator[Reader]:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
+    url = proxy.tls_url if secure else proxy.url
     sent = {"accept": "text/event-stream", "accept-encoding": "identity", **names}
     async with (
-        httpx.AsyncClient(timeout=PATIENCE_S) as client,
-        client.stream("GET", proxy.url + target, headers=sent) as answer,
+        httpx.AsyncClient(timeout=PATIENCE_S, verify=proxy.trusting()) as client,
+        client.stream("GET", url + target, headers=sent) as answer,
     ):
         yield Reader(answer)
 
@@ -174,18 +107,107 @@ async def test_each_event_passes_while_the_stream_is_open(
             assert numbers(await reader.frames(n + 1)) == list(range(n + 1))
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+async def test_the_first_byte_and_each_event_are_there_within_200_ms(
+    embedded: Site, tmp_path: Path, kind: str, *, secure: bool
+) -> None:
+    """The middle of several: what else the machine does is not the proxy's fault."""
+    topic = await embedded.topic()
+    first_s, event_s = [], []
+    async with (
+        embedded.gateway({"s": [topic]}) as gateway,
+        before(kind, gateway, tmp_path) as proxy,
+    ):
+        for n in range(9):
+            asked = time.monotonic()
+            async with reading(proxy, "/v2/stream/s", secure=secure) as reader:
+                await reader.until(b":ok")
+                first_s.append(time.monotonic() - asked)
+                produced = time.monotonic()
+                await embedded.produce(topic, {"n": n})
+                assert numbers(await reader.frames(1)) == [n]
+                event_s.append(time.monotonic() - produced)
+    assert median(first_s) < FIRST_BYTE_S
+    assert median(event_s) < FIRST_BYTE_S
+
+
+async def test_over_http_2_a_dozen_streams_share_a_connection_and_each_event_passes_at_once(
+    embedded: Site, tmp_path: Path, kind: str
+) -> None:
+    topic = await embedded.topic()
+    async with (
+        embedded.gateway({"s": [topic]}, **BEATS) as gateway,
+        before(kind, gateway, tmp_path) as proxy,
+    ):
+        urls = [f"{proxy.tls_url}/v2/stream/s?max_seconds=30&n={n}" for n in range(STREAMS)]
+        trust = ("--cacert", str(proxy.certificate))
+        command = ("curl", "-sS", "-N", "-i", "-Z", "--http2", *trust, *urls)
+        async with running(*command) as curl, asyncio.timeout(PATIENCE_S):
+            assert curl.stdout is not None
+            await gateway.until("clients", STREAMS)
+            seen = b""
+            for n in range(3):
+                await embedded.produce(topic, {"n": n})
+                while len(re.findall(rb"^data: ", seen, re.MULTILINE)) < STREAMS * (n + 1):
+                    seen += await curl.stdout.read(1 << 16)
+            assert seen.count(b"HTTP/2 200") == STREAMS
+        await gateway.until("clients", 0)
+
+
 async def test_the_selftest_shows_that_nothing_is_held_back(
     embedded: Site, tmp_path: Path, kind: str
 ) -> None:
     async with (
         embedded.gateway({"s": [await embedded.topic()]}) as gateway,
         before(kind, gateway, tmp_path) as proxy,
-        reading(proxy, "/v2/selftest") as reader,
     ):
+        assert not await is_held_back(proxy)
+
+
+async def test_the_selftest_shows_a_proxy_that_holds_back(embedded: Site, tmp_path: Path) -> None:
+    def buffering(text: str) -> str:
+        packed = "gzip on; gzip_types text/event-stream; gzip_proxied any;"
+        return replaced(text, "gzip off;", f"{packed} proxy_ignore_headers X-Accel-Buffering;")
+
+    async with (
+        embedded.gateway({"s": [await embedded.topic()]}) as gateway,
+        before("nginx", gateway, tmp_path, buffering) as proxy,
+    ):
+        assert await is_held_back(proxy)
+
+
+async def is_held_back(proxy: Proxy) -> bool:
+    """As a user sees it: whether the first of the events came when the last had been sent."""
+    async with reading(proxy, "/v2/selftest", accept_encoding="gzip") as reader:
         await reader.frames(1)
         came_ms = time.time() * 1000
         frames = await reader.frames(10)
-    assert came_ms < json.loads(frames[-1].data)["sent_ms"], "before the last was sent"
+    return bool(came_ms >= json.loads(frames[-1].data)["sent_ms"])
+
+
+async def test_events_are_posted_through_it_as_they_are(tmp_path: Path, kind: str) -> None:
+    """Of known length and in chunks, as large as may be; what is larger is refused."""
+    async with place(tmp_path, error_stream=None) as intake:
+        (tmp_path / "proxy").mkdir()
+        async with (
+            before(kind, intake.served, tmp_path / "proxy") as proxy,
+            httpx.AsyncClient(base_url=proxy.url, timeout=PATIENCE_S) as http,
+        ):
+            texts = [f"{n} {'x' * 1000}" for n in range(3000)]
+            body = json.dumps([event(text) for text in texts]).encode()
+            assert 3_000_000 < len(body) < 4 << 20
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for at in range(0, len(body), 100_000):
+                    yield body[at : at + 100_000]
+
+            kind_ = {"content-type": "application/json"}
+            for content in (body, pieces()):
+                answer = await http.post("/v1/events", content=content, headers=kind_)
+                assert answer.status_code == 201
+            answer = await http.post("/v1/events", content=body * 2, headers=kind_)
+            assert answer.status_code == 413
+        assert [document["test"] for document in await intake.documents(TEST)] == 2 * texts
 
 
 async def test_a_quiet_stream_is_kept_open_by_heartbeats(
