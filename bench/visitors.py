@@ -89,7 +89,7 @@ async def in_lines(place: Place) -> None:
 
 async def with_token(place: Place) -> None:
     """Until the token is no longer good, which the stream says."""
-    headers = place.token(seconds=place.chance.uniform(1.5, 4))
+    headers = place.token(seconds=place.chance.uniform(4, 8))
     last: tuple[str, Any] = ("", None)
     async with place.reading(f"/v2/stream/{place.plan.closed}", headers) as answer:
         place.expect(answer, 200)
