@@ -57,7 +57,7 @@ class _Aims(NamedTuple):
 
 _HOUR = _Aims(at_most(0.1), at_most(0.25), at_most(500))
 _SHORT = _Aims(at_most(2))
-_QUICK = _Aims(at_most(20))
+_QUICK = _Aims(at_most(60))
 """Over seconds it is mostly what the allocator keeps for a while that is seen."""
 
 
