@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from eventstreams.errors import SchemaError
 from eventstreams.schemas.defaults import Defaults
+from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.repository import Schema, SchemaRepository
 from eventstreams.schemas.uri import SchemaUri, parse_uri
 from eventstreams.schemas.validation import Validator
@@ -34,6 +35,14 @@ class Compiled:
     defaults: Defaults
 
 
+class _Failure(NamedTuple):
+    """Not the error itself, whose traceback would hold the event that asked for the schema."""
+
+    until: float
+    kind: type[SchemaError]
+    problems: tuple[Problem, ...]
+
+
 class SchemaStore:
     def __init__(
         self, repository: SchemaRepository, *, retry_s: float, lenient_formats: bool = False
@@ -43,7 +52,7 @@ class SchemaStore:
         self._retry_s = retry_s
         self._lenient_formats = lenient_formats
         self._compiled: dict[str, Compiled] = {}
-        self._failed: OrderedDict[str, tuple[float, SchemaError]] = OrderedDict()
+        self._failed: OrderedDict[str, _Failure] = OrderedDict()
         self._latest: dict[str, tuple[float, str]] = {}
         self._loading: dict[str, asyncio.Task[Compiled]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="schemas")
@@ -60,8 +69,8 @@ class SchemaStore:
         name = str(parse_uri(uri))  # also keeps absurd ones out of what is remembered
         failed = self._failed.get(name)
         if failed is not None:
-            if time.monotonic() < failed[0]:
-                raise failed[1].with_traceback(None)
+            if time.monotonic() < failed.until:
+                raise failed.kind(failed.problems)
             del self._failed[name]
         if name not in self._loading:
             self._loading[name] = task = asyncio.ensure_future(self._load(name))
@@ -104,7 +113,8 @@ class SchemaStore:
         if error is None:
             self._compiled[uri] = task.result()
         elif isinstance(error, SchemaError):
-            self._failed[uri] = (time.monotonic() + self._retry_s, error)
+            until = time.monotonic() + self._retry_s
+            self._failed[uri] = _Failure(until, type(error), error.problems)
             if len(self._failed) > _FAILURES_MAX:
                 self._failed.popitem(last=False)
 

@@ -84,7 +84,7 @@ async def process(folder: Path) -> AsyncIterator[Gateway]:
         access=access,
         intake=intake,
         http={"access_log": False},
-        fanout={"tail_bytes_max": 2**20, "cache_bytes_max": 2**20},
+        fanout={"tail_bytes_max": 2**16, "cache_bytes_max": 2**18},
     ) as gateway:
         yield gateway
 

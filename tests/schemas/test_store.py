@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,23 @@ async def store(repository: Counted) -> AsyncIterator[SchemaStore]:
     store = SchemaStore(repository, retry_s=3600)
     yield store
     await store.aclose()
+
+
+class Event:
+    """What asks for a schema."""
+
+
+async def test_a_failure_that_is_remembered_holds_nothing_of_who_asked(store: SchemaStore) -> None:
+    async def ask() -> weakref.ref[Event]:
+        event = Event()
+        with pytest.raises(SchemaNotFound):
+            await store.get("/a/none/1.0.0")
+        return weakref.ref(event)
+
+    asked = [await ask(), await ask()]
+    await asyncio.sleep(0)  # the loop lets go of what woke this task
+    gc.collect()
+    assert [event() for event in asked] == [None, None]
 
 
 async def test_a_schema_is_read_once_however_many_wait_for_it(
