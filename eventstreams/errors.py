@@ -164,7 +164,7 @@ class MissingClientAddress(ServiceProblem):
 
 
 class Later(ServiceProblem):
-    """Worth asking again after `retry_after_s`."""
+    """Worth asking again after `retry_after_s` at the soonest; the answer spreads it."""
 
     status = 503
     type = "unavailable"

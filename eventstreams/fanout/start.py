@@ -8,7 +8,6 @@ on without a hole covers the topic as it was; partitions gained since start at t
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,7 +57,7 @@ class Starter:
             async with asyncio.timeout(self._patience_s):
                 await self._hub.feed.well.wait()
                 if self._hub.draining:
-                    raise GatewayFull("This gateway is being stopped", random.randint(1, 5))  # noqa: S311 - no secret
+                    raise GatewayFull("This gateway is being stopped", 1)
                 if marks is None:
                     return await self._fresh(selection, template, since_ms)
                 return await self._resumed(selection, template, marks, since_ms)

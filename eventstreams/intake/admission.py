@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Generator
 
 from eventstreams.errors import IntakeFull
 
 _REQUEST_BYTES = 16 * 1024
 """What a request takes at least, however short its body."""
-_RETRY_AFTER_S = (1, 5)
-"""They must not all come back at once."""
+_RETRY_AFTER_S = 2
 
 
 class Lease:
@@ -54,6 +52,6 @@ class Admission:
         if self.bytes > has and self.bytes + more > self._bytes_max:
             raise IntakeFull(
                 "The intake has as much to do as it may",
-                random.randint(*_RETRY_AFTER_S),  # noqa: S311 - no secret
+                _RETRY_AFTER_S,
             )
         self.bytes += more

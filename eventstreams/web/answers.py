@@ -6,6 +6,7 @@ Both upstream error shapes are made here. Pure ASGI: nothing here buffers or wra
 from __future__ import annotations
 
 import html
+import random
 import re
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,7 @@ ALLOW_HEADERS = (
 )
 _EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error"
 _REASON_MAX = 200
+_SPREAD = 3
 _TICKET = re.compile(rb"((?:^|&)ticket=)[^&]*")
 
 
@@ -70,9 +72,9 @@ async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError)
     challenge: bytes | None = getattr(error, "challenge", None)
     if challenge is not None:
         headers = [*headers, (b"www-authenticate", challenge)]
-    retry_after_s: int | None = getattr(error, "retry_after_s", None)
-    if retry_after_s is not None:
-        headers = [*headers, (b"retry-after", b"%d" % retry_after_s)]
+    soonest_s: int | None = getattr(error, "retry_after_s", None)
+    if soonest_s is not None:
+        headers = [*headers, (b"retry-after", b"%d" % (spread_ms(soonest_s) // 1000))]
     if isinstance(error, GapFound):
         body = orjson.dumps(error.document)
         await answer(send, error.status, headers, body, b"application/json; charset=utf-8")
@@ -93,6 +95,11 @@ async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError)
             }
         )
         await answer(send, error.status, headers, body, b"application/json; charset=utf-8")
+
+
+def spread_ms(soonest_s: int) -> int:
+    """When to come back: clients that are refused together must not all come back at once."""
+    return random.randint(soonest_s * 1000, soonest_s * 1000 * _SPREAD)  # noqa: S311 - no secret
 
 
 def set_reason(scope: Scope, reason: str) -> None:

@@ -6,19 +6,16 @@ it is told when; where it has none, 204 ends it as the standard has it.
 
 from __future__ import annotations
 
-import random
-
 import orjson
 from starlette.types import Scope, Send
 
 from eventstreams.errors import ClientError
 from eventstreams.model import sse
-from eventstreams.web.answers import Headers, answer, printable
+from eventstreams.web.answers import Headers, answer, printable, spread_ms
 from eventstreams.web.request import header, is_browser
 
 _PASSING = (429, 503)
-_JITTER = 1.5
-_RETRY_S = 20
+_SOONEST_S = 20
 
 
 def is_event_source(scope: Scope) -> bool:
@@ -33,12 +30,11 @@ async def refuse_event_source(send: Send, headers: Headers, error: ClientError) 
         said = printable(f"{type(error).__name__}: {reason}")
         await answer(send, 204, [*headers, (b"x-eventstreams-error", said)], b"", None)
         return
-    least_s: int = getattr(error, "retry_after_s", None) or _RETRY_S
-    retry_ms = random.randint(least_s * 1000, int(least_s * 1000 * _JITTER) + 1000)  # noqa: S311 - no secret
+    soonest_s: int = getattr(error, "retry_after_s", None) or _SOONEST_S
     document = {"message": reason, "name": type(error).__name__, "status": error.status}
     # Without an id: an empty one would take the client's own from it.
     frame = b"event: error\ndata: %b\n\n" % orjson.dumps(document)
-    body = sse.OK + frame + sse.retry(retry_ms)
+    body = sse.OK + frame + sse.retry(spread_ms(soonest_s))
     kind = b"text/event-stream; charset=utf-8"
     no_store = (b"cache-control", b"no-store, no-transform")
     await answer(send, 200, [*headers, no_store], body, kind)

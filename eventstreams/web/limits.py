@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from typing import Self
@@ -22,8 +21,7 @@ from eventstreams.settings import LimitSettings
 from eventstreams.web.address import site_of
 
 _ALL = "*"
-_RETRY_AFTER_S = (5, 30)
-"""They must not all come back at once."""
+_RETRY_AFTER_S = 10
 _QUANTUM_BYTES = 1 << 20
 """What is paid for at once, so that others are asked seldom."""
 
@@ -115,7 +113,7 @@ class Limits:
         if selector not in self._filters and len(self._filters) >= most:
             raise GatewayFull(
                 f"There are {most} different filters in use, as many as there may be",
-                random.randint(*_RETRY_AFTER_S),  # noqa: S311 - no secret
+                _RETRY_AFTER_S,
             )
         self._filters[selector] += 1
         try:
@@ -128,16 +126,15 @@ class Limits:
 
 def _grant(refused: str, limits: LimitSettings) -> None:
     """Raises what the ledger's answer stands for, if it is not that all is granted."""
-    retry_after_s = random.randint(*_RETRY_AFTER_S)  # noqa: S311 - no secret
     if refused == RATE:
         raise TooManyConnects(
             f"Your client IP may open {limits.client_ip_connects_per_minute} streams a minute",
-            retry_after_s,
+            _RETRY_AFTER_S,
         )
     if refused == _ALL:
-        raise GatewayFull("As many streams are open as there may be", retry_after_s)
+        raise GatewayFull("As many streams are open as there may be", _RETRY_AFTER_S)
     if refused:
         raise TooManyConnections(
             f"Your client IP has {limits.client_ip_connections} streams open, as many as it may",
-            retry_after_s,
+            _RETRY_AFTER_S,
         )

@@ -116,7 +116,7 @@ async def test_a_lost_partition_is_refused_by_name_and_other_topics_are_served(
         refused = Client(gateway, "t", query=query)
         await refused.serve()
         assert refused.socket.status == 503
-        assert refused.socket.headers["retry-after"] == "5"
+        assert 5 <= int(refused.socket.headers["retry-after"]) <= 15
         assert json.loads(refused.socket.taken)["message"] == (
             "The log is out of reach: t/1 is out of reach: no leader"
         )
