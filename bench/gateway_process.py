@@ -72,6 +72,7 @@ async def _serve(plan: Plan) -> None:
         serving = Server(
             config,
             hub=running.hub,
+            metrics=running.metrics,
             drain_s=settings.fanout.drain_s,
             reload=running.declarations.poke,
         )

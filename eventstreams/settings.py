@@ -138,6 +138,9 @@ class FanoutSettings(Section, frozen=True):
     """How often topics and partitions are looked up anew."""
     drain_s: Seconds = 5.0
     """Time over which streams are ended when the process is told to stop."""
+    drain_notice_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Before that: how long it is not ready and still takes clients, so that those who send them
+    can take notice."""
 
 
 class LimitSettings(Section, frozen=True):

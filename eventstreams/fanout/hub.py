@@ -85,6 +85,8 @@ class Hub:
         self.ended = 0
         """How many subscriptions there have been that are no more."""
         self.draining = False
+        self.leaving = False
+        """Whether it is to drain soon: new clients should go elsewhere, and are served yet."""
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done, and replaced, when cohorts have moved on."""
         self._metrics = metrics
@@ -122,7 +124,7 @@ class Hub:
     @property
     def ready(self) -> bool:
         """Whether clients are well served here."""
-        return self.feed.following and self.feed.trouble is None and not self.draining
+        return self.feed.following and self.feed.trouble is None and not self.leaving
 
     def redact(self, by_topic: Mapping[str, Redaction]) -> None:
         """From now on nobody is sent what these rules take out, whenever it was read."""
@@ -131,7 +133,7 @@ class Hub:
 
     def stop_admitting(self) -> None:
         """Not ready any more; who waits for the log is let go."""
-        self.draining = True
+        self.leaving = self.draining = True
         self.feed.release()
 
     # For subscriptions.

@@ -167,7 +167,9 @@ def protocol_class(settings: Settings, connections_max: int) -> type[Protocol | 
     http = settings.http
     common = Common(
         connections_max=connections_max,
-        refusals=Refusals(common_headers(http)),
+        refusals=Refusals(
+            common_headers(http), event_source=http.event_source_refusals == "stream"
+        ),
         head_bytes_max=settings.limits.head_bytes_max,
         stall_timeout_s=settings.fanout.stall_timeout_s,
         certificate=None if http.tls_certfile is None else Certificate(http),

@@ -16,6 +16,7 @@ from typing import Any, cast
 import uvicorn
 
 from eventstreams.fanout.hub import Hub
+from eventstreams.metrics import Metrics
 from eventstreams.server.common import Common
 from eventstreams.server.doors import Door
 from eventstreams.server.protocol import Protocol
@@ -31,14 +32,18 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         hub: Hub,
+        metrics: Metrics,
         drain_s: float,
+        notice_s: float = 0.0,
         reload: Callable[[], None] = lambda: None,
     ) -> None:
         """`reload` is called on SIGHUP."""
         super().__init__(config)
+        self._metrics = metrics
         self._reload = reload
         self._hub = hub
         self._drain_s = drain_s
+        self._notice_s = notice_s
         self._hurry = asyncio.Event()
 
     @contextlib.contextmanager
@@ -79,6 +84,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """The event loop accepts one connection a turn from each listening socket, and while it
         writes to thousands its turns are long: so it gets each socket several times over."""
+        self._common.refusals.count = lambda code: self._metrics.refused.labels(code).inc()
         listening = sockets or []
         again = [sock.dup() for sock in listening for _ in range(_ACCEPTS_A_TURN - 1)]
         await super().startup(None if sockets is None else [*listening, *again])
@@ -87,6 +93,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready first, then no new connections, then every stream ended in its time."""
+        self._hub.leaving = True
+        if self._notice_s:
+            _log.info("not ready any more", extra={"drains_in_s": self._notice_s})
+            await self._first(asyncio.sleep(self._notice_s))
         self._hub.stop_admitting()
         _log.info("draining", extra={"streams": len(self._hub.subscriptions)})
         for server in self.servers:

@@ -115,6 +115,8 @@ class Http2(ZttpH2Protocol):
         self.cycles[event.stream_id] = cycle
         head_bytes = len(event.target) + sum(len(k) + len(v) for k, v in scope["headers"])
         too_large = head_bytes > self.common.head_bytes_max
+        if too_large:
+            self.common.refusals.count("HeadTooLarge")
         app = _too_large if too_large else cast("Any", self.app)  # pyright: ignore[reportUnknownMemberType]
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)

@@ -138,6 +138,7 @@ class Protocol(HttpToolsProtocol):
         """Ends a connection on which nothing can be told any more; says so, unless that would be
         taken for the answer to a request before."""
         running, self.deaf = self.running, True
+        self.common.refusals.count("HeadTooLarge" if status is _TOO_LARGE else "BadRequest")
         if running is not None and not running.response_complete:
             its_own = running is self.cycle and running.more_body and not running.response_started
             if not its_own:
@@ -164,6 +165,8 @@ class Protocol(HttpToolsProtocol):
     def _give_up_waiting(self) -> None:
         """Closes a connection whose request has not come whole in all this time."""
         self._head_timer = None
+        if self.unread_bytes:  # else it was opened in case it is needed, as browsers do
+            self.common.refusals.count("HeadTimeout")
         self.transport.close()
 
     def _stop_timers(self) -> None:

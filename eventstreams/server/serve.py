@@ -157,7 +157,9 @@ async def _serve(
         server = Server(
             config,
             hub=running.hub,
+            metrics=running.metrics,
             drain_s=settings.fanout.drain_s,
+            notice_s=settings.fanout.drain_notice_s,
             reload=running.reload,
         )
         if parent is not None:

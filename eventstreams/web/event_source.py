@@ -16,6 +16,11 @@ from eventstreams.web.request import header, is_browser
 
 _PASSING = (429, 503)
 _SOONEST_S = 20
+HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+]
+"""Of a 200 that refuses."""
 
 
 def is_event_source(scope: Scope) -> bool:
@@ -25,16 +30,22 @@ def is_event_source(scope: Scope) -> bool:
 
 
 async def refuse_event_source(send: Send, headers: Headers, error: ClientError) -> None:
-    reason = " ".join(str(error).split())
-    if error.status not in _PASSING:
-        said = printable(f"{type(error).__name__}: {reason}")
-        await answer(send, 204, [*headers, (b"x-eventstreams-error", said)], b"", None)
+    if error.status in _PASSING:
+        (_, kind), *others = HEADERS
+        await answer(send, 200, [*headers, *others], passing(error), kind)
         return
+    said = printable(f"{type(error).__name__}: {_reason(error)}")
+    await answer(send, 204, [*headers, (b"x-eventstreams-error", said)], b"", None)
+
+
+def passing(error: ClientError) -> bytes:
+    """The body of a 200: why, and when to come back."""
     soonest_s: int = getattr(error, "retry_after_s", None) or _SOONEST_S
-    document = {"message": reason, "name": type(error).__name__, "status": error.status}
+    document = {"message": _reason(error), "name": type(error).__name__, "status": error.status}
     # Without an id: an empty one would take the client's own from it.
     frame = b"event: error\ndata: %b\n\n" % orjson.dumps(document)
-    body = sse.OK + frame + sse.retry(spread_ms(soonest_s))
-    kind = b"text/event-stream; charset=utf-8"
-    no_store = (b"cache-control", b"no-store, no-transform")
-    await answer(send, 200, [*headers, no_store], body, kind)
+    return sse.OK + frame + sse.retry(spread_ms(soonest_s))
+
+
+def _reason(error: ClientError) -> str:
+    return " ".join(str(error).split())

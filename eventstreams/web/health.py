@@ -21,5 +21,5 @@ class Health:
             "log": "ok" if hub.feed.trouble is None else str(hub.feed.trouble),
             "unreachable": names(hub.feed.unreachable),
             "fed": hub.feed.following,
-            "draining": hub.draining,
+            "draining": hub.leaving,
         }

@@ -98,7 +98,7 @@ async def test_probes_ask_what_the_application_answers(settings: Settings, embed
         await gateway.parts.hub.feed.well.wait()
         statuses = [(await gateway.get(probe["path"])).status for probe in asked.values()]
         assert statuses == [200, 200, 200]
-        gateway.parts.hub.draining = True
+        gateway.parts.hub.stop_admitting()
         statuses = [(await gateway.get(probe["path"])).status for probe in asked.values()]
         assert statuses == [200, 200, 503], "what drains is alive, and gets nobody new"
     scraped = MANIFESTS["Deployment"]["spec"]["template"]["metadata"]["annotations"]

@@ -56,6 +56,29 @@ async def test_told_to_stop_it_is_not_ready_takes_nobody_new_and_ends_streams_on
         assert await exit_status(process) == 0
 
 
+async def test_with_a_notice_it_takes_clients_while_it_is_not_ready_any_more(
+    embedded: Site, tmp_path: Path
+) -> None:
+    topic = await embedded.topic()
+    fanout = {"drain_s": 1.0, "drain_notice_s": 3600.0}
+    config = configured(tmp_path, embedded, topic, fanout=fanout)
+    async with serving(config) as (process, port), streaming(port) as before:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                async with connected(port) as client:
+                    ready = await ask(client, "GET", "/readyz")
+                if ready.json()["draining"]:
+                    break
+        assert ready.status == 503
+        async with streaming(port) as after:
+            await embedded.produce(topic, {"n": 1})
+            for stream in (before, after):
+                assert (await stream.frame()).document["n"] == 1
+        process.send_signal(signal.SIGTERM)  # in a hurry: it waits no longer
+        assert await exit_status(process) == 0
+
+
 def test_every_file_that_the_document_names_is_there() -> None:
     text = DOCUMENT.read_text()
     linked = re.findall(r"\]\((\.\./[^)]+)\)", text)

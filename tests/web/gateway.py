@@ -212,7 +212,9 @@ async def listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]
     limits = settings.limits
     protocol = await asyncio.to_thread(protocol_class, settings, limits.connections_max)
     config = uvicorn_config(settings, parts.app, protocol)
-    its_server = _Server(config, hub=parts.hub, drain_s=settings.fanout.drain_s)
+    its_server = _Server(
+        config, hub=parts.hub, metrics=parts.metrics, drain_s=settings.fanout.drain_s
+    )
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(100)

@@ -76,7 +76,7 @@ async def test_while_draining_it_is_not_ready_and_takes_no_new_stream(site: Site
     ):
         await stream.opened()
         assert (await ask(kept, "GET", "/readyz")).status == 200
-        gateway.parts.hub.draining = True
+        gateway.parts.hub.stop_admitting()
         ready = await ask(kept, "GET", "/readyz")
         assert (ready.status, ready.json()["draining"]) == (503, True)
         assert (await ask(kept, "GET", "/healthz")).status == 200

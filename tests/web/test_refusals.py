@@ -136,6 +136,46 @@ async def test_a_server_that_stops_drops_those_it_has_refused(embedded: Site) ->
         assert not refusals(gateway).lingering
 
 
+EVENT_SOURCE = (
+    b"GET /v2/stream/s HTTP/1.1\r\nHost: gateway\r\nAccept: text/event-stream\r\n"
+    b"Sec-Fetch-Site: cross-site\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_a_browsers_event_source_is_told_in_a_way_that_it_survives(
+    embedded: Site, pieces: int
+) -> None:
+    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+        size = len(EVENT_SOURCE) // pieces + 1
+        for begin in range(0, len(EVENT_SOURCE), size):
+            out.writer.write(EVENT_SOURCE[begin : begin + size])
+            await out.writer.drain()
+        head = await out.head()
+        body = (await out.body(head)).decode()
+        assert head.status == 200
+        assert (head.get("content-type") or "").startswith("text/event-stream")
+        assert head.get("access-control-allow-origin") == "*"
+        assert "event: error\n" in body
+        assert "id:" not in body
+        assert body.splitlines()[-1].startswith("retry: ")
+        assert await out.some(1) == b"", "an end, not a reset"
+        assert gateway.count("refused_total", code="GatewayFull") == 1
+
+
+async def test_others_and_who_says_nothing_get_the_status(embedded: Site) -> None:
+    library = EVENT_SOURCE.replace(b"Sec-Fetch-Site: cross-site\r\n", b"")
+    posting = EVENT_SOURCE.replace(b"GET", b"POST")
+    for sent in (library, posting, REQUEST, b"", b"GET /", b"\r\n\r\n", b"\0:\xff\r\n\r\n"):
+        async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+            out.writer.write(sent)
+            await refused(out)
+    http = HttpSettings(event_source_refusals="status")
+    async with full(embedded, http) as (gateway, _), connected(gateway.port) as out:
+        out.writer.write(EVENT_SOURCE)
+        await refused(out)
+
+
 @pytest.mark.parametrize("cors", ["*", "https://example.org", False])
 @pytest.mark.parametrize("csp", [HttpSettings().csp, False])
 async def test_a_refusal_has_the_headers_that_all_answers_have(
