@@ -44,6 +44,12 @@ from eventstreams.errors import EventStreamsError
     help="Keep the id of the last event there, and go on from it next time.",
 )
 @click.option(
+    "--token-file",
+    type=FilePath(path_type=Path),
+    metavar="FILE",
+    help="A file with a token, for streams that need one; read anew for each connection.",
+)
+@click.option(
     "--json/--pretty",
     "wants_json",
     default=None,
@@ -56,6 +62,7 @@ def command(
     base: str,
     since: str | None,
     state: Path | None,
+    token_file: Path | None,
     wants_json: bool | None,
     count: int | None,
 ) -> None:
@@ -72,6 +79,7 @@ def command(
       eventstreams tail recentchange --state last-id >> events.ndjson
       eventstreams tail recentchange,page-create --since 2026-01-31T12:00:00Z
       eventstreams tail https://stream.example.org/v2/stream/recentchange
+      eventstreams tail private.changes --token-file token
     """
     if wants_json is None:
         wants_json = not sys.stdout.isatty()
@@ -82,6 +90,7 @@ def command(
         render=as_json if wants_json else as_text,
         say=lambda text: click.echo(text, err=True),
         state=StateFile(state) if state else None,
+        token_file=token_file,
         count=count,
     )
     try:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -49,7 +50,9 @@ class Tail:
         say: Callable[[str], None],
         state: StateFile | None,
         count: int | None,
+        token_file: Path | None = None,
     ) -> None:
+        self._token_file = token_file
         self._url = url
         self._output = output
         self._render = render
@@ -62,7 +65,8 @@ class Tail:
     async def run(self) -> None:
         """Returns after `count` events; else runs until cancelled or nobody reads the output.
 
-        Raises StreamRefused, BrokenPipeError, and OSError where the state can't be saved.
+        Raises StreamRefused, BrokenPipeError, and OSError where the state can't be saved or the
+        token not be read.
         """
         timeout = httpx.Timeout(_CONNECT_TIMEOUT_S, read=_SILENCE_MAX_S)
         try:
@@ -80,7 +84,7 @@ class Tail:
 
     async def _connection(self, client: httpx.AsyncClient) -> tuple[float, str]:
         """One connection from start to end; says how long to wait after it, and why it ended."""
-        headers = {b"Last-Event-ID": self._last_id.encode()} if self._last_id else {}
+        headers = self._headers()
         try:
             async with client.stream("GET", self._url, headers=headers) as response:
                 if response.status_code != 200:
@@ -95,6 +99,15 @@ class Tail:
         except httpx.RequestError as error:
             reason = str(error) or type(error).__name__
             return self._backoff.next_s(), f"no connection to {self._url.netloc.decode()}: {reason}"
+
+    def _headers(self) -> dict[bytes, bytes]:
+        """Raises OSError."""
+        headers: dict[bytes, bytes] = {}
+        if self._last_id:
+            headers[b"Last-Event-ID"] = self._last_id.encode()
+        if self._token_file is not None:
+            headers[b"Authorization"] = b"Bearer " + self._token_file.read_bytes().strip()
+        return headers
 
     async def _read(self, response: httpx.Response) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)

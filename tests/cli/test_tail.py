@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_a_bare_retry_at_the_end_of_a_stream_says_when_to_come_back() -> None:
         stdout, stderr = TailProcess("x", "--url", server.url, "-n", 2).end()
     assert stdout == b'{"n":1}\n{"n":2}\n'
     assert stderr == "the server ended the stream; trying again in 0.0 s\n"
+
+
+def test_a_token_is_read_anew_for_each_connection(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    os.mkfifo(token)  # whoever writes to it waits for its reader
+    answers = (OK + QUICK + frame('{"n":1}', "a"), OK + frame('{"n":2}', "b"))
+    with upstream(*answers) as server:
+        tail = TailProcess("x", "--url", server.url, "-n", 2, "--token-file", token)
+        for text in ("first\n", "second"):
+            token.write_text(text)
+            request = server.requests.get(timeout=PATIENCE_S)
+            assert request.headers["authorization"] == f"Bearer {text.strip()}"
+        assert tail.end()[0] == b'{"n":1}\n{"n":2}\n'
+    with upstream() as server:
+        missing = TailProcess("x", "--url", server.url, "--token-file", tmp_path / "none")
+        _, stderr = missing.end()
+    assert missing.code == 1
+    assert "No such file" in stderr
+    assert "none" in stderr
 
 
 def test_errors_and_gaps_are_told_apart_from_events() -> None:
