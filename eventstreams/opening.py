@@ -89,7 +89,7 @@ def open_policy(settings: Settings) -> Policy:
         if access.producer_keys is not None:
             producers = load_producers(Path(access.producer_keys))
     except ConfigError as error:
-        problems += error.problems
+        problems += [f"access.producer_keys: {problem}" for problem in error.problems]
     try:
         admin_key = _long_secret("access.admin_key_file", access.admin_key_file)
     except ConfigError as error:
@@ -108,10 +108,12 @@ def _long_secret(name: str, path: str | None) -> bytes | None:
     return secret
 
 
-def problems_of(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """What is wrong with settings and catalogue together, and with the files that they name. Flags
-    may have changed the settings since they were read."""
-    problems = [*contradictions(settings), *problems_between(settings, catalogue)]
+def problems_of(settings: Settings, catalogue: Catalogue | None) -> list[str]:
+    """What is wrong with settings and, where it is known, catalogue together, and with the files
+    that they name. Flags may have changed the settings since they were read."""
+    problems = list(contradictions(settings))
+    if catalogue is not None:
+        problems += problems_between(settings, catalogue)
     for check in _CHECKS:
         try:
             check(settings)

@@ -6,7 +6,7 @@ own section and nothing else; nothing reads settings after start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
@@ -270,17 +270,29 @@ class Settings(Section, frozen=True):
 
 def load(path: Path) -> Settings:
     """Reads a settings file. Raises ConfigError with every problem found."""
-    document = read_yaml(path)
-    if document is None:
-        document = {}
-    problems = list(_problems(document, Settings, ""))
-    if problems:
-        raise ConfigError([f"{path}: {problem}" for problem in problems])
-    settings = msgspec.convert(document, Settings)
-    problems = [*_with_nul(document), *contradictions(settings)]
+    settings, problems = read(path)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return settings
+
+
+def read(path: Path) -> tuple[Settings, list[str]]:
+    """Settings as far as they are good, the rest as it is by default; and what is wrong with the
+    file. Raises ConfigError where nothing can be said of the rest."""
+    document = read_yaml(path)
+    if document is None:
+        document = {}
+    if problems := list(_with_nul(document)):
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    sound = _sound(document, Settings, "", problems)
+    settings = msgspec.convert(sound, Settings)
+    return settings, problems + beside(problems, contradictions(settings))
+
+
+def beside(problems: Iterable[str], further: Iterable[str]) -> list[str]:
+    """Those further ones that do not come of settings which were left out."""
+    left_out = [problem.partition(":")[0] for problem in problems]
+    return [each for each in further if not any(name in each for name in left_out)]
 
 
 def _with_nul(document: Any) -> Iterator[str]:
@@ -290,25 +302,28 @@ def _with_nul(document: Any) -> Iterator[str]:
             yield f"{place}: holds a NUL"
 
 
-def _problems(value: Any, kind: Any, path: str) -> Iterator[str]:
-    """Walks sections so that all problems are found; msgspec itself stops at the first."""
+def _sound(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
+    """What of it is good. Walks sections so that all problems are found; msgspec stops at one.
+    Raises ValidationError where it is no section, and wrong."""
     section = _section_of(kind)
     if section is None:
-        try:
-            msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            yield f"{path}: {_readable(error)}"
-        return
+        msgspec.convert(value, kind)
+        return value
     if not isinstance(value, Mapping):
-        yield f"{path or 'the file'}: expected a mapping of settings, got {_name(value)}"
-        return
+        problems.append(f"{path or 'the file'}: expected a mapping of settings, got {_name(value)}")
+        return {}
     hints = get_type_hints(section, include_extras=True)
+    sound: dict[str, Any] = {}
     for key, item in cast("Mapping[Any, Any]", value).items():
         where = f"{path}.{key}" if path else str(key)
         if key not in hints:
-            yield f"{where}: unknown setting; known here: {', '.join(sorted(hints))}"
-        else:
-            yield from _problems(item, hints[key], where)
+            problems.append(f"{where}: unknown setting; known here: {', '.join(sorted(hints))}")
+            continue
+        try:
+            sound[key] = _sound(item, hints[key], where, problems)
+        except msgspec.ValidationError as error:
+            problems.append(f"{where}: {_readable(error)}")
+    return sound
 
 
 def _section_of(kind: Any) -> type[Section] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import click
 from msgspec.structs import replace
@@ -13,8 +12,7 @@ import eventstreams
 from eventstreams.cli.paths import FilePath
 from eventstreams.errors import ConfigError
 from eventstreams.model.stream import Catalogue, load_catalogue
-from eventstreams.settings import Settings, load
-from eventstreams.yaml_file import read_yaml
+from eventstreams.settings import Settings, beside, load, read
 
 config_option = click.option(
     "--config",
@@ -31,30 +29,24 @@ def shipped_config() -> Path:
     return inside if inside.is_file() else package.parent / "config" / "eventstreams.yaml"
 
 
-Check = Callable[[Settings, Catalogue], list[str]]
+Check = Callable[[Settings, Catalogue | None], list[str]]
 
 
 def read_config(path: Path | None, check: Check = lambda _, __: []) -> tuple[Settings, Catalogue]:
     """Settings and catalogue. Raises ConfigError with every problem of both files, and what
-    `check` finds."""
+    `check` finds beside; it gets no catalogue where that can't be read."""
     path = path or shipped_config()
+    settings, found = read(path)
     problems: list[str] = []
-    settings: Settings | None = None
     catalogue: Catalogue | None = None
     try:
-        settings = load(path)
+        catalogue = load_catalogue(path.parent / settings.catalogue)
     except ConfigError as error:
         problems += error.problems
-    named = settings.catalogue if settings else _catalogue_of(path)
-    try:
-        catalogue = load_catalogue(path.parent / named) if named else None
-    except ConfigError as error:
-        problems += error.problems
-    if settings and catalogue:
-        problems += [f"{path}: {problem}" for problem in check(settings, catalogue)]
+    found += beside(found, check(settings, catalogue))
+    problems = [*(f"{path}: {each}" for each in dict.fromkeys(found)), *problems]
     if problems:
         raise ConfigError(problems)
-    assert settings is not None
     assert catalogue is not None
     return _placed(settings, path), catalogue
 
@@ -74,15 +66,3 @@ def _placed(settings: Settings, path: Path) -> Settings:
 def catalogue_path(path: Path | None, settings: Settings) -> Path:
     """Where the catalogue of these settings is."""
     return (path or shipped_config()).parent / settings.catalogue
-
-
-def _catalogue_of(path: Path) -> str | None:
-    """What a settings file with problems still says of its catalogue; None where unreadable."""
-    try:
-        document: Any = read_yaml(path)
-    except ConfigError:
-        return None
-    if not isinstance(document, dict):
-        return None
-    named = cast("dict[str, Any]", document).get("catalogue", Settings().catalogue)
-    return named if isinstance(named, str) and named else None

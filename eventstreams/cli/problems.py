@@ -9,7 +9,7 @@ from eventstreams.server.tls import Certificate
 from eventstreams.settings import Settings
 
 
-def problems_of(settings: Settings, catalogue: Catalogue) -> list[str]:
+def problems_of(settings: Settings, catalogue: Catalogue | None) -> list[str]:
     """Of the two together and of the files that they name, each with the path of its setting."""
     problems = opening.problems_of(settings, catalogue)
     http = settings.http

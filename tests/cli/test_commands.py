@@ -73,6 +73,27 @@ def test_check_says_every_problem_of_both_files_at_once(tmp_path: Path) -> None:
         assert sum(part in line for line in lines) == 1, part
 
 
+def test_check_says_problems_of_every_kind_at_once_and_each_once(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("x")
+    (tmp_path / "settings.yaml").write_text(
+        "limits: {streams_max: 0}\n"
+        "http: {trusted_proxies: [x], tls_certfile: 7, tls_keyfile: none}\n"
+        f"access: {{jwks_file: {tmp_path}/none, producer_keys: {tmp_path}/none, "
+        f"admin_key_file: {tmp_path}/short}}\nintake: {{error_stream: nowhere}}\n"
+    )
+    (tmp_path / "streams.yaml").write_text("streams: {a: {}}\n")
+    result = _run("check", "--config", tmp_path / "settings.yaml")
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    expected = (
+        *("limits.streams_max", "http.trusted_proxies[0]", "http.tls_certfile", "access.jwks_file"),
+        *("access.producer_keys", "access.admin_key_file", "intake.error_stream"),
+    )
+    for part in expected:
+        assert sum(f"settings.yaml: {part}: " in line for line in lines) == 1, (part, lines)
+    assert len(lines) == len(expected), "and none that only follows from another"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -180,7 +201,12 @@ def test_the_readme_names_every_command_and_no_file_that_is_not_there() -> None:
     for command in COMMANDS:
         assert f"`eventstreams {command}" in readme
     for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
-        assert (root / target).exists(), target
+        file, _, heading = target.partition("#")
+        assert (root / file).exists(), target
+        headings = (
+            re.findall(r"^#+ (.*)", (root / file).read_text(), re.MULTILINE) if heading else []
+        )
+        assert not heading or heading in {h.lower().replace(" ", "-") for h in headings}, target
     for script in re.findall(r"^scripts/\w+", readme, re.MULTILINE):
         assert (root / script).exists(), script
 
