@@ -85,7 +85,8 @@ class KeySet:
             try:
                 self._keys = parse(await self._read())
             except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-                _log.error("keys of tokens: %s: %s", type(error).__name__, error)
+                said = str(error) or f"no answer in {_TIMEOUT_S:g} s"
+                _log.error("keys of tokens: %s: %s", type(error).__name__, said)
             self._looked_at = time.monotonic()
 
     async def _read(self) -> bytes:
