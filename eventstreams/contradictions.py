@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 if TYPE_CHECKING:
     from eventstreams.settings import Settings
+
+
+_PORT = re.compile(r"\d{1,5}", re.ASCII)
 
 
 def contradictions(settings: Settings) -> Iterator[str]:
@@ -24,7 +28,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "log.kafka.bootstrap_servers: needed when log.backend is kafka"
     for server in kafka.bootstrap_servers:
         host, _, port = server.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
             yield f"log.kafka.bootstrap_servers: {server!r} is not host:port"
     if kafka.security_protocol.startswith("SASL") and not (
         kafka.sasl_username and kafka.sasl_password_file
@@ -51,11 +55,23 @@ def _of_access(settings: Settings) -> Iterator[str]:
     access, shared = settings.access, settings.shared
     if access.jwks_file and access.jwks_url:
         yield "access: jwks_file and jwks_url exclude each other"
-    if access.jwks_url and not access.jwks_url.startswith(("https://", "http://")):
-        yield "access.jwks_url: expected https://"
+    if access.jwks_url is not None:
+        parts = _url(access.jwks_url)
+        if parts is None or parts.scheme not in ("https", "http") or not parts.hostname:
+            yield "access.jwks_url: expected https://HOST/PATH"
     if shared.redis_url is not None:
-        parts = urlsplit(shared.redis_url)
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            yield "shared.redis_url: expected redis://, rediss:// or unix://"
-        if parts.password:
+        parts = _url(shared.redis_url)
+        if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
+            yield "shared.redis_url: expected redis://HOST:PORT/NUMBER, rediss:// or unix:///PATH"
+        elif parts.password:
             yield "shared.redis_url: holds a password; that belongs into redis_password_file"
+
+
+def _url(text: str) -> SplitResult | None:
+    """None where it is no URL."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # is looked at only when asked for
+    except ValueError:
+        return None
+    return parts

@@ -75,6 +75,10 @@ class Declarations:
                 _log.error("the catalogue is not taken, the old one stays: %s", problem)
             self._metrics.catalogue_reloads.labels("refused").inc()
             return False
+        except Exception:  # a fault of ours must not cut every stream
+            _log.exception("the catalogue could not be read, the old one stays")
+            self._metrics.catalogue_reloads.labels("refused").inc()
+            return False
         self.catalogue = catalogue
         _log.info("the catalogue was read again", extra={"streams": len(catalogue.streams)})
         self._metrics.catalogue_reloads.labels("taken").inc()

@@ -63,9 +63,11 @@ def _key_file(settings: AccessSettings) -> Path | None:
     if path is None:
         return None
     try:
-        parse(read_secret(name, path))
+        usable = parse(read_secret(name, path))
     except ValueError as error:
-        raise ConfigError([f"{name}: {path}: {error}"]) from error
+        raise ConfigError([f"{name}: {path}: not a JSON Web Key Set: {error}"]) from error
+    if not usable:
+        raise ConfigError([f"{name}: {path}: holds no key that tokens can be checked with"])
     return Path(path)
 
 

@@ -58,6 +58,10 @@ class Policies:
                 _log.error("the settings are not taken, the old ones stay: %s", problem)
             self._metrics.settings_reloads.labels("refused").inc()
             return False
+        except Exception:  # a fault of ours must not cut every stream
+            _log.exception("the settings could not be read, the old ones stay")
+            self._metrics.settings_reloads.labels("refused").inc()
+            return False
         self.current = policy
         for name in _changed_at_start_only(self._settings, settings):
             _log.warning("%s has changed; that takes effect at the next start", name)

@@ -48,8 +48,11 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.problems: list[str] = []
+        self.fault: Exception | None = None
 
     def read(self) -> Settings:
+        if self.fault:
+            raise self.fault
         if self.problems:
             raise ConfigError(self.problems)
         return self.settings
@@ -125,6 +128,17 @@ async def test_bad_settings_are_refused_loudly_and_the_old_ones_stay(
         assert "short" not in caplog.text.replace("fewer", "")
 
 
+async def test_a_fault_in_reading_them_cuts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with place(Settings()) as (gateway, desk, reloaded), gateway.stream("s") as stream:
+        await stream.opened()
+        desk.fault = ValueError("of ours")
+        await reloaded("refused")
+        assert "the settings could not be read" in caplog.text
+        desk.fault = None
+        await reloaded("taken")
+        assert len(gateway.parts.hub.subscriptions) == 1
+
+
 async def test_what_takes_effect_at_the_next_start_only_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -168,7 +182,7 @@ def test_sighup_has_a_process_read_its_settings_again_and_flags_win(tmp_path: Pa
 
 def test_every_problem_of_files_that_settings_name_is_told_at_start_at_once(tmp_path: Path) -> None:
     (tmp_path / "short").write_text("x")
-    (tmp_path / "keys.json").write_text("{}")
+    (tmp_path / "keys.json").write_text('{"keys": []}')
     access = AccessSettings(
         jwks_file=str(tmp_path / "keys.json"),
         hs256_secret_file=str(tmp_path / "short"),

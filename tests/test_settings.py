@@ -91,6 +91,13 @@ def test_every_problem_is_told_at_once_with_its_path(path: Path) -> None:
     ("text", "expected"),
     [
         ("log: {backend: kafka}", ["log.kafka.bootstrap_servers: needed"]),
+        ('log: {kafka: {bootstrap_servers: ["h:²"]}}', ["log.kafka.bootstrap_servers: "]),
+        ('shared: {redis_url: "redis://[::1:6379/0"}', ["shared.redis_url: "]),
+        ("shared: {redis_url: 'redis://127.0.0.1:abc/0'}", ["shared.redis_url: "]),
+        ("shared: {redis_url: 'redis://h:70000'}", ["shared.redis_url: "]),
+        ("shared: {redis_url: 'http://h'}", ["shared.redis_url: "]),
+        ("access: {jwks_url: 'https://'}", ["access.jwks_url: "]),
+        ("access: {jwks_url: 'https://[x'}", ["access.jwks_url: "]),
         (
             "log: {kafka: {bootstrap_servers: ['a', 'b:0', ':9', 'c:x', 'd:70000', 'e:9092']}}",
             ["log.kafka.bootstrap_servers: "] * 5,
@@ -128,6 +135,7 @@ def test_what_has_not_the_form_is_refused(path: Path, text: str) -> None:
     [
         (b"http: [\n", r":2:1: not YAML: "),
         (b"a: b: c\n", r":1:5: not YAML: "),
+        (b"http: {port: 1}\nhttp: {}\n", r":2:1: not YAML: 'http' stands there twice"),
         (b"\xff\xfe\xff", r"not (YAML|UTF-8)"),
         (b"? [a]\n: 1\n", r":1:3: not YAML"),
         (b"a: !!python/object/apply:os.getcwd []\n", r"not YAML"),

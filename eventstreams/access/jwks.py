@@ -119,7 +119,7 @@ def parse(text: bytes) -> list[Key]:
         raise ValueError("nested too deeply") from error
     entries: Any = cast("dict[str, Any]", document).get("keys") if _is_dict(document) else None
     if not isinstance(entries, list):
-        raise ValueError("not a JSON Web Key Set: it has no list `keys`")
+        raise ValueError("it has no list `keys`")
     keys: list[Key] = []
     for number, entry in enumerate(cast("list[Any]", entries)):
         fields = cast("dict[str, Any]", entry) if _is_dict(entry) else {}

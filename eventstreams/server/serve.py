@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001
 _CLOSE_S = 2.0
+_PORT_MAX = 65535
 
 
 def serve(
@@ -56,6 +57,11 @@ def serve(
                 f"--workers {workers}: the {settings.log.backend} log is embedded in one process; "
                 "more than one worker needs log.backend: kafka"
             ]
+        )
+    metrics_port = settings.metrics.port
+    if metrics_port and metrics_port + workers - 1 > _PORT_MAX:
+        raise ConfigError(
+            [f"metrics.port: {metrics_port} leaves no port for each of {workers} workers"]
         )
     protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http

@@ -45,7 +45,7 @@ class Certificate:
             context.load_cert_chain(self._certificate, self._key, self._password)
         except OSError as error:  # as ssl.SSLError is
             reason = getattr(error, "reason", None)
-            if reason == "KEY_VALUES_MISMATCH":
+            if reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH"):
                 _wrong("http.tls_keyfile", f"{self._key!r} is not the key of http.tls_certfile")
             if self._password_asked:
                 _wrong("http.tls_keyfile_password_file", "holds another password than the key's")
