@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -125,6 +126,7 @@ async def running(
             stack.push_async_callback(keys.aclose)
             if to_parent is not None:
                 stack.callback(to_parent.close)
+                to_parent.on_lost = _start_anew
             await stack.enter_async_context(ledger.running())
             intake = None
             if settings.only != "gateway":
@@ -134,6 +136,7 @@ async def running(
             open_streams = OpenStreams(
                 hub,
                 metrics,
+                catalogue=lambda: declarations.catalogue,
                 log=settings.http.access_log,
                 whole_addresses=settings.http.client_addresses == "whole",
             )
@@ -213,6 +216,12 @@ def _intake(
     return intake, canary
 
 
+def _start_anew() -> None:
+    """What workers share can't be asked any more: another worker in the place of this one can."""
+    _log.error("the line to the parent process is lost; this worker ends")
+    signal.raise_signal(signal.SIGTERM)
+
+
 async def _when_well(hub: Hub, run: Callable[[], Awaitable[None]]) -> None:
     """Once the log has been reached."""
     await hub.feed.well.wait()
@@ -237,7 +246,7 @@ async def _follow_changes(
                 await _make_topics(settings, log, declarations.catalogue)
         except LogError as error:
             _log.error("topics of the new catalogue could not be made: %s", error)
-        open_streams.revoke(declarations.catalogue.streams)
+        open_streams.revoke()
         if hub is not None:
             hub.redact(declarations.catalogue.redactions)
             hub.silence.declare(declarations.catalogue.streams)

@@ -123,6 +123,8 @@ class Line:
         self._sending = asyncio.Lock()
         self.answer_with: Callable[[Any], Awaitable[Any]] | None = None
         """Answers what another worker asks."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when the parent takes nothing from this line any more."""
         line.setblocking(False)
         asyncio.get_running_loop().add_reader(line, self._read)
 
@@ -180,6 +182,7 @@ class Line:
         if not data:
             self._lost = True
             asyncio.get_running_loop().remove_reader(self._line)
+            self.on_lost()
         for line in _lines(self._rest, data):
             number, *rest = json.loads(line)
             if number is None:
@@ -229,8 +232,8 @@ class DeskShared:
         value = await self._line.ask("pop", key)
         return None if value is None else base64.b64decode(value)
 
-    async def renew(self) -> bool:
-        return True
+    async def renew(self, counts: Mapping[str, int]) -> None:
+        pass
 
     async def aclose(self) -> None:
         pass  # the line is its owner's, and what this worker held ends with it

@@ -50,8 +50,8 @@ class Shared(Protocol):
         """As Book.pop."""
         ...
 
-    async def renew(self) -> bool:
-        """Says that this process lives; False where what it held is not known any more."""
+    async def renew(self, counts: Mapping[str, int]) -> None:
+        """Says that this process lives, and all that it holds, whatever was told before."""
         ...
 
     async def aclose(self) -> None:
@@ -82,8 +82,8 @@ class Alone:
     async def pop(self, key: str) -> bytes | None:
         return self._book.pop(key, time.monotonic())
 
-    async def renew(self) -> bool:
-        return True
+    async def renew(self, counts: Mapping[str, int]) -> None:
+        pass
 
     async def aclose(self) -> None:
         pass
@@ -211,12 +211,9 @@ class Ledger:
             return
         while True:
             try:
-                known = await self._shared.renew()
+                await self._shared.renew(self._held)
             except LedgerUnavailable as error:
                 self._lost(error)
             else:
                 self._found()
-                if not known and self._held:
-                    self._changed.update(self._held)
-                    self._news.set()
             await asyncio.sleep(self._shared.renew_s)

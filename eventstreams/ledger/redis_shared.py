@@ -7,12 +7,13 @@ cut off or dies gives back what it held. A Redis that has lost its memory is tol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+import contextlib
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 import redis
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.driver_info import DriverInfo
 from redis.exceptions import RedisError
 
@@ -20,6 +21,7 @@ from eventstreams.errors import LedgerUnavailable
 from eventstreams.ledger.book import Claim, Rate
 
 _LIVES_MS = 30_000
+_CONNECTIONS_MAX = 64
 _RATE = """
 local function wait(key, amount, per_minute)
   local t = redis.call('TIME')
@@ -75,25 +77,32 @@ class RedisShared:
     renew_s: float | None = _LIVES_MS / 3000
 
     def __init__(self, *, url: str, password: str | None, prefix: str, timeout_s: float) -> None:
-        self._redis: Any = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
             password=password,
             socket_connect_timeout=timeout_s,
             socket_timeout=timeout_s,
-            max_connections=64,
+            max_connections=_CONNECTIONS_MAX,
+            timeout=timeout_s,  # for a free one
             driver_info=DriverInfo(
                 lib_version=redis.__version__
             ),  # else each connection reads it from disk
         )
+        self._redis: Any = Redis.from_pool(pool)
+        self._in_order = asyncio.Lock()
+        """Counts are absolute: what was counted later must not be told first."""
         self._prefix = prefix
         self._timeout_s = timeout_s
         self._me = uuid4().hex
         self._take: Any = self._redis.register_script(_TAKE)
         self._spend: Any = self._redis.register_script(_SPEND)
 
-    async def _ask(self, asking: Awaitable[Any]) -> Any:
+    async def _ask(self, asking: Coroutine[Any, Any, Any], *, in_order: bool = False) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), contextlib.AsyncExitStack() as turn:
+                turn.callback(asking.close)
+                if in_order:
+                    await turn.enter_async_context(self._in_order)
                 answer = await asking
         except _FAILURES as error:
             _be_cancelled()
@@ -106,7 +115,7 @@ class RedisShared:
         key, per_minute = rate or ("", 0)
         flat = [field for claim in claims for field in claim]
         arguments = [self._prefix, self._me, _LIVES_MS, key, per_minute, *flat]
-        answer: bytes = await self._ask(self._take(args=arguments))
+        answer: bytes = await self._ask(self._take(args=arguments), in_order=True)
         return answer.decode()
 
     async def settle(self, counts: Mapping[str, int]) -> None:
@@ -120,7 +129,7 @@ class RedisShared:
             pipe.hdel(name, *gone)
         pipe.sadd(f"{self._prefix}holders", self._me)
         pipe.pexpire(name, _LIVES_MS)
-        await self._ask(pipe.execute())
+        await self._ask(pipe.execute(), in_order=True)
 
     async def spend(self, key: str, amount: int, per_minute: int) -> float:
         arguments = [self._prefix, key, amount, per_minute]
@@ -133,10 +142,15 @@ class RedisShared:
         value: bytes | None = await self._ask(self._redis.getdel(f"{self._prefix}note:{key}"))
         return value
 
-    async def renew(self) -> bool:
-        return bool(
-            await self._ask(self._redis.pexpire(f"{self._prefix}held:{self._me}", _LIVES_MS))
-        )
+    async def renew(self, counts: Mapping[str, int]) -> None:
+        name = f"{self._prefix}held:{self._me}"
+        pipe = self._redis.pipeline()  # in one step
+        pipe.delete(name)
+        if counts:
+            pipe.hset(name, mapping=dict(counts))
+            pipe.sadd(f"{self._prefix}holders", self._me)
+            pipe.pexpire(name, _LIVES_MS)
+        await self._ask(pipe.execute(), in_order=True)
 
     async def aclose(self) -> None:
         try:

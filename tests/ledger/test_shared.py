@@ -203,6 +203,52 @@ async def test_without_redis_each_counts_its_own_and_with_it_again_all_do(
         await until(two_hears_of_one)
 
 
+async def test_a_wave_of_clients_is_counted_by_all_and_nobody_takes_redis_for_lost(
+    redis: RedisServer,
+) -> None:
+    async with (
+        ledger(redis_shared(redis)) as (one, metrics),
+        ledger(redis_shared(redis)) as (two, _),
+    ):
+        for _ in range(5):
+            assert await one.take({"k": 5}, None) == ""
+        answers = await asyncio.gather(*(two.take({"k": 5}, None) for _ in range(300)))
+        assert set(answers) == {"k"}
+        notes = [one.put(f"note {n}", b"x", 60) for n in range(300)]
+        await asyncio.gather(*notes)
+        assert metrics.registry.get_sample_value("eventstreams_ledger_reachable") == 1
+
+
+async def test_what_is_counted_last_is_what_stands(redis: RedisServer) -> None:
+    shared, reader = redis_shared(redis), redis_shared(redis)
+    async with ledger(shared) as (one, _):
+
+        async def comes_and_goes(n: int) -> None:
+            assert await one.take({"k": 1000}, None) == ""
+            if n % 5:
+                one.give({"k": 1000})
+
+        await asyncio.gather(*(comes_and_goes(n) for n in range(200)))
+        assert one.held("k") == 40
+
+        async def stands() -> bool:
+            return [await reader._redis.hget(f"t:held:{shared._me}", "k")] == [b"40"]
+
+        await until(stands)
+    await reader.aclose()
+
+
+async def test_what_redis_holds_wrongly_is_put_right(redis: RedisServer) -> None:
+    shared = redis_shared(redis)
+    async with ledger(shared) as (one, _):
+        assert await one.take({"k": 3}, None) == ""
+        name = f"t:held:{shared._me}"
+        await shared._redis.hset(name, mapping={"k": 7, "stale": 1})
+        await shared.renew({"k": 1})
+        assert await shared._redis.hgetall(name) == {b"k": b"1"}
+        assert await shared._redis.pttl(name) > 0
+
+
 async def test_errors_of_redis_name_neither_keys_nor_addresses(redis: RedisServer) -> None:
     shared = redis_shared(redis)
     redis.stop()
