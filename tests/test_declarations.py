@@ -14,11 +14,14 @@ import httpx
 import pytest
 import yaml
 
+from eventstreams.fanout.start import Starter
 from eventstreams.settings import AccessSettings
 from tests.access.issuer import SECRET, secret_token
 from tests.intake.conftest import _no_blocking, anyio_backend
 from tests.intake.place import ERRORS, SHIPPED, TEST, Place, event, place
 from tests.test_workers import serving
+from tests.web.client import Stream, connected
+from tests.web.gateway import SSE
 
 __all__ = ["_no_blocking", "anyio_backend"]
 
@@ -102,6 +105,54 @@ async def test_a_scope_that_a_stream_is_given_ends_those_who_have_it_not(tmp_pat
         assert (await here.post(event("1", stream="second"))).status_code == 201
         assert (await here.post(event("2"))).status_code == 201
         assert [(await s.documents(1))[0]["test"] for s in (let_in, public)] == ["1", "2"]
+
+
+GUARD = {"scope": "read"}
+
+
+async def test_a_topic_that_gets_a_scope_by_another_name_ends_its_readers(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    access = AccessSettings(hs256_secret_file=str(secret))
+    entry = {"schema_title": "test/event", "topics": ["t"]}
+    async with (
+        place(
+            tmp_path, streams={**FIRST, "old": entry}, catalogue_refresh_s=0.02, access=access
+        ) as here,
+        here.served.stream("old") as stranger,
+    ):
+        await stranger.opened()
+        declare(tmp_path, {**FIRST, "new": {**entry, **GUARD}})
+        assert (await stranger.frame()).document["name"] == "Forbidden"
+        await stranger.rest()
+
+
+async def test_who_is_being_let_in_while_a_scope_is_added_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    access = AccessSettings(hs256_secret_file=str(secret))
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    start = Starter.start
+
+    async def held_up(*arguments: Any, **more: Any) -> Any:
+        asked.set()
+        await go_on.wait()
+        return await start(*arguments, **more)
+
+    async with place(tmp_path, streams=SECOND, catalogue_refresh_s=0.02, access=access) as here:
+        await here.parts.hub.feed.well.wait()
+        monkeypatch.setattr(Starter, "start", held_up)
+        async with connected(here.served.port) as client:
+            await client.send("GET", "/v2/stream/second", SSE)
+            await asked.wait()
+            declare(tmp_path, {**FIRST, "second": {**SECOND["second"], **GUARD}})
+            await reloaded(here, "taken")
+            go_on.set()
+            stream = Stream(client, await client.head())
+            assert (await stream.frame()).document["name"] == "Forbidden"
+            await stream.rest()
 
 
 @pytest.mark.parametrize(

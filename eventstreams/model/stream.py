@@ -9,7 +9,7 @@ out, as upstream does, because a client can't name them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -119,15 +119,19 @@ class Catalogue:
     def get(self, name: str) -> Stream:
         return self._by_name[name]
 
+    def scopes_of(self, topics: Collection[str]) -> frozenset[str]:
+        """What a token must hold to read these."""
+        streams = (s for s in self.streams.values() if not s.topics_allowed.isdisjoint(topics))
+        return frozenset(stream.scope for stream in streams if stream.scope is not None)
+
     def may_repeat(self, name: str | None, to: str) -> bool:
-        """Whether what was meant for stream `name` may be shown to all who read stream `to`;
-        None: it is not known what it was meant for."""
+        """Whether what was meant for stream `name` may be shown to all who read stream `to`. Where
+        that is none that is declared it may have been meant for any."""
         shown = self.streams.get(to)
         scope = None if shown is None else shown.scope
-        if name is None:
-            return all(stream.scope in (None, scope) for stream in self.streams.values())
-        stream = self.streams.get(name)
-        return stream is None or (stream.scope in (None, scope) and not stream.redact)
+        stream = None if name is None else self._by_name.get(name)
+        meant = self.streams.values() if stream is None else (stream,)
+        return all(each.scope in (None, scope) and not each.redact for each in meant)
 
     def resolve(self, names: list[str]) -> Selection:
         """Streams or aliases -> topics, each once, in order. Raises UnknownStream."""

@@ -93,6 +93,7 @@ class StreamConfigs:
                 if config is None:
                     continue
                 settings = dict(config.settings)
+            settings.pop("redact", None)  # its titles are what nobody may see
             if matches(settings, constraints):
                 found[name] = settings
         return found

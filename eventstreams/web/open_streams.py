@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.types import Scope
@@ -18,7 +18,7 @@ from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.metrics import Metrics
-from eventstreams.model.stream import Stream
+from eventstreams.model.stream import Catalogue
 from eventstreams.web.address import shortened
 from eventstreams.web.request import header
 
@@ -86,8 +86,17 @@ class OpenStream:
 class OpenStreams:
     """Of one process."""
 
-    def __init__(self, hub: Hub, metrics: Metrics, *, log: bool, whole_addresses: bool) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        *,
+        catalogue: Callable[[], Catalogue],
+        log: bool,
+        whole_addresses: bool,
+    ) -> None:
         self._hub = hub
+        self._catalogue = catalogue
         self._metrics = metrics
         self._log = log
         self._whole_addresses = whole_addresses
@@ -121,6 +130,7 @@ class OpenStreams:
         self._open[stream.number] = stream
         for name in names:
             self._metrics.stream_clients.labels(name).inc()
+        self._check(stream)  # it may have got a scope since this one was let in
         return stream
 
     def remove(self, stream: OpenStream, reason: Reason) -> None:
@@ -132,13 +142,17 @@ class OpenStreams:
         if self._log:
             stream.log_end(reason)
 
-    def revoke(self, streams: Mapping[str, Stream]) -> None:
-        """Ends those that may not be read any more, as these streams are declared now."""
+    def revoke(self) -> None:
+        """Ends those that may not be read any more, as streams are declared now."""
         for stream in self._open.values():
-            declared = [streams[name] for name in stream.names if name in streams]
-            lacking = {each.scope for each in declared if each.scope} - stream.scopes
-            if lacking:
-                stream.subscription.end(Reason.REVOKED, Forbidden(sorted(lacking)))
+            self._check(stream)
+
+    def _check(self, stream: OpenStream) -> None:
+        """By its topics: the stream that it was asked for by may be gone or have another name."""
+        topics = {partition.topic for partition in stream.subscription.want.partitions}
+        lacking = self._catalogue().scopes_of(topics) - stream.scopes
+        if lacking:
+            stream.subscription.end(Reason.REVOKED, Forbidden(sorted(lacking)))
 
     async def documents(self) -> AsyncGenerator[tuple[int, dict[str, Any]]]:
         """(number, what is told of it), oldest first."""

@@ -67,7 +67,13 @@ class Gateway:
             compression="always",
             access=Access(tokens=tokens, tickets=tickets, cookie=None),
             event_source_refusals=False,
-            open_streams=OpenStreams(self.hub, self.metrics, log=True, whole_addresses=False),
+            open_streams=OpenStreams(
+                self.hub,
+                self.metrics,
+                catalogue=lambda: catalogue,
+                log=True,
+                whole_addresses=False,
+            ),
         )
 
     def assert_nobody_is_left(self) -> None:

@@ -22,6 +22,13 @@ async def told(here: Place, rest: str = "") -> Any:
     return answer.json()
 
 
+async def test_what_is_redacted_is_not_told(tmp_path: Path) -> None:
+    rule = {"domain": "a.org", "titles": ["Hidden"], "remove": ["user"]}
+    streams = {**STREAMS, "pages": {"schema_title": "test/event", "redact": [rule]}}
+    async with place(tmp_path, streams=streams) as here:
+        assert "Hidden" not in str(await told(here)) + str(await told(here, "/pages"))
+
+
 async def test_all_streams_or_those_named_are_told(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         everything = await told(here)
