@@ -26,6 +26,13 @@ class Lease:
             self._admission.take(more, has=self.bytes)
             self.bytes += more
 
+    def shrink(self, body_bytes: int) -> None:
+        """Gives back what the body turned out not to need."""
+        less = self.bytes - max(body_bytes, _REQUEST_BYTES)
+        if less > 0:
+            self._admission.bytes -= less
+            self.bytes -= less
+
 
 class Admission:
     def __init__(self, bytes_max: int) -> None:
@@ -36,12 +43,8 @@ class Admission:
     @contextlib.contextmanager
     def lease(self) -> Generator[Lease]:
         """For a request. What it only says that it will send takes nothing, so that those who never
-        send it keep nobody out.
-
-        Raises IntakeFull.
-        """
+        send it keep nobody out."""
         lease = Lease(self)
-        lease.cover(0)
         try:
             yield lease
         finally:

@@ -19,7 +19,9 @@ from eventstreams.access.tickets import Tickets
 from eventstreams.access.tokens import Tokens
 from eventstreams.errors import ClientError
 from eventstreams.metrics import Metrics
+from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse
+from eventstreams.web.limits import Limits
 from eventstreams.web.request import header
 
 PATH = "/v2/ticket"
@@ -88,7 +90,17 @@ def _ticket(scope: Scope) -> str | None:
 class TicketPage:
     """An ASGI application."""
 
-    def __init__(self, access: Access, headers: Headers, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        access: Access,
+        limits: Limits,
+        proxies: Proxies,
+        headers: Headers,
+        metrics: Metrics,
+    ) -> None:
+        """Asking for a ticket counts as a connect."""
+        self._limits = limits
+        self._proxies = proxies
         self._access = access
         self._metrics = metrics
         self._headers = [
@@ -105,6 +117,7 @@ class TicketPage:
             await not_found(scope, send, self._headers)
         else:
             try:
+                await self._limits.connect(self._proxies.client(scope))
                 ticket, ttl_s = await self._access.issue(scope)
             except ClientError as error:
                 self._metrics.refused.labels(type(error).__name__).inc()

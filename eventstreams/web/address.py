@@ -5,6 +5,7 @@ What others write into X-Client-IP or X-Forwarded-For is theirs to invent, and i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -17,6 +18,7 @@ _HOPS_MAX = 50
 """Proxies in a row. Each may cost a look into all the networks that are trusted."""
 _SITE_BITS = 64
 """Of an IPv6 address: what one subscriber has is a network, and any address in it."""
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+", re.ASCII)
 _NETWORK_BITS = {4: 24, 6: 48}
 
 
@@ -36,19 +38,25 @@ class Proxies:
             return peer[0]
         said = (header(scope, b"x-client-ip") or "").strip()
         if said:
-            return said[:_LENGTH_MAX]
+            return _alone(said[:_LENGTH_MAX])
         text = header_list(scope, b"x-forwarded-for") or ""
         nearest = None
         for hop in reversed(text.rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]):
             if said := hop.strip()[:_LENGTH_MAX]:
-                nearest = said
-                if not self._trusts(said):
+                nearest = _alone(said)
+                if not self._trusts(nearest):
                     break
         return nearest
 
     def _trusts(self, text: str) -> bool:
         address = _parsed(text)
         return address is not None and any(address in network for network in self._trusted)
+
+
+def _alone(text: str) -> str:
+    """Without the port that some proxies write behind it, which is another with each connection."""
+    match = _WITH_PORT.fullmatch(text)
+    return text if match is None else match[1] or match[2]
 
 
 def site_of(address: str) -> str:

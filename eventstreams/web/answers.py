@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import html
 import random
-import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import orjson
 from starlette.types import Scope, Send
@@ -24,8 +23,8 @@ ALLOW_HEADERS = (
 )
 _EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error"
 _REASON_MAX = 200
+_NO_CONTENT = 204
 _SPREAD = 3
-_TICKET = re.compile(rb"((?:^|&)ticket=)[^&]*")
 
 
 def common_headers(settings: HttpSettings, *, cookies: bool = False) -> Headers:
@@ -62,7 +61,8 @@ async def answer(
 ) -> None:
     if content_type is not None:
         headers = [*headers, (b"content-type", content_type)]
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    if status != _NO_CONTENT:
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -125,8 +125,15 @@ async def not_found(scope: Scope, send: Send, headers: Headers) -> None:
     await answer(send, 404, headers, page.encode(), b"text/html; charset=utf-8")
 
 
+def _is_ticket(part: bytes) -> bool:
+    """However its name is spelt."""
+    name, equals, _ = part.partition(b"=")
+    return bool(equals) and unquote_to_bytes(name) == b"ticket"
+
+
 def uri(scope: Scope) -> str:
     """The request's path and query as they were sent, but for a ticket."""
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    query: bytes = _TICKET.sub(rb"\1...", scope.get("query_string") or b"")
+    parts = (scope.get("query_string") or b"").split(b"&")
+    query = b"&".join(b"ticket=..." if _is_ticket(part) else part for part in parts)
     return (path + b"?" + query if query else path).decode("latin-1")

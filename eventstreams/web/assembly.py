@@ -63,6 +63,7 @@ def assemble(
     starter = Starter(hub=hub, patience_s=patience_s)
     compression = settings.http.compression
     proxies = Proxies(settings.http.trusted_proxies)
+    limits = Limits(policy, ledger)
     explain = streams = events = ticket = admin = None
     if settings.only != "intake":
         explain = Explain(
@@ -72,8 +73,11 @@ def assemble(
             headers=headers,
             compression=compression,
             access=access,
+            limits=limits,
+            proxies=proxies,
+            metrics=metrics,
         )
-        ticket = TicketPage(access, headers, metrics)
+        ticket = TicketPage(access, limits, proxies, headers, metrics)
         admin = Admin(
             policy=policy,
             open_streams=open_streams,
@@ -85,7 +89,7 @@ def assemble(
             declarations=declarations,
             starter=starter,
             hub=hub,
-            limits=Limits(policy, ledger),
+            limits=limits,
             proxies=proxies,
             metrics=metrics,
             headers=headers,

@@ -215,7 +215,9 @@ class Events:
         if coding == "identity" or not raw:
             return raw
         room.cover(most)
-        return _unzip(raw, most)
+        unpacked = _unzip(raw, most)
+        room.shrink(len(unpacked))
+        return unpacked
 
     def _is_json(self, scope: Scope) -> bool:
         """Raises UnsupportedBody; upstream takes such a body for an empty one."""
@@ -254,7 +256,8 @@ async def _read(receive: Receive, most: int, room: Lease) -> bytes:
         size += len(part)
         if size > most:
             raise _too_large(most)
-        room.cover(size)
+        if part:
+            room.cover(size)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

@@ -20,17 +20,22 @@ from eventstreams.errors import ClientError, FilterTooCostly, InvalidParameter, 
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.start import Start, Starter
 from eventstreams.fanout.want import Want
+from eventstreams.metrics import Metrics
 from eventstreams.model.frame import Frame
 from eventstreams.model.instant import iso_of
+from eventstreams.model.stream import Selection
 from eventstreams.settings import Compression
 from eventstreams.web import request
 from eventstreams.web.access import Access
+from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, refuse
+from eventstreams.web.limits import Limits
 
 PATH = "/v2/explain"
 _RECENT_MAX = 1000
 """Newest events, over all partitions, that are looked at."""
 
+_AT_ONCE = 2
 _TURN = 50
 """Events between which others get their turn."""
 
@@ -47,7 +52,15 @@ class Explain:
         headers: Headers,
         compression: Compression,
         access: Access,
+        limits: Limits,
+        proxies: Proxies,
+        metrics: Metrics,
     ) -> None:
+        """Asking counts as a connect."""
+        self._limits = limits
+        self._proxies = proxies
+        self._metrics = metrics
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._declarations = declarations
         self._starter = starter
         self._hub = hub
@@ -57,8 +70,12 @@ class Explain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
-            body = orjson.dumps(await self._explain(scope), option=orjson.OPT_INDENT_2) + b"\n"
+            await self._limits.connect(self._proxies.client(scope))
+            async with self._turns:
+                explained = await self._explain(scope)
+            body = orjson.dumps(explained, option=orjson.OPT_INDENT_2) + b"\n"
         except ClientError as error:
+            self._metrics.refused.labels(type(error).__name__).inc()
             await refuse(scope, send, self._headers, error)
         else:
             await answer(send, 200, self._headers, body, b"application/json; charset=utf-8")
@@ -68,6 +85,12 @@ class Explain:
         selection = self._declarations.catalogue.resolve(names)
         await self._access.authorise(scope, selection.scopes)
         ask = request.read(scope, self._compression)
+        with self._limits.filtering(ask.template.selector):
+            return await self._found(names, selection, ask)
+
+    async def _found(
+        self, names: list[str], selection: Selection, ask: request.Ask
+    ) -> dict[str, Any]:
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
         )

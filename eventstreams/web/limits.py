@@ -90,9 +90,7 @@ class Limits:
         keys: dict[str, int] = {} if limits.streams_max is None else {_ALL: limits.streams_max}
         rate = allowance = None
         if not (per_client is None and connects is None and catch_up is None):
-            if not address:
-                raise MissingClientAddress("X-Client-IP is required where connections are limited")
-            site = site_of(address)
+            site = _site(address)
             if per_client is not None:
                 keys[site] = per_client
             if connects is not None:
@@ -102,6 +100,17 @@ class Limits:
         if keys or rate:
             _grant(await self._ledger.take(keys, rate), limits)
         return Lease(self._ledger, keys, allowance)
+
+    async def connect(self, address: str | None) -> None:
+        """For a request that costs something and is no stream: it counts as if it opened one.
+
+        Raises MissingClientAddress, TooManyConnects.
+        """
+        limits = self._policy().limits
+        connects = limits.client_ip_connects_per_minute
+        if connects is not None:
+            rate = Rate(_site(address), connects)
+            _grant(await self._ledger.take({}, rate), limits)
 
     @contextlib.contextmanager
     def filtering(self, selector: Selector | None) -> Generator[None]:
@@ -122,6 +131,16 @@ class Limits:
             self._filters[selector] -= 1
             if not self._filters[selector]:
                 del self._filters[selector]
+
+
+def _site(address: str | None) -> str:
+    """Raises MissingClientAddress."""
+    if not address:
+        raise MissingClientAddress(
+            "X-Client-IP is required where connections are limited: this one comes from an address "
+            "that http.trusted_proxies names, and says nothing of its client"
+        )
+    return site_of(address)
 
 
 def _grant(refused: str, limits: LimitSettings) -> None:

@@ -50,14 +50,27 @@ async def test_beyond_what_may_be_under_way_requests_get_503_in_the_middle_of_th
 
 async def test_who_only_says_how_much_will_come_keeps_nobody_out(tmp_path: Path) -> None:
     heads = [_HEAD % 4_000_000, _HEAD.replace(b"content-length: %d", b"transfer-encoding: chunked")]
-    async with place(tmp_path) as here, contextlib.AsyncExitStack() as stack:
+    async with (
+        place(tmp_path, in_flight_bytes_max=100_000) as here,
+        contextlib.AsyncExitStack() as stack,
+    ):
         for n in range(200):
             client = await stack.enter_async_context(connected(here.served.port))
             client.writer.write(heads[n % 2])
         async with asyncio.timeout(PATIENCE_S):
-            while here.parts.intake.admission.bytes < 200 * 16 * 1024:
+            while len(here.served.server.server_state.tasks) < 200:
                 await asyncio.sleep(0.005)
+        assert here.parts.intake.admission.bytes == 0
         assert (await here.post(event())).status_code == 201
+
+
+async def test_small_bodies_in_gzip_take_no_more_room_than_they_need(tmp_path: Path) -> None:
+    packed = gzip.compress(json.dumps(event()).encode())
+    headers = {"content-encoding": "gzip"}
+    async with place(tmp_path) as here:
+        posts = [here.post(packed, headers=headers) for _ in range(60)]
+        assert {answer.status_code for answer in await asyncio.gather(*posts)} == {201}
+        assert here.parts.intake.admission.bytes == 0
 
 
 async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:

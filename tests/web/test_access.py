@@ -122,6 +122,8 @@ async def test_a_ticket_lets_in_once(embedded: Site, tmp_path: Path) -> None:
         assert ticket not in again.body.decode(), "it is nobody's to read, not even when used"
         assert again.json()["uri"] == "/v2/stream/closed?a=b&ticket=...&c=d"
         assert (await gateway.get("/v2/stream/closed?ticket=%FF")).status == 401
+        spelt = await gateway.get(f"/v2/stream/closed?%74icket={ticket}&b")
+        assert spelt.json()["uri"] == "/v2/stream/closed?ticket=...&b"
         assert (await gateway.get("/v2/ticket")).status == 404
 
 

@@ -42,6 +42,7 @@ async def test_where_coming_back_has_none_it_is_ended_for_good(embedded: Site) -
         for path in ("/v2/stream/unknown", "/v2/stream/s?filter=%0A%0D(", "/v2/stream/s?since=x"):
             answer = await gateway.get(path, BROWSER)
             assert answer.status == 204
+            assert answer.head.get("content-length") is None
             assert answer.head.get("x-eventstreams-error")
             assert (await gateway.get(path, SSE)).status in (400, 404)
             fetched = {**BROWSER, "Accept": "*/*"}

@@ -43,6 +43,19 @@ async def test_a_client_connects_so_often_a_minute(embedded: Site) -> None:
         assert gateway.count("refused_total", code="TooManyConnects") == 3
 
 
+async def test_what_is_explained_and_tickets_count_as_connects(embedded: Site) -> None:
+    limits = LimitSettings(client_ip_connects_per_minute=1)
+    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
+        for method, path in (("GET", "/v2/explain?streams=s"), ("POST", "/v2/ticket")):
+            address = {"X-Client-IP": f"192.0.2.{len(path)}"}
+            first = await gateway.ask(method, path, address)
+            assert first.status != 429
+            assert (await gateway.ask(method, path, address)).status == 429
+        assert gateway.count("refused_total", code="TooManyConnects") == 2
+        unsaid = (await gateway.get("/v2/stream/s")).json()["detail"]
+        assert "http.trusted_proxies" in unsaid
+
+
 async def test_networks_of_ipv6_are_one_client(embedded: Site) -> None:
     limits = LimitSettings(client_ip_connects_per_minute=1)
     async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
