@@ -100,7 +100,7 @@ async def with_token(place: Place) -> None:
 
 async def with_ticket(place: Place) -> None:
     """It is good once."""
-    got = await place.http.post("/v2/ticket", headers=place.token())
+    got = await place.http.post("/v2/ticket", headers={**place.address(), **place.token()})
     place.expect(got, 201)
     target = f"/v2/stream/{place.plan.closed}?since=-2s&limit=5&ticket={got.json()['ticket']}"
     async with place.reading(target) as answer:
