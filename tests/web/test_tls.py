@@ -171,7 +171,7 @@ async def test_a_page_may_have_ten_streams_where_http_1_has_six(
 ) -> None:
     topic = await embedded.topic()
     async with (
-        embedded.gateway({"s": [topic]}, http=files.http(http2=http2)) as gateway,
+        embedded.gateway({"s": [topic]}, http=files.http(http2=http2), **BEATS) as gateway,
         asyncio.timeout(PATIENCE_S),
         browser(TEN % url(gateway), "--ignore-certificate-errors") as page,
     ):
