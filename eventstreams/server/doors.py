@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 from uvicorn import Config
@@ -31,7 +32,7 @@ _WRITE_BYTES_MAX = 64 * 1024
 """As much as a plain connection keeps before its writers must wait."""
 
 
-class Door(asyncio.Protocol):
+class Door(asyncio.Protocol, ABC):
     """A connection that counts as one and has asked for nothing yet."""
 
     common: Common
@@ -65,9 +66,9 @@ class Door(asyncio.Protocol):
         self._connections.add(self)
         self._begin()
 
+    @abstractmethod
     def _begin(self) -> None:
         """Finds out what it speaks, and calls `_let_in`, or closes it in time."""
-        raise NotImplementedError
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._connections.discard(self)
