@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "metrics"},
-    {"yaml_file", "contradictions", "settings", "model", "tasks", "memory"},
+    {"yaml_file", "contradictions", "settings", "model", "tasks", "turns", "memory"},
     {"log", "schemas", "demo_events", "declarations", "producer", "ledger"},
     {"logs", "fanout", "intake", "demo", "access"},
     {"web", "opening", "policies"},

@@ -1,0 +1,125 @@
+"""Fair turns on the event loop for the work that clients cause.
+
+Parsing a body, validating events and evaluating filters take time on the event loop, and every
+stream waits while they run. Such work is cut into short pieces, and each piece runs in a turn:
+
+    async with turns.turn(client):
+        ...  # a few milliseconds at most, without an `await`
+
+In one pass of the event loop, pieces run for about `PASS_S` altogether, whoever asked for them.
+When more is asked for, one piece runs in each pass, and it is the turn of the client that has used
+the least time so far. Neither many requests nor many clients delay the streams by more than one
+piece in each pass, and a client that asks for much work waits for its own work only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+
+PASS_S = 0.002
+"""Work of clients in one pass of the event loop, in s. The last piece of a pass may exceed it."""
+PIECE_S = 0.002
+"""How long one piece should take at most before its owner asks for another turn, in s."""
+_CLIENTS_MAX = 10_000
+"""Clients whose used time is remembered; beyond it, those without debt are forgotten."""
+
+
+class Turns:
+    """Lets pieces of work run one after the other, fairly between clients."""
+
+    def __init__(
+        self, *, pass_s: float = PASS_S, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._pass_s = pass_s
+        self._clock = clock
+        self._spent_s = 0.0
+        """In this pass of the event loop."""
+        self._pass_ends = False
+        """Whether `_begin_pass` is scheduled."""
+        self._used_s: dict[str, float] = {}
+        """By client, on a common scale that begins at `_floor_s`."""
+        self._floor_s = 0.0
+        """What a client has used that is new, or has asked for nothing for a while."""
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._order: list[tuple[float, int, str]] = []
+        """A heap of the clients that wait, by the time they have used."""
+        self._sequence = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait for a turn."""
+        return sum(len(each) for each in self._waiting.values())
+
+    @contextlib.asynccontextmanager
+    async def turn(self, client: str) -> AsyncGenerator[None]:
+        """A turn of the client, an address or a network. The block must not await anything."""
+        if self._waiting or self._spent_s >= self._pass_s:
+            await self._wait(client)
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._charge(client, self._clock() - began)
+
+    async def _wait(self, client: str) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if client not in self._waiting:
+            self._waiting[client] = deque()
+            self._push(client)
+        self._waiting[client].append(woken)
+        self._schedule()
+        await woken
+
+    def _charge(self, client: str, spent_s: float) -> None:
+        self._spent_s += spent_s
+        self._used_s[client] = self._used_by(client) + spent_s
+        if len(self._used_s) > _CLIENTS_MAX:
+            floor = self._floor_s
+            self._used_s = {name: used for name, used in self._used_s.items() if used > floor}
+        self._schedule()
+
+    def _used_by(self, client: str) -> float:
+        return max(self._used_s.get(client, 0.0), self._floor_s)
+
+    def _push(self, client: str) -> None:
+        self._sequence += 1
+        heapq.heappush(self._order, (self._used_by(client), self._sequence, client))
+
+    def _schedule(self) -> None:
+        if not self._pass_ends:
+            self._pass_ends = True
+            asyncio.get_running_loop().call_soon(self._begin_pass)
+
+    def _begin_pass(self) -> None:
+        self._pass_ends = False
+        self._spent_s = 0.0
+        while self._order:
+            used_s, _, client = heapq.heappop(self._order)
+            if used_s < self._used_by(client):  # it has worked since it was put there
+                self._push(client)
+                continue
+            self._floor_s = max(self._floor_s, used_s)
+            if self._wake(client):
+                break
+        if self._waiting:
+            self._schedule()
+
+    def _wake(self, client: str) -> bool:
+        """Lets the first of the client's pieces run. False if those who waited were cancelled."""
+        mine = self._waiting[client]
+        woken = False
+        while mine and not woken:
+            first = mine.popleft()
+            if not first.done():
+                first.set_result(None)
+                woken = True
+        if mine:
+            self._push(client)
+        else:
+            del self._waiting[client]
+        return woken

@@ -1,0 +1,135 @@
+"""Work that clients cause runs in short pieces, fairly, with the rest of the loop in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstreams.turns import Turns
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """Time passes only when work is done."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Worker:
+    """Does pieces of work of given lengths, and writes down who worked in which pass."""
+
+    def __init__(self, *, pass_s: float = 0.002) -> None:
+        self.clock = Clock()
+        self.turns = Turns(pass_s=pass_s, clock=self.clock)
+        self.done: list[tuple[int, str, float]] = []
+        self.passes = 0
+
+    async def count_passes(self) -> None:
+        while True:
+            self.passes += 1
+            await asyncio.sleep(0)
+
+    async def work(self, client: str, pieces_s: Sequence[float]) -> None:
+        for piece_s in pieces_s:
+            async with self.turns.turn(client):
+                self.clock.now_s += piece_s
+                self.done.append((self.passes, client, piece_s))
+
+    async def run(self, *works: tuple[str, Sequence[float]]) -> None:
+        counting = asyncio.create_task(self.count_passes())
+        await asyncio.gather(*(self.work(client, pieces) for client, pieces in works))
+        counting.cancel()
+
+
+async def test_alone_no_piece_waits() -> None:
+    worker = Worker()
+    async with asyncio.timeout(5):
+        await worker.work("a", [0.0001] * 5)
+    assert worker.turns.waiting == 0
+    assert [client for _, client, _ in worker.done] == ["a"] * 5
+
+
+async def test_one_pass_holds_no_more_than_its_time_and_one_piece() -> None:
+    worker = Worker()
+    await worker.run(*((f"client {i}", [0.001] * 20) for i in range(50)))
+    spent: dict[int, float] = {}
+    for number, _, piece_s in worker.done:
+        spent[number] = spent.get(number, 0.0) + piece_s
+    assert max(spent.values()) <= 0.004  # a number is that of the end of one pass and the next
+    assert len(worker.done) == 1000
+
+
+async def test_a_client_with_little_work_does_not_wait_for_one_with_much() -> None:
+    worker = Worker()
+    hostile = [("hostile", [0.002] * 10)] * 100
+    await worker.run(*hostile, ("innocent", [0.0001]))
+    place = [client for _, client, _ in worker.done].index("innocent")
+    assert place <= 2
+
+
+async def test_clients_get_equal_time_while_all_want_more() -> None:
+    worker = Worker()
+    await worker.run(("long", [0.004] * 50), *([("short", [0.001])] * 200))
+    first_half = worker.done[: len(worker.done) // 2]
+    used = {"long": 0.0, "short": 0.0}
+    for _, client, piece_s in first_half:
+        used[client] += piece_s
+    assert abs(used["long"] - used["short"]) <= 0.008
+
+
+async def test_those_who_are_cancelled_leave_nothing_behind() -> None:
+    worker = Worker()
+    tasks = [asyncio.create_task(worker.work(f"{i % 7}", [0.003] * 3)) for i in range(60)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert worker.turns.waiting == 0
+    assert all(tasks[i].exception() is None for i in range(1, 60, 2))
+
+
+async def test_a_piece_that_fails_is_charged_and_gives_up_its_turn() -> None:
+    worker = Worker()
+
+    async def fail() -> None:
+        async with worker.turns.turn("a"):
+            worker.clock.now_s += 1
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await fail()
+    async with asyncio.timeout(5):
+        await worker.run(("c", [0.003]), ("a", [0.001]), ("b", [0.001]))
+    assert [client for _, client, _ in worker.done] == ["c", "b", "a"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c"]),
+            st.lists(st.floats(0, 0.01), min_size=1, max_size=8),
+        ),
+        max_size=30,
+    )
+)
+def test_every_piece_gets_its_turn(works: list[tuple[str, list[float]]]) -> None:
+    worker = Worker()
+
+    async def run() -> None:
+        async with asyncio.timeout(30):
+            await worker.run(*works)
+
+    asyncio.run(run())
+    assert len(worker.done) == sum(len(pieces) for _, pieces in works)
+    assert worker.turns.waiting == 0
