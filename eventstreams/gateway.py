@@ -21,6 +21,7 @@ from eventstreams.intake.intake import Intake
 from eventstreams.ledger.desk import Line
 from eventstreams.ledger.ledger import Ledger
 from eventstreams.log.base import Log
+from eventstreams.log.future import FutureLimit
 from eventstreams.log.kafka import KafkaLog
 from eventstreams.log.memory import MemoryLog
 from eventstreams.log.sqlite import SqliteLog
@@ -64,15 +65,18 @@ class Gateway(NamedTuple):
         self.policies.poke()
 
 
-def open_log(settings: LogSettings) -> Log:
+def open_log(settings: LogSettings, metrics: Metrics | None = None) -> Log:
     """The log that the settings name, not started."""
+    limit = FutureLimit(future_max_s=settings.future_max_s, metrics=metrics)
     match settings.backend:
         case "memory":
-            return MemoryLog()
+            return MemoryLog(future_limit=limit)
         case "sqlite":
-            return SqliteLog(directory=Path(settings.data_dir), settings=settings.sqlite)
+            return SqliteLog(
+                directory=Path(settings.data_dir), settings=settings.sqlite, future_limit=limit
+            )
         case "kafka":
-            return KafkaLog(settings=settings.kafka)
+            return KafkaLog(settings=settings.kafka, future_limit=limit)
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +96,7 @@ async def running(
     gateway is not ready then, and goes on trying.
     """
     metrics = Metrics()
-    log = open_log(settings.log)
+    log = open_log(settings.log, metrics)
     embedded = settings.log.backend != "kafka"
     declarations = Declarations(
         catalogue,

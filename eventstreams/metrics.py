@@ -72,6 +72,11 @@ class Metrics:
         )
         self.tail_bytes = Gauge(f"{p}tail_bytes", "Bytes of newest events held", registry=r)
         self.log_reachable = Gauge(f"{p}log_reachable", "1 while the log answers", registry=r)
+        self.timestamps_limited = Counter(
+            f"{p}timestamps_limited",
+            "Records stored with the time of appending because theirs was too far in the future",
+            registry=r,
+        )
         self.ledger_reachable = Gauge(
             f"{p}ledger_reachable", "1 while those who share limits can be asked", registry=r
         )

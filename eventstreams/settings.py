@@ -112,6 +112,8 @@ class LogSettings(Section, frozen=True):
     backend: Literal["sqlite", "memory", "kafka"] = "sqlite"
     data_dir: Text = "data"
     """Where the embedded log keeps its file; relative to the working directory."""
+    future_max_s: Seconds = 3600.0
+    """A record whose timestamp is further ahead is stored with the time of appending."""
     sqlite: SqliteSettings = SqliteSettings()
     kafka: KafkaSettings = KafkaSettings()
 

@@ -1,7 +1,7 @@
 """Real Kafka brokers for tests, started by scripts/kafka.
 
 `shared` is one node for the whole run, or the broker that EVENTSTREAMS_TEST_KAFKA=host:port names
-(it must take and keep records of any timestamp, as scripts/kafka sets it up). Topics are never
+(it must keep records of any age, as scripts/kafka sets it up). Topics are never
 cleaned up, so a test uses names no other uses. `own_node` is one to stop, kill and start again, and
 `own_cluster` are several, one of which may be missed.
 """

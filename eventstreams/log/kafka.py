@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
 from eventstreams.log import kafka_errors as errors
 from eventstreams.log.base import Slice
+from eventstreams.log.future import FutureLimit
 from eventstreams.log.kafka_appender import Appender
 from eventstreams.log.kafka_brokers import METADATA_LANE, Brokers, bounded
 from eventstreams.log.kafka_fetch import (
@@ -40,8 +41,9 @@ _RETRY_PAUSE_S = 0.1
 class KafkaLog:
     """`request_timeout_s` bounds every call: beyond it LogUnavailable is raised."""
 
-    def __init__(self, *, settings: KafkaSettings) -> None:
+    def __init__(self, *, settings: KafkaSettings, future_limit: FutureLimit | None = None) -> None:
         self._settings = settings
+        self._future_limit = future_limit or FutureLimit()
         self._isolation = settings.isolation_level
         self._brokers = Brokers(settings=settings)
         self._appender = Appender(brokers=self._brokers, settings=settings)
@@ -103,10 +105,10 @@ class KafkaLog:
 
         After LogUnavailable the records may or may not have been kept: the broker did not say.
         """
-        return await self._appender.append(records)
+        return await self._appender.append(self._future_limit.apply(records))
 
     async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
-        return await self._appender.offer(records)
+        return await self._appender.offer(self._future_limit.apply(records))
 
     async def create_topic(self, topic: str, partitions: int) -> None:
         async with self._bounded("make a topic"):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from eventstreams.errors import LogError, OffsetOutOfRange, UnknownPartition, UnknownTopic
 from eventstreams.log.base import Slice
+from eventstreams.log.future import FutureLimit
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
 
 
@@ -35,7 +36,10 @@ class _Run:
 class MemoryLog:
     """Keeps everything until the process ends. Topics are made on first append."""
 
-    def __init__(self, *, partitions_per_topic: int = 1) -> None:
+    def __init__(
+        self, *, partitions_per_topic: int = 1, future_limit: FutureLimit | None = None
+    ) -> None:
+        self._future_limit = future_limit or FutureLimit()
         self._partitions_per_topic = partitions_per_topic
         self._topics: dict[str, list[_Run]] = {}
         self._round_robin = 0
@@ -72,6 +76,7 @@ class MemoryLog:
         return follower
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
+        records = self._future_limit.apply(records)
         runs = [self._choose(record) for record in records]  # all of them, or nothing is appended
         placed = [self._append(*pair) for pair in zip(runs, records, strict=True)]
         self.wake_followers()

@@ -22,6 +22,7 @@ from eventstreams.errors import (
     UnknownTopic,
 )
 from eventstreams.log.base import Slice
+from eventstreams.log.future import FutureLimit
 from eventstreams.log.sqlite_file import LogFile
 from eventstreams.log.sqlite_ledger import Ledger
 from eventstreams.log.sqlite_reader import Crew, Reader
@@ -44,7 +45,14 @@ class SqliteLog:
     Before `start` and after `aclose` every call raises LogUnavailable.
     """
 
-    def __init__(self, *, directory: Path, settings: SqliteSettings) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        settings: SqliteSettings,
+        future_limit: FutureLimit | None = None,
+    ) -> None:
+        self._future_limit = future_limit or FutureLimit()
         self._directory = directory
         self._settings = settings
         self._life = threading.Lock()
@@ -83,7 +91,7 @@ class SqliteLog:
         return follower
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
-        records = tuple(records)
+        records = tuple(self._future_limit.apply(records))
         size = sum(self._size(number, record) for number, record in enumerate(records))
         if not records:
             return []

@@ -130,7 +130,7 @@ async def test_records_come_back_as_they_were(backend: Backend, log: Log) -> Non
         Record(topic, b"plain", None, 1_000),
         Record(topic, None, b"tombstone", 2_000),
         Record(topic, b"", b"", 3_000),
-        Record(topic, everything, everything, 2**41),
+        Record(topic, everything, everything, 2**40),
         Record(topic, None, None, 0),
         Record(topic, b"\xff\xfe", b"\x00", 5),
     ]
