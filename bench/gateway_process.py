@@ -32,7 +32,7 @@ from eventstreams.logs import log_to_stderr
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
 from eventstreams.model.stream import Catalogue, Stream, load_catalogue
-from eventstreams.server.doors import protocol_class
+from eventstreams.server.acceptor import protocol_class
 from eventstreams.server.drain import Server
 from eventstreams.server.serve import SWITCH_S, uvicorn_config
 from eventstreams.server.sockets import raise_file_limit

@@ -65,9 +65,6 @@ class HttpSettings(Section, frozen=True):
     """The private key of `tls_certfile`, in PEM."""
     tls_keyfile_password_file: Text | None = None
     """A file that holds only the password of `tls_keyfile`."""
-    http2: bool = False
-    """Whether HTTP/2 is spoken beside HTTP/1.1: over TLS where both sides agree, without TLS with
-    those who begin with it, as a proxy may."""
 
 
 class SqliteSettings(Section, frozen=True):

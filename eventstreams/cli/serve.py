@@ -30,7 +30,6 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="0: a free one is chosen.")
 @click.option("--tls-certfile", type=FilePath(), help="A certificate in PEM: https, no http.")
 @click.option("--tls-keyfile", type=FilePath(), help="Its private key in PEM.")
-@click.option("--http2", is_flag=True, help="HTTP/2 as well.")
 @click.option(
     "--data-dir", type=FilePath(file_okay=False), help="Where the embedded log keeps its file."
 )
@@ -57,7 +56,6 @@ def command(
     port: int | None,
     tls_certfile: str | None,
     tls_keyfile: str | None,
-    http2: bool,
     data_dir: str | None,
     demo_rate: float | None,
     no_demo: bool,
@@ -74,7 +72,7 @@ def command(
     Examples:
       eventstreams serve
       eventstreams serve --port 8080 --demo-rate 200
-      eventstreams serve --tls-certfile cert.pem --tls-keyfile key.pem --http2
+      eventstreams serve --tls-certfile cert.pem --tls-keyfile key.pem
       eventstreams serve --no-demo --data-dir /var/lib/eventstreams
       eventstreams serve --config kafka.yaml --host 0.0.0.0 --workers 2
       eventstreams serve --config kafka.yaml --only intake
@@ -86,7 +84,7 @@ def command(
 
     def flagged(settings: Settings) -> Settings:
         settings = _with_flags(settings, host, port, data_dir)
-        settings = _with_tls(settings, tls_certfile, tls_keyfile, http2=http2)
+        settings = _with_tls(settings, tls_certfile, tls_keyfile)
         if only is not None:
             settings = replace(settings, only=only)
         return _with_demo(settings, no_demo=no_demo, rate=demo_rate)
@@ -131,14 +129,11 @@ def _with_flags(
     return replace(settings, http=http, log=log)
 
 
-def _with_tls(
-    settings: Settings, certfile: str | None, keyfile: str | None, *, http2: bool
-) -> Settings:
+def _with_tls(settings: Settings, certfile: str | None, keyfile: str | None) -> Settings:
     http = settings.http
     http = replace(
         http,
         tls_certfile=certfile or http.tls_certfile,
         tls_keyfile=keyfile or http.tls_keyfile,
-        http2=http2 or http.http2,
     )
     return replace(settings, http=http)

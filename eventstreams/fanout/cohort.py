@@ -113,7 +113,7 @@ class Cohort:
             if member is not None:
                 if framed is None and member.connection is not None:
                     framed = member.connection.framed(piece.content)
-                took = self._write_to(member, framed, piece.content) or self._send(
+                took = self._write_to(member, framed) or self._send(
                     member, message, position, piece
                 )
                 if took:
@@ -128,11 +128,11 @@ class Cohort:
         self._writing, self._written = [], 0
         return taken, slow
 
-    def _write_to(self, member: Subscription, framed: bytes | None, body: bytes) -> bool:
+    def _write_to(self, member: Subscription, framed: bytes | None) -> bool:
         connection = member.connection
         if connection is None or framed is None:
             return False
-        return connection.write_framed(framed, body)
+        return connection.write_framed(framed)
 
     def _send(
         self, member: Subscription, message: Message, position: Position, piece: Piece

@@ -35,7 +35,7 @@ class Allowance(Protocol):
 
 
 class Connection(Protocol):
-    """What only the server knows of the client's connection, or of a stream on one it shares."""
+    """What only the server knows of the client's connection."""
 
     @property
     def timed_out(self) -> bool:
@@ -46,9 +46,9 @@ class Connection(Protocol):
         """A part of a response's body as HTTP/1.1 sends it; the same for every connection."""
         ...
 
-    def write_framed(self, data: bytes, body: bytes) -> bool:
-        """Writes `body`, of which `framed` made `data`, if there is room for all of it; False: use
-        ASGI's send, and wait."""
+    def write_framed(self, data: bytes) -> bool:
+        """Write what `framed` returned and return True, if there is room; False: use ASGI's send,
+        and wait."""
         ...
 
     def unsent(self) -> int:

@@ -17,8 +17,8 @@ import uvicorn
 
 from eventstreams.fanout.hub import Hub
 from eventstreams.metrics import Metrics
+from eventstreams.server.acceptor import TlsAcceptor
 from eventstreams.server.common import Common
-from eventstreams.server.doors import Door
 from eventstreams.server.protocol import Protocol
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
 
     @property
     def _common(self) -> Common:
-        return cast("type[Protocol | Door]", self.config.http_protocol_class).common
+        return cast("type[Protocol | TlsAcceptor]", self.config.http_protocol_class).common
 
     async def _first(self, work: Any) -> None:
         """Does the work, unless there is a hurry."""

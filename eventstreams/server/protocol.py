@@ -179,7 +179,7 @@ class Protocol(HttpToolsProtocol):
         """A chunk of HTTP/1.1's chunked encoding, which every stream has."""
         return chunked(body)
 
-    def write_framed(self, data: bytes, body: bytes) -> bool:  # noqa: ARG002
+    def write_framed(self, data: bytes) -> bool:
         """What ASGI's send comes to in the middle of a stream, without a coroutine and a copy."""
         if self.flow.write_paused or self.transport.is_closing():
             return False

@@ -46,12 +46,6 @@ class Refusals:
         self.count(type(_FULL).__name__)
         self._keep(transport, lambda head: self._full(head, [*headers, *self._headers]))
 
-    def refuse_by(self, transport: asyncio.Transport, answer: bytes) -> None:
-        """The same in another protocol, at once."""
-        self.count(type(_FULL).__name__)
-        transport.write(answer)
-        self.linger(transport)
-
     def bad(self, status: bytes, headers: Headers) -> bytes:
         """The answer to what is no proper request. `status` with its phrase."""
         return _whole(status, [*headers, *self._headers], b"")

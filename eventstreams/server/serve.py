@@ -20,7 +20,7 @@ import uvloop
 from eventstreams import gateway
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.model.stream import Catalogue
-from eventstreams.server.doors import Door, protocol_class
+from eventstreams.server.acceptor import TlsAcceptor, protocol_class
 from eventstreams.server.drain import Server
 from eventstreams.server.protocol import Protocol
 from eventstreams.server.sockets import raise_file_limit
@@ -145,7 +145,7 @@ async def _serve(
     settings: Settings,
     catalogue: Catalogue,
     catalogue_path: Path,
-    protocol: type[Protocol | Door],
+    protocol: type[Protocol | TlsAcceptor],
     sock: socket.socket,
     parent: int | None,
     line: socket.socket | None,
@@ -174,7 +174,9 @@ async def _serve(
         return 0 if server.started else 1
 
 
-def uvicorn_config(settings: Settings, app: App, protocol: type[Protocol | Door]) -> uvicorn.Config:
+def uvicorn_config(
+    settings: Settings, app: App, protocol: type[Protocol | TlsAcceptor]
+) -> uvicorn.Config:
     """How uvicorn is told to serve the app."""
     return uvicorn.Config(
         app,

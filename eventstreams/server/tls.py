@@ -1,4 +1,4 @@
-"""The certificate that connections over TLS are shown, and how they agree on a version of HTTP."""
+"""The certificate of connections over TLS, and its renewal while the server runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Certificate:
         self._password_asked = False
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.context.set_alpn_protocols(["h2", "http/1.1"] if http.http2 else ["http/1.1"])
+        self.context.set_alpn_protocols(["http/1.1"])
         self._load(self.context)
 
     def renew(self) -> None:

@@ -239,7 +239,7 @@ async def test_a_client_whose_send_raises_has_gone_and_the_others_get_theirs() -
                 raise OSError("connection reset")
             await super().send(message)
 
-        def write_framed(self, data: bytes, body: bytes) -> bool:
+        def write_framed(self, data: bytes) -> bool:
             return False
 
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:

@@ -22,7 +22,7 @@ class Gone(Socket):
             raise OSError("connection reset")
         await super().send(message)
 
-    def write_framed(self, data: bytes, body: bytes) -> bool:
+    def write_framed(self, data: bytes) -> bool:
         return False
 
 

@@ -20,13 +20,13 @@ class Files(NamedTuple):
     key: str
 
     def client(self, *protocols: str) -> ssl.SSLContext:
-        """Of one who trusts it, and speaks these."""
+        """The context of a client that trusts the certificate and offers these protocols."""
         context = ssl.create_default_context(cafile=self.certificate)
         context.set_alpn_protocols(list(protocols))
         return context
 
-    def http(self, *, http2: bool = True) -> HttpSettings:
-        return HttpSettings(tls_certfile=self.certificate, tls_keyfile=self.key, http2=http2)
+    def http(self) -> HttpSettings:
+        return HttpSettings(tls_certfile=self.certificate, tls_keyfile=self.key)
 
 
 def certificate(folder: Path, name: str = "gateway", password: bytes | None = None) -> Files:

@@ -20,7 +20,7 @@ from eventstreams.log.base import Log
 from eventstreams.model.event import Partition, Placed, Record
 from eventstreams.model.stream import Catalogue
 from eventstreams.model.stream import Stream as CatalogueStream
-from eventstreams.server.doors import protocol_class
+from eventstreams.server.acceptor import protocol_class
 from eventstreams.server.drain import Server
 from eventstreams.server.serve import uvicorn_config
 from eventstreams.settings import (

@@ -1,4 +1,4 @@
-"""Connections over TLS: what is agreed on, what programs of others get, and what does no harm."""
+"""Connections over TLS: handshakes, clients of other projects, limits, and certificates."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import httpx
 import pytest
 
 from eventstreams.errors import ConfigError
-from eventstreams.server import doors
+from eventstreams.server import acceptor
 from eventstreams.server.refusal import LINGERING_MAX
 from eventstreams.server.tls import Certificate
 from eventstreams.settings import HttpSettings, LimitSettings
-from tests.programs import browser, running
+from tests.programs import running
 from tests.web.certificates import Files, certificate
 from tests.web.client import PATIENCE_S, Client, Stream
 from tests.web.gateway import SSE, Served, Site, ask
 from tests.web.test_decoders import lines_with
-from tests.web.test_proxies import BEATS, Proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -53,10 +52,15 @@ async def connected(
 
 @asynccontextmanager
 async def streaming(
-    port: int, files: Files, query: str = "", *, receive_buffer: int | None = None
+    port: int,
+    files: Files,
+    query: str = "",
+    *,
+    name: str = "s",
+    receive_buffer: int | None = None,
 ) -> AsyncIterator[Stream]:
     async with connected(port, files, receive_buffer=receive_buffer) as client:
-        await client.send("GET", f"/v2/stream/s{query}", SSE)
+        await client.send("GET", f"/v2/stream/{name}{query}", SSE)
         stream = Stream(client, await client.head())
         assert stream.head.status == 200
         yield stream
@@ -70,38 +74,30 @@ def curl(files: Files, *arguments: str) -> tuple[str, ...]:
     return ("curl", "-sN", "--cacert", files.certificate, *arguments)
 
 
-# What is agreed on, and who is served.
+# Handshakes and clients.
 
 
 @pytest.mark.parametrize(
-    ("http2", "offered", "agreed"),
-    [
-        (True, ("h2", "http/1.1"), "h2"),
-        (True, ("http/1.1",), "http/1.1"),
-        (True, ("http/1.1", "h2"), "h2"),
-        (True, (), None),
-        (False, ("h2", "http/1.1"), "http/1.1"),
-    ],
+    ("offered", "agreed"),
+    [(("h2", "http/1.1"), "http/1.1"), (("http/1.1",), "http/1.1"), ((), None)],
 )
-async def test_the_version_is_agreed_on_in_the_handshake(
-    embedded: Site, files: Files, http2: bool, offered: tuple[str, ...], agreed: str | None
+async def test_tls_clients_get_http_1_whatever_they_offer(
+    embedded: Site, files: Files, offered: tuple[str, ...], agreed: str | None
 ) -> None:
-    async with embedded.gateway({"s": ["t"]}, http=files.http(http2=http2)) as gateway:
+    async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", gateway.port, ssl=files.client(*offered)
         )
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == agreed
-        if agreed != "h2":
-            answer = await ask(Client(reader, writer), "GET", "/healthz")
-            assert answer.status == 200
+        answer = await ask(Client(reader, writer), "GET", "/healthz")
+        assert answer.status == 200
         writer.transport.abort()
 
 
-@pytest.mark.parametrize("version", ["2", "1.1"])
-async def test_curl_streams_and_resumes(embedded: Site, files: Files, version: str) -> None:
+async def test_curl_streams_and_resumes(embedded: Site, files: Files) -> None:
     topic = await embedded.topic()
     async with embedded.gateway({"s": [topic]}, http=files.http()) as gateway:
-        speaks = f"--http{version}", "-w", "\nspoke %{http_version}\n"
+        speaks = "-w", "\nspoke %{http_version}\n"
         async with running(*curl(files, *speaks, url(gateway))) as program:
             async with asyncio.timeout(PATIENCE_S):
                 while not gateway.parts.hub.subscriptions:
@@ -113,7 +109,7 @@ async def test_curl_streams_and_resumes(embedded: Site, files: Files, version: s
                 [last] = await lines_with(program, "id: ", 1)
             await gateway.parts.hub.drain(0)
             await lines_with(program, "retry: ", 1)
-            assert await lines_with(program, "spoke ", 1) == [version]
+            assert await lines_with(program, "spoke ", 1) == ["1.1"]
             assert await program.wait() == 0, "a clean end"
         gateway.parts.hub.draining = False
         await embedded.produce(topic, {"n": 3})
@@ -121,17 +117,6 @@ async def test_curl_streams_and_resumes(embedded: Site, files: Files, version: s
         async with running(*curl(files, *speaks, *resumes, url(gateway))) as program:
             [data] = await lines_with(program, "data: ", 1)
             assert json.loads(data)["n"] == 3
-
-
-async def test_curl_with_prior_knowledge_streams_without_tls(embedded: Site) -> None:
-    topic = await embedded.topic()
-    async with embedded.gateway({"s": [topic]}, http=HttpSettings(http2=True)) as gateway:
-        plain = url(gateway).replace("https", "http")
-        await embedded.produce(topic, {"n": 1})
-        for speaks in ("--http2-prior-knowledge", "--http1.1"):
-            async with running("curl", "-sN", speaks, plain + "?since=0") as program:
-                [data] = await lines_with(program, "data: ", 1)
-                assert json.loads(data)["n"] == 1
 
 
 async def test_httpx_streams(embedded: Site, files: Files) -> None:
@@ -148,81 +133,6 @@ async def test_httpx_streams(embedded: Site, files: Files) -> None:
             if line.startswith("data: "):
                 assert json.loads(line.removeprefix("data: "))["n"] == 1
                 break
-
-
-TEN = """
-  const streams = [];
-  for (let i = 0; i < 10; i++) {
-    const stream = new EventSource("%s");
-    stream.onopen = () => report("open");
-    stream.onmessage = ({ data }) => {
-      const { n } = JSON.parse(data);
-      report(n);
-      if (n === "close" && i === 0) stream.close();
-    };
-    streams.push(stream);
-  }
-"""
-
-
-@pytest.mark.parametrize(("http2", "run"), [(True, 10), (False, 6)])
-async def test_a_page_may_have_ten_streams_where_http_1_has_six(
-    embedded: Site, files: Files, http2: bool, run: int
-) -> None:
-    topic = await embedded.topic()
-    async with (
-        embedded.gateway({"s": [topic]}, http=files.http(http2=http2), **BEATS) as gateway,
-        asyncio.timeout(PATIENCE_S),
-        browser(TEN % url(gateway), "--ignore-certificate-errors") as page,
-    ):
-        assert await page.reports(run) == ["open"] * run
-        for n in range(3):
-            await embedded.produce(topic, {"n": n})
-            assert await page.reports(run) == [n] * run
-        assert len(gateway.parts.hub.subscriptions) == run
-        assert len(gateway.server.server_state.connections) == (1 if http2 else 6)
-        await embedded.produce(topic, {"n": "close"})
-        assert await page.reports(run) == ["close"] * run
-        if not http2:  # the seventh had waited for one to close
-            assert await page.reports(1) == ["open"]
-
-
-async def test_a_proxy_carries_many_clients_on_one_connection(
-    embedded: Site, tmp_path: Path
-) -> None:
-    topic = await embedded.topic()
-    http = HttpSettings(http2=True)
-    async with embedded.gateway({"s": [topic]}, http=http, **BEATS) as gateway:
-        proxy = await asyncio.to_thread(Proxy, "haproxy", tmp_path, gateway.port)
-        shipped = tmp_path / "haproxy.cfg"
-        server = f"127.0.0.1:{gateway.port} check"
-        assert server in shipped.read_text()
-        text = shipped.read_text().replace(server, f"{server} proto h2")
-        shipped.write_text(text.replace("option httpchk", "http-reuse always\n    option httpchk"))
-        await gateway.parts.hub.feed.well.wait()
-        await proxy.start()
-        try:
-            async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(timeout=PATIENCE_S) as client:
-                while (await client.get(proxy.url + "/healthz")).status_code != 200:
-                    await asyncio.sleep(0.05)
-                async with AsyncExitStack() as stack:
-                    answers = [
-                        await stack.enter_async_context(
-                            client.stream("GET", proxy.url + "/v2/stream/s", headers=SSE)
-                        )
-                        for _ in range(10)
-                    ]
-                    assert {a.status_code for a in answers} == {200}
-                    assert len(gateway.parts.hub.subscriptions) == 10
-                    assert len(gateway.server.server_state.connections) < 10
-                    await embedded.produce(topic, {"n": 1})
-                    for answer in answers:
-                        async for line in answer.aiter_lines():
-                            if line.startswith("data: "):
-                                break
-                await gateway.until("streams_ended_total", 10, reason="disconnected")
-        finally:
-            await proxy.kill()
 
 
 # Slow, refused, plain, silent.
@@ -269,7 +179,7 @@ async def test_beyond_the_most_connections_there_is_503_over_tls(
 SILENT_OR_WRONG = [
     b"",
     b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n",
-    doors.PREFACE,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a hello that does not go on
     b"\xff" * 1000,
 ]
@@ -279,7 +189,7 @@ SILENT_OR_WRONG = [
 async def test_what_is_no_tls_is_closed_and_does_no_harm(
     embedded: Site, files: Files, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doors, "HEAD_S", 0.5)
+    monkeypatch.setattr(acceptor, "HEAD_S", 0.5)
     async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(said)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,10 @@ import pytest
 from tests.programs import running
 from tests.web.certificates import Files, certificate
 from tests.web.client import PATIENCE_S
-from tests.web.gateway import Site
-from tests.web.http2 import SSE, http2_client
+from tests.web.gateway import Site, ask
 from tests.web.test_decoders import lines_with
 from tests.web.test_process import configured, exit_status, logged, started
-from tests.web.test_tls import curl, replace_by
+from tests.web.test_tls import connected, curl, replace_by, streaming
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +33,7 @@ EVENT = {"$schema": "/test/event/1.0.0", "meta": {"stream": "eventstreams.test"}
 async def serving(files: Files, *arguments: str) -> AsyncIterator[tuple[Process, str]]:
     """A process, and the URL it said it listens at."""
     tls = "--tls-certfile", files.certificate, "--tls-keyfile", files.key
-    process = await started("--port", "0", *tls, "--http2", *arguments)
+    process = await started("--port", "0", *tls, *arguments)
     try:
         yield process, (await logged(process, "listening"))["url"]
     finally:
@@ -43,51 +42,48 @@ async def serving(files: Files, *arguments: str) -> AsyncIterator[tuple[Process,
             await process.wait()
 
 
-async def test_events_posted_over_http2_are_streamed_until_a_signal_ends_all(
+async def test_a_posted_event_reaches_tls_streams_until_a_signal_ends_them(
     tmp_path: Path,
 ) -> None:
     files = certificate(tmp_path)
     only = "--no-demo", "--data-dir", str(tmp_path)
-    async with serving(files, *only) as (process, url):
+    async with serving(files, *only) as (process, url), AsyncExitStack() as stack:
         assert re.fullmatch(r"https://127\.0\.0\.1:\d+", url)
         port = int(url.rpartition(":")[2])
-        stream = f"{url}/v2/stream/test"
-        async with (
-            running(*curl(files, "--http2", stream)) as reading,
-            http2_client(port, files.client("h2")) as client,
-        ):
-            streams = [client.ask("/v2/stream/test", SSE) for _ in range(20)]
-            for one in streams:
-                await one.opened()
-            kind = {"content-type": "application/json"}
-            body = json.dumps(EVENT).encode()
-            posted = await client.answer("/v1/events", headers=kind, method="POST", body=body)
-            assert posted.status == 201
-            for one in streams:
-                assert [d["test"] for d in await one.events(1)] == ["hello"]
-            [data] = await lines_with(reading, "data: ", 1)
-            assert json.loads(data)["test"] == "hello"
-            process.send_signal(signal.SIGTERM)
-            for one in streams:
-                await one.over()
-                assert one.ended
-                assert re.fullmatch(rb"retry: \d+\n", one.parts[-1])
-            assert await reading.wait() == 0, "a clean end"
-            await client.end()
-            assert await exit_status(process) == 0
+        reading = await stack.enter_async_context(running(*curl(files, f"{url}/v2/stream/test")))
+        streams = [
+            await stack.enter_async_context(streaming(port, files, name="test")) for _ in range(5)
+        ]
+        for stream in streams:
+            await stream.opened()
+        body = json.dumps(EVENT)
+        kind = "-H", "Content-Type: application/json", "-w", "%{http_code}\n"
+        async with running(*curl(files, *kind, "-d", body, f"{url}/v1/events")) as posting:
+            assert posting.stdout is not None
+            assert (await posting.stdout.read()).endswith(b"201\n")
+        for stream in streams:
+            assert [d["test"] for d in await stream.documents(1)] == ["hello"]
+        [data] = await lines_with(reading, "data: ", 1)
+        assert json.loads(data)["test"] == "hello"
+        process.send_signal(signal.SIGTERM)
+        for stream in streams:
+            *_, last = await stream.rest()
+            assert re.fullmatch(rb"retry: \d+\n", last)
+        assert await reading.wait() == 0, "a clean end"
+        assert await exit_status(process) == 0
 
 
 async def test_the_drain_time_is_kept_though_a_stream_takes_nothing(
     embedded: Site, tmp_path: Path
 ) -> None:
     topic, files = await embedded.topic(), certificate(tmp_path)
-    await embedded.produce(topic, *[{"pad": "x" * 10_000}] * 20)
+    await embedded.produce(topic, *[{"pad": "x" * 100_000}] * 100)
     config = configured(tmp_path, embedded, topic, fanout={"drain_s": 1.0})
     async with serving(files, "--config", str(config)) as (process, url):
         port = int(url.rpartition(":")[2])
-        async with http2_client(port, files.client("h2"), window=20_000) as client:
-            stuck = client.ask("/v2/stream/s?since=0", SSE, stalls=True)
-            await stuck.until(lambda it: len(it.body) == 20_000)
+        async with streaming(port, files, "?since=0", receive_buffer=4096) as stuck:
+            await stuck.opened()
+            stuck.client.pause()
             process.send_signal(signal.SIGTERM)
             assert await exit_status(process) == 0
 
@@ -99,19 +95,19 @@ async def test_hangup_shows_a_renewed_certificate(embedded: Site, tmp_path: Path
     config = configured(tmp_path, embedded, "t")
     async with serving(served, "--config", str(config)) as (process, url):
         port = int(url.rpartition(":")[2])
-        async with http2_client(port, old.client("h2")) as client:
+        async with connected(port, old) as client:
             replace_by(served, new)
             process.send_signal(signal.SIGHUP)
             async with asyncio.timeout(PATIENCE_S):
                 while not await is_trusted(port, new):
                     await asyncio.sleep(0.05)
             assert not await is_trusted(port, old)
-            assert (await client.answer("/healthz")).status == 200
+            assert (await ask(client, "GET", "/healthz")).status == 200
 
 
 async def is_trusted(port: int, files: Files) -> bool:
     try:
-        async with http2_client(port, files.client("h2")):
+        async with connected(port, files):
             return True
     except ssl.SSLCertVerificationError:
         return False
@@ -144,18 +140,14 @@ async def test_workers_share_the_port_and_the_certificate(kafka_site: Site, tmp_
     config = configured(tmp_path, kafka_site, topic, fanout={"drain_s": 1.0})
     async with serving(files, "--config", str(config), "--workers", "2") as (process, url):
         port = int(url.rpartition(":")[2])
-        async with (
-            http2_client(port, files.client("h2")) as one,
-            http2_client(port, files.client("h2")) as two,
-        ):
-            streams = [client.ask("/v2/stream/s", SSE) for client in (one, two) for _ in range(5)]
+        async with AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(streaming(port, files)) for _ in range(10)]
             for stream in streams:
                 await stream.opened()
             await kafka_site.produce(topic, {"n": 1})
             for stream in streams:
-                assert [d["n"] for d in await stream.events(1)] == [1]
+                assert [d["n"] for d in await stream.documents(1)] == [1]
             process.send_signal(signal.SIGTERM)
             for stream in streams:
-                await stream.over()
-                assert stream.ended
+                await stream.rest()
             assert await exit_status(process) == 0
