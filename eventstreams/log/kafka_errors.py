@@ -38,6 +38,12 @@ MAYBE_WRITTEN = frozenset({7, 20})
 # The producer's standing with the broker is lost: it needs a new producer id.
 PRODUCER_FORGOTTEN = frozenset({45, 46, 47, 49, 59})
 
+# The batch is larger than the topic allows; a smaller one may be taken.
+TOO_LARGE = frozenset({10, 18})
+
+# Some record of the batch is at fault; the others may be taken without it.
+OF_RECORDS = frozenset({2, 32, 87})
+
 # A broker that answers so may answer otherwise after the next leader election: try again.
 PASSING = frozenset(
     {3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 51, 56, 74, 75, 78, 89, 100, 103}
@@ -97,11 +103,13 @@ def refusal(code: int, doing: str, partition: Partition | None = None) -> LogErr
     return _made(kind_of(kafka.for_code(code)), f"{doing}: {name_of(code)}", partition)
 
 
-def append_refusal(code: int, partition: Partition) -> LogError:
-    """The error for an append the broker will not take; whatever is not passing is a refusal."""
-    if code in PASSING:
-        return LogUnavailable(f"appending to {partition.topic}: {name_of(code)}", [partition])
-    return AppendRefused(f"appending to {partition.topic}: {name_of(code)}")
+def append_refusal(code: int, partition: Partition, reason: str = "") -> LogError:
+    """Return the error for an append that the broker does not take; `reason` is in its words.
+
+    Every code that is not passing is a refusal.
+    """
+    said = f"appending to {partition.topic}: {name_of(code)}{reason and f' ({reason})'}"
+    return LogUnavailable(said, [partition]) if code in PASSING else AppendRefused(said)
 
 
 def name_of(code: int) -> str:

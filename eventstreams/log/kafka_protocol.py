@@ -1,19 +1,22 @@
-"""The two requests that name a topic by its id, in versions that aiokafka has not. No I/O.
+"""Requests in versions that aiokafka does not offer, and what their answers say. No I/O.
 
 A topic that is deleted and made again has its old name and another id: a fetch by id is refused
 where a fetch by name would go on among records of another log. Brokers older than Kafka 2.8 or 3.1
 have no ids in metadata or in fetches; they are asked as aiokafka asks them.
+
+A produce request of version 8 (Kafka 2.4) names the records because of which a batch is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v8
 from aiokafka.protocol.struct import Struct
 from aiokafka.protocol.types import (
     Boolean,
@@ -28,12 +31,15 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from eventstreams.model.event import Partition
+
 METADATA_WITH_IDS = 10
 FETCH_BY_IDS = 13
 
 _NO_ID = bytes(16)
 _NO_SESSION = (0, -1)
 _UNKNOWN = -1
+_ALL_IN_SYNC = -1
 
 
 class _Uuid:
@@ -232,6 +238,40 @@ class Fetch:
             for _, id_, partitions in self._topics
         ]
         return _FetchRequest(_UNKNOWN, *limits, *_NO_SESSION, by_id, [], "", {})
+
+
+class Produce:
+    """One batch for one partition, acknowledged by all in-sync replicas."""
+
+    def __init__(self, partition: Partition, batch: bytes, *, timeout_ms: int) -> None:
+        to_topic = [(partition.topic, [(partition.number, batch)])]
+        self._fields: Any = (None, _ALL_IN_SYNC, timeout_ms, to_topic)
+
+    def prepare(self, versions: dict[int, tuple[int, int]]) -> Any:
+        """The request in a version that the broker speaks."""
+        if _speaks(versions, ProduceRequest_v8):
+            return ProduceRequest_v8(*self._fields)
+        return ProduceRequest(*self._fields).prepare(versions)
+
+
+class Produced(NamedTuple):
+    """The answer to one batch."""
+
+    code: int
+    offset: int
+    """Of the batch's first record."""
+    refused: dict[int, str]
+    """The broker's reason for each record that it refuses, by the record's index in the batch."""
+
+
+def produced(answer: Any) -> Produced:
+    """Read the answer to a `Produce`. Brokers before Kafka 2.4 name no records."""
+    _, code, offset, *rest = answer.topics[0][1][0]
+    if answer.API_VERSION < ProduceRequest_v8.API_VERSION:
+        return Produced(code, offset, {})
+    record_errors, message = rest[-2:]
+    refused = {index: said or message or "" for index, said in record_errors or ()}
+    return Produced(code, offset, refused)
 
 
 def _speaks(versions: dict[int, tuple[int, int]], request: Any) -> bool:

@@ -10,17 +10,19 @@ missing or says that the old one is worth nothing.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from eventstreams.errors import LogError, LogUnavailable
 from eventstreams.log import kafka_errors as errors
 from eventstreams.log.kafka_brokers import Brokers
+from eventstreams.log.kafka_protocol import Produce, Produced, produced
 from eventstreams.log.kafka_records import pack, size_of
 from eventstreams.model.event import Partition, Record
 from eventstreams.settings import KafkaSettings
@@ -29,7 +31,6 @@ _LANE = "append"
 _RETRY_PAUSE_S = 0.1
 # Well below the 1 MiB that brokers take by default; a larger record goes alone.
 _BATCH_BYTES_MAX = 512 * 1024
-_ALL_IN_SYNC = -1
 _INT32_MAX = 2**31 - 1
 
 
@@ -41,6 +42,37 @@ class _Piece:
         self.deadline = deadline
         self.bytes = sum(map(size_of, records))
         self.outcome: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._offsets: list[int] = []
+
+    def placed(self, offset: int) -> None:
+        """Note where the next record went. After the last one the piece has ended."""
+        self._offsets.append(offset)
+        if len(self._offsets) == len(self.records):
+            self.end(None)
+
+    def end(self, error: LogError | None) -> None:
+        if self.outcome.done():  # ended before, or the event loop is being torn down
+            return
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(self._offsets)
+
+
+class _Refused(Exception):
+    """The broker takes nothing of a batch; `code` is its error's number."""
+
+    def __init__(self, code: int, by_record: Mapping[int, str]) -> None:
+        super().__init__(errors.name_of(code))
+        self.code = code
+        self._by_record = by_record
+
+    def reasons(self, count: int) -> Iterator[tuple[int, str]]:
+        """The indices of the records at fault, below `count`, each with the broker's reason."""
+        return ((n, reason) for n, reason in self._by_record.items() if 0 <= n < count)
+
+    def error(self, home: Partition, reason: str) -> LogError:
+        return errors.append_refusal(self.code, home, reason)
 
 
 class Writer:
@@ -50,6 +82,8 @@ class Writer:
         self._home = home
         self._brokers = brokers
         self._settings = settings
+        self._batch_bytes_max = _BATCH_BYTES_MAX
+        """Less where the topic takes no batch as large as that."""
         self._waiting: deque[_Piece] = deque()
         self._producer: tuple[int, int] | None = None
         self._sequence = 0
@@ -74,44 +108,70 @@ class Writer:
         finally:
             self._drain = None
             while self._waiting:
-                _end(self._waiting.popleft(), LogUnavailable("the log is closing"))
+                self._waiting.popleft().end(LogUnavailable("the log is closing"))
 
     def _gather(self) -> list[_Piece]:
         """The next piece, and as many more as fit in one batch with it."""
         pieces = [self._waiting.popleft()]
         size = pieces[0].bytes
-        while self._waiting and size + self._waiting[0].bytes <= _BATCH_BYTES_MAX:
+        while self._waiting and size + self._waiting[0].bytes <= self._batch_bytes_max:
             pieces.append(self._waiting.popleft())
             size += pieces[-1].bytes
         return pieces
 
-    async def _write(self, pieces: list[_Piece]) -> None:
-        records = [record for piece in pieces for record in piece.records]
-        deadline = min(piece.deadline for piece in pieces)
-        offsets: list[int] = []
+    async def _write(self, pieces: Sequence[_Piece]) -> None:
+        """Write the pieces in their order, and end each of them.
+
+        A refused batch leaves nothing in the log. It is sent again without the pieces at fault.
+        """
+        records_max = sys.maxsize
+        todo = deque((piece, record) for piece in pieces for record in piece.records)
         try:
-            for batch in _batches(records):
-                first = await self._send(batch, deadline)
-                offsets.extend(range(first, first + len(batch)))
+            while todo:
+                batch = list(islice(self._next_batch(todo), records_max))
+                mine = list(dict.fromkeys(piece for piece, _ in batch))
+                deadline = min(piece.deadline for piece in mine)
+                try:
+                    first = await self._send([record for _, record in batch], deadline)
+                except _Refused as refused:
+                    if refused.code in errors.TOO_LARGE and len(batch) > 1:
+                        size = sum(size_of(record) for _, record in batch)
+                        self._batch_bytes_max = size // 2
+                        continue
+                    at_fault = {batch[n][0]: said for n, said in refused.reasons(len(batch))}
+                    if not at_fault and len(mine) > 1 and refused.code in errors.OF_RECORDS:
+                        records_max = len(batch) // 2  # the broker does not say which
+                        continue
+                    for piece in mine:
+                        if not at_fault or piece in at_fault:
+                            error = refused.error(self._home, at_fault.get(piece, ""))
+                            piece.end(error)
+                    todo = deque(entry for entry in todo if not entry[0].outcome.done())
+                else:
+                    for offset in range(first, first + len(batch)):
+                        todo.popleft()[0].placed(offset)
+                records_max = min(2 * records_max, sys.maxsize)
         except LogError as error:
-            if len(pieces) > 1 and not isinstance(error, LogUnavailable):
-                for piece in pieces:  # one record is refused; only its own caller is to know
-                    await self._write([piece])
-                return
             for piece in pieces:
-                _end(piece, error)
-            return
+                piece.end(error)
         except BaseException:
             for piece in pieces:
-                _end(piece, LogUnavailable("the append was cut off"))
+                piece.end(LogUnavailable("the append was cut off"))
             raise
-        at = 0
-        for piece in pieces:
-            _end(piece, offsets[at : at + len(piece.records)])
-            at += len(piece.records)
+
+    def _next_batch(self, todo: Iterable[tuple[_Piece, Record]]) -> Iterator[tuple[_Piece, Record]]:
+        size = 0
+        for piece, record in todo:
+            if size and size + size_of(record) > self._batch_bytes_max:
+                return
+            size += size_of(record)
+            yield piece, record
 
     async def _send(self, batch: Sequence[Record], deadline: float) -> int:
-        """Sends until an answer says yes or no; returns the offset of the batch's first record."""
+        """Send until an answer says yes or no; return the offset of the batch's first record.
+
+        Raises _Refused, LogUnavailable.
+        """
         trial = _Trial()
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -139,7 +199,7 @@ class Writer:
             return None
         unsure_before, trial.unsure = trial.unsure, True
         try:
-            code, offset = await self._produce(node, batch)
+            code, offset, refused = await self._produce(node, batch)
         except LogUnavailable as error:
             trial.problem = str(error)
             return None
@@ -153,7 +213,7 @@ class Writer:
             self._producer = None
         elif code not in errors.PASSING:
             trial.unsure = False  # what is refused now was not taken before
-            raise errors.append_refusal(code, self._home)
+            raise _Refused(code, refused)
         return None
 
     def _unavailable(self, problem: str) -> LogUnavailable:
@@ -172,8 +232,8 @@ class Writer:
             self._sequence = 0
         return True
 
-    async def _produce(self, node: int, batch: Sequence[Record]) -> tuple[int, int]:
-        """The error's number and the first record's offset. Raises LogUnavailable."""
+    async def _produce(self, node: int, batch: Sequence[Record]) -> Produced:
+        """Send it once. Raises LogUnavailable."""
         assert self._producer is not None
         data = pack(
             batch,
@@ -182,12 +242,8 @@ class Writer:
             sequence=self._sequence,
         )
         timeout_ms = int(self._settings.request_timeout_s * 1000)
-        to_topic = [(self._home.topic, [(self._home.number, data)])]
-        answer = await self._brokers.ask(
-            _LANE, node, ProduceRequest(None, _ALL_IN_SYNC, timeout_ms, to_topic)
-        )
-        _, code, offset, *_ = answer.topics[0][1][0]
-        return code, offset
+        request = Produce(self._home, data, timeout_ms=timeout_ms)
+        return produced(await self._brokers.ask(_LANE, node, request))
 
 
 class _Trial:
@@ -196,25 +252,3 @@ class _Trial:
     def __init__(self) -> None:
         self.unsure = False
         self.problem = "no leader"
-
-
-def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        size += size_of(record)
-        if batch and size > _BATCH_BYTES_MAX:
-            yield batch
-            batch, size = [], size_of(record)
-        batch.append(record)
-    if batch:
-        yield batch
-
-
-def _end(piece: _Piece, outcome: list[int] | LogError) -> None:
-    if piece.outcome.done():  # the event loop is being torn down
-        return
-    if isinstance(outcome, LogError):
-        piece.outcome.set_exception(outcome)
-    else:
-        piece.outcome.set_result(outcome)
