@@ -1,8 +1,8 @@
 """Is a document valid under a schema? Compiled once for each schema URI.
 
 Regular expressions run in linear time; one that can't (look-around, back-references) is refused
-when the schema is compiled. Nothing is ever fetched. Formats are checked for real: a `date-time`
-is RFC 3339, with a day that exists.
+when the schema is compiled. Nothing is ever fetched. Formats have the verdicts of AJV 6, but a
+`date-time` is RFC 3339, with a day that exists (formats.py).
 
 Problems have the words and paths of EventGate's answers (AJV 6): `'.meta.dt' should be string`.
 """
@@ -10,7 +10,7 @@ Problems have the words and paths of EventGate's answers (AJV 6): `'.meta.dt' sh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 import jsonschema_rs
 
 from eventstreams.errors import SchemaError
+from eventstreams.schemas.formats import FORMATS, LENIENT_FORMATS, Format
 from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.wording import data_path, wordings
@@ -80,7 +81,7 @@ class Validator:
         if problems:
             raise SchemaError(problems)
         self._schema = schema
-        self._compiled = _compile(schema, _LENIENT_FORMATS if lenient_formats else _FORMATS)
+        self._compiled = _compile(schema, LENIENT_FORMATS if lenient_formats else FORMATS)
 
     def validate(self, document: Any) -> list[ValidationProblem]:
         """All that is wrong with it, the first PROBLEMS_MAX; nothing if it is valid."""
@@ -145,7 +146,7 @@ def schema_problems(schema: dict[str, Any], place: str) -> Iterator[Problem]:
     if not valid:
         return
     try:
-        _compile(schema, _FORMATS)
+        _compile(schema, FORMATS)
     except ValueError as error:
         path = getattr(error, "instance_path", ())
         yield problem(below("", *path), f"can't be compiled: {_first_line(error)}")
@@ -155,16 +156,14 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
-def _compile(
-    schema: dict[str, Any], formats: dict[str, Callable[..., bool]]
-) -> jsonschema_rs.Validator:
+def _compile(schema: dict[str, Any], formats: Mapping[str, Format]) -> jsonschema_rs.Validator:
     draft = _draft(schema)
     assert draft is not None
     return _DRAFTS[draft](
         schema,
         validate_formats=True,
         ignore_unknown_formats=False,
-        formats=formats,
+        formats=dict(formats),
         pattern_options=jsonschema_rs.RegexOptions(),
         offline=True,
     )
@@ -191,36 +190,3 @@ def _value_at(schema: Any, path: Sequence[str | int]) -> Any:
         else:
             return None
     return schema
-
-
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-
-
-def _is_uuid(text: str) -> bool:
-    return _UUID.fullmatch(text.removeprefix("urn:uuid:")) is not None
-
-
-_FORMATS: dict[str, Callable[..., bool]] = {"uuid": _is_uuid}
-"""Formats that AJV knows in every draft."""
-
-_LENIENT_DATE = r"\d\d\d\d-[0-1]\d-[0-3]\d"
-_LENIENT_TIME = r"(?:[0-2]\d:[0-5]\d:[0-6]\d|23:59:60)(?:\.\d+)?"
-_LENIENT_ZONE = r"(?:z|[+-]\d\d(?::?\d\d)?)"
-
-
-def _like(pattern: str) -> Callable[..., bool]:
-    compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
-
-    def is_like(text: str) -> bool:
-        return compiled.fullmatch(text) is not None
-
-    return is_like
-
-
-_LENIENT_FORMATS: dict[str, Callable[..., bool]] = {
-    **_FORMATS,
-    "date": _like(_LENIENT_DATE),
-    "time": _like(f"{_LENIENT_TIME}{_LENIENT_ZONE}?"),
-    "date-time": _like(f"{_LENIENT_DATE}[t\\s]{_LENIENT_TIME}{_LENIENT_ZONE}"),
-}
-"""AJV 6's, from its formats.js."""

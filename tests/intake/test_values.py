@@ -84,6 +84,25 @@ async def test_any_other_text_is_kept(tmp_path: Path, text: str) -> None:
         assert stored["test"] == text
 
 
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
+@pytest.mark.parametrize(
+    "uri", ["https://en.wikipedia.org/w/api.php?titles=A|B", "https://de.wikipedia.org/wiki/Käse"]
+)
+async def test_a_uri_that_is_not_encoded_is_taken(tmp_path: Path, uri: str, mode: str) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
+        meta = {"stream": "eventstreams.test", "uri": uri}
+        assert (await here.post({**event(), "meta": meta})).status_code == 201
+        [stored] = await here.documents()
+        assert stored["meta"]["uri"] == uri
+
+
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
+async def test_a_minute_has_no_61_seconds(tmp_path: Path, mode: str) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
+        meta = {"stream": "eventstreams.test", "dt": "2026-01-01T00:00:61Z"}
+        assert (await here.post({**event(), "meta": meta})).status_code == 400
+
+
 IMPOSSIBLE = ["2021-19-39T29:59:59Z", "2021-02-30T00:00:00Z", "2021-01-01T00:00:00"]
 
 

@@ -1,0 +1,108 @@
+"""Formats have AJV's verdicts; only times are stricter, unless asked to be as lenient."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstreams.errors import SchemaError
+from eventstreams.schemas.formats import FORMATS, LENIENT_FORMATS
+from eventstreams.schemas.validation import Validator
+from tests.schemas.folders import schema
+
+DRAFT_04 = "http://json-schema.org/draft-04/schema#"
+
+
+@pytest.mark.parametrize("lenient", [True, False])
+@pytest.mark.parametrize(
+    ("name", "text", "valid"),
+    [
+        ("uri-reference", "https://en.wikipedia.org/w/api.php?titles=A|B", True),
+        ("uri-reference", "https://de.wikipedia.org/wiki/Käse", True),
+        ("uri-reference", "a b", False),
+        ("uri", "https://de.wikipedia.org/wiki/Käse", True),
+        ("uri", "/wiki/Käse", False),
+        ("url", "https://de.wikipedia.org/wiki/Käse", True),
+        ("url", "https://user:secret@example.org:8080/@x", True),
+        ("url", "http://localhost/", False),
+        ("url", "http://10.0.0.1/", False),
+        ("email", "a@localhost", True),
+        ("email", "käse@example.org", False),
+        ("hostname", "example.org.", True),
+        ("hostname", "a" * 64, False),
+        ("ipv4", "01.02.03.04", True),
+        ("ipv4", "256.1.1.1", False),
+        ("ipv6", " fe80::1%eth0 ", True),
+        ("ipv6", "1::2::3", False),
+        ("uuid", "urn:uuid:123E4567-e89b-12d3-a456-426614174000", True),
+        ("uri-template", "/wiki/{title:3}{?q*}", True),
+        ("uri-template", "/wiki/{title", False),
+        ("json-pointer", "/a~1b", True),
+        ("json-pointer", "/a~2b", False),
+        ("json-pointer-uri-fragment", "#/a%20b", True),
+        ("relative-json-pointer", "1/a", True),
+        ("relative-json-pointer", "01", False),
+    ],
+)
+def test_a_format_has_the_verdict_of_ajv(name: str, text: str, valid: bool, lenient: bool) -> None:
+    formats = LENIENT_FORMATS if lenient else FORMATS
+    assert formats[name](text) is valid
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "lenient", "default"),
+    [
+        ("date", "2026-19-39", True, False),
+        ("date", "2026-02-29", True, False),
+        ("date", "2024-02-29", True, True),
+        ("date-time", "2026-01-31T12:00:00+01", True, False),
+        ("date-time", "2026-01-31 12:00:00Z", True, False),
+        ("date-time", "2026-01-01T00:00:61Z", False, False),
+        ("date-time", "2026-01-01T00:00:60Z", False, False),
+        ("date-time", "2026-12-31T23:59:60Z", True, True),
+        ("date-time", "2026-12-31T18:59:60-05:00", False, True),
+        ("date-time", "2026-12-31T24:00:00Z", True, False),
+        ("date-time", "2026-01-31T12:00:00", False, False),
+        ("time", "12:00:00", True, False),
+        ("time", "29:00:00Z", True, False),
+        ("time", "12:00:00.5+01:00", True, True),
+    ],
+)
+def test_only_real_times_pass_unless_lenient(
+    name: str, text: str, lenient: bool, default: bool
+) -> None:
+    assert (LENIENT_FORMATS[name](text), FORMATS[name](text)) == (lenient, default)
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("draft", [DRAFT_04, DRAFT_04.replace("04", "07")])
+def test_every_format_of_ajv_is_known_in_every_draft(name: str, draft: str) -> None:
+    field = {"type": "string", "format": name, "maxLength": 9}
+    found = Validator(
+        schema("/a/1.0.0", **{"$schema": draft, "properties": {"x": field}}), "f"
+    ).validate({"x": "a\\ b"})
+    assert [problem.keyword for problem in found] == ["format"]
+
+
+def test_a_format_that_ajv_does_not_know_either_is_refused() -> None:
+    with pytest.raises(SchemaError, match="Unknown format"):
+        Validator({"format": "colour"}, "f")
+
+
+_LONG = ["a", "a.", "/", "@", "1:", "%41", "{a}", "~0", "x@", "a-", "::", "http://a@"]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_long_text_takes_linear_time(name: str) -> None:
+    """A check of quadratic time would not come to an end here."""
+    for piece in _LONG:
+        for text in (piece * 100_000 + "\n", "http://" + piece * 100_000):
+            FORMATS[name](text)
+            LENIENT_FORMATS[name](text)
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.text())
+def test_any_text_gets_a_verdict(name: str, text: str) -> None:
+    assert isinstance(FORMATS[name](text), bool)
+    assert isinstance(LENIENT_FORMATS[name](text), bool)
