@@ -48,9 +48,9 @@ _PLAIN_REST = b'"text":"' + b"x" * (len(_REST) - 10) + b'"}'
 assert len(_PLAIN_REST) == len(_REST)
 
 
-def value(seq: int, *, plain: bool = False) -> bytes:
-    """An event made now."""
-    return _HEAD % (time.time_ns(), seq) + (_PLAIN_REST if plain else _REST)
+def value(seq: int, *, plain: bool = False, late_ns: int = 0) -> bytes:
+    """An event made now, or `late_ns` ago."""
+    return _HEAD % (time.time_ns() - late_ns, seq) + (_PLAIN_REST if plain else _REST)
 
 
 @functools.cache
@@ -68,6 +68,10 @@ def change(seq: int) -> Record:
     """A recent change made now, unlike the one before it."""
     texts = _changes()
     return Record(TOPIC, _HEAD % (time.time_ns(), seq) + texts[seq % len(texts)])
+
+
+def record(seq: int, topic: str = TOPIC, *, late_ns: int = 0) -> Record:
+    return Record(topic, value(seq, late_ns=late_ns))
 
 
 def records(seqs: Iterable[int], topic: str = TOPIC, *, plain: bool = False) -> list[Record]:

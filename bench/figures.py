@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
@@ -55,11 +56,24 @@ class Figure(NamedTuple):
             met,
         )
 
+    def heading(self, name: str) -> str:
+        """Of a column of such figures."""
+        about = [self.unit] if self.unit else []
+        if self.aim is not None:
+            about.append(f"{'>=' if self.aim.at_least else '<='} {_number(self.aim.limit)}")
+        return f"{name} ({' '.join(about)})" if about else name
+
+    def cell(self) -> str:
+        text = _number(median(self.values))
+        return f"**{text}**" if self.is_met is False else text
+
     def _text(self, value: float) -> str:
         return f"{_number(value)} {self.unit}".rstrip()
 
 
 def _number(value: float) -> str:
+    if math.isinf(value):
+        return "never"
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
@@ -67,8 +81,28 @@ def _number(value: float) -> str:
 
 def table(figures: Sequence[Figure]) -> str:
     """In Markdown, aligned so that it reads well on a terminal too."""
-    rows = [HEADINGS, *(figure.row() for figure in figures)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    return _aligned([HEADINGS, *(figure.row() for figure in figures)])
+
+
+def grid(figures: Sequence[Figure]) -> str:
+    """Figures that are called "row: column", as a table of their medians; a column's aim stands in
+    its heading, and a median that misses it is bold."""
+    rows: dict[str, dict[str, Figure]] = {}
+    for figure in figures:
+        row, _, column = figure.name.partition(": ")
+        rows.setdefault(row, {})[column] = figure
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    heads = [next(row[column] for row in rows.values() if column in row) for column in columns]
+    headings = ["", *(each.heading(column) for each, column in zip(heads, columns, strict=True))]
+    lines = [
+        (name, *(row[column].cell() if column in row else "" for column in columns))
+        for name, row in rows.items()
+    ]
+    return _aligned([tuple(headings), *lines])
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in rows

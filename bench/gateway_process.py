@@ -4,7 +4,8 @@ Its argument: {"settings": {...}, "streams": {name: [topic, ...]}, "feed": event
 "kept": events that a log in memory keeps, "unlike": whether no two events are alike}. It prints
 {"port"} when it serves, and for each line on its standard input a report of what it holds: tasks,
 streams, leases, open files, memory, and its metrics. `report trimmed` first gives free memory back
-to the system, so that what is left is held.
+to the system, so that what is left is held. `stall` asks for {"stall_ms"} instead: the longest pass
+of the event loop since it was asked last, in processor time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ctypes
 import gc
 import os
 import sys
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,11 @@ async def _serve(plan: Plan) -> None:
             drain_s=settings.fanout.drain_s,
             reload=running.declarations.poke,
         )
-        beside: list[Coroutine[Any, Any, None]] = [_answer(running.hub, running.metrics, serving)]
+        stalls = Stalls()
+        beside: list[Coroutine[Any, Any, None]] = [
+            _answer(running.hub, running.metrics, serving, stalls),
+            stalls.watch(),
+        ]
         if plan.feed:
             beside.append(_feed(running.log, plan))
         async with background(*beside):
@@ -108,11 +114,38 @@ async def _feed(log: Log, plan: Plan) -> None:
     await pace.feed(log, plan.feed, appended=trim, unlike=plan.unlike)
 
 
-async def _answer(hub: Hub, metrics: Metrics, serving: Server) -> None:
+class Stalls:
+    """How long the event loop takes for its callbacks between two looks at the clock, in processor
+    time of its thread, which other processes do not change."""
+
+    EVERY_S = 0.005
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+
+    def take_s(self) -> float:
+        """The longest since this was called last."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s
+
+    async def watch(self) -> None:
+        before_s = time.thread_time()
+        while True:
+            await asyncio.sleep(self.EVERY_S)
+            now_s = time.thread_time()
+            self._longest_s = max(self._longest_s, now_s - before_s)
+            before_s = now_s
+
+
+async def _answer(hub: Hub, metrics: Metrics, serving: Server, stalls: Stalls) -> None:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while asked := await reader.readline():
+        if asked == b"stall\n":
+            await asyncio.sleep(2 * stalls.EVERY_S)  # so that it has looked at the clock since
+            child.say({"stall_ms": stalls.take_s() * 1000})
+            continue
         if asked == b"report trimmed\n":
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)

@@ -22,6 +22,7 @@
      --pids P[,P]        processes whose processor time and memory are measured
      --sample-every N    latency of every nth event (37)
      --then-port N       where a client goes when its stream has ended, after the delay of `retry:`
+     --record FILE       write each event as four int64: client, number, ns made, ns received
      --churn-s S         clients stay about S, then leave, reset or stop reading, and come back
      --seed N            of what --churn-s does */
 
@@ -60,6 +61,10 @@ enum {
   INTERNET_SEGMENT = 1448, /* loopback's 64 KiB segments would make send buffers of megabytes */
 };
 
+struct record { /* of one event at one client, as --record writes it */
+  int64_t client, seq, made_ns, received_ns;
+};
+
 static const double TICK_S = 0.01, STALL_LONGEST_S = 8, RETRY_DEFAULT_S = 0.5;
 
 enum state { AWAY, CONNECTING, HEAD, CHUNK_SIZE, CHUNK, CHUNK_END, LAST_CHUNK, STALLING };
@@ -77,7 +82,7 @@ static struct {
   int port, then_port, clients, never_read, opaque, sample_every, pid_count, path_count;
   double connect_s, warm_s, seconds, linger_s, churn_s;
   int64_t until_seq, from_seq;
-  const char *header, *last_event_id, *paths[PATHS_MAX];
+  const char *header, *last_event_id, *record, *paths[PATHS_MAX];
   int pids[PIDS_MAX];
 } set = {.sample_every = 37, .seconds = 5, .linger_s = 1, .until_seq = -1, .from_seq = -1};
 
@@ -92,6 +97,7 @@ static double began_s;
 static int64_t newest_seq = -1;
 static float samples[SAMPLES_MAX];
 static int sample_count;
+static FILE *record_file;
 static volatile sig_atomic_t told_to_end;
 
 static double now_s(void) {
@@ -260,6 +266,10 @@ static void on_event(struct client *c, double now) {
     newest_seq = seq;
   if (set.until_seq >= 0 && c->seq >= set.until_seq && !c->until_s)
     c->until_s = now;
+  if (record_file) {
+    struct record record = {c - clients, seq, c->new_ts, (int64_t)(now * 1e9)};
+    fwrite(&record, sizeof record, 1, record_file);
+  }
   if (seen.events % set.sample_every == 0 && sample_count < SAMPLES_MAX)
     samples[sample_count++] = (float)(now - c->new_ts / 1e9);
 }
@@ -531,6 +541,8 @@ static double own_cpu_s(void) {
 
 static void prepare(void) {
   poller = epoll_create1(0);
+  if (set.record && !(record_file = fopen(set.record, "wb")))
+    fail(set.record);
   clients = calloc(set.clients, sizeof *clients);
   for (int i = 0; i < set.clients; i++) {
     struct client *c = &clients[i];
@@ -583,6 +595,8 @@ static void measure(void) {
     fewest = c->events < fewest ? c->events : fewest;
     most = c->events > most ? c->events : most;
   }
+  if (record_file && fclose(record_file))
+    fail(set.record);
   double due = (double)(newest_seq - newest_before) * (set.clients - set.never_read);
   qsort(samples, sample_count, sizeof *samples, ascending);
   printf("{\"open\":%d,\"seconds\":%.3f,", opened, took_s);
@@ -631,6 +645,7 @@ static void read_options(int count, char **words) {
     else if (!strcmp(name, "--warm-s")) set.warm_s = atof(value);
     else if (!strcmp(name, "--seconds")) set.seconds = atof(value);
     else if (!strcmp(name, "--linger-s")) set.linger_s = atof(value);
+    else if (!strcmp(name, "--record")) set.record = value;
     else if (!strcmp(name, "--churn-s")) set.churn_s = atof(value);
     else if (!strcmp(name, "--until-seq")) set.until_seq = atoll(value);
     else if (!strcmp(name, "--from-seq")) set.from_seq = atoll(value);

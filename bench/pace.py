@@ -24,8 +24,11 @@ async def feed(
     due = time.monotonic()
     while True:
         due += 1 / rate
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await log.append([events.change(seq)] if unlike else events.records([seq], topic))
+        late_s = time.monotonic() - due  # its time counts from when it was due
+        await asyncio.sleep(max(0.0, -late_s))
+        late_ns = max(0, int(late_s * 1e9))
+        record = events.change(seq) if unlike else events.record(seq, topic, late_ns=late_ns)
+        await log.append([record])
         appended(seq)
         seq += 1
 

@@ -30,6 +30,7 @@ NAMES = (
     "intake",
     "drain",
     "soak",
+    "abuse",
 )
 _WITH_KAFKA = {"latency", "catch_up", "storm", "start", "intake"}
 _QUIET = 0.1
@@ -80,7 +81,7 @@ def _bench(stage: Stage, name: str) -> int:
     print(f"\n== {name}: {_about(bench)}\n", flush=True)
     began = time.monotonic()
     figures = bench.run(stage)
-    shown = table(figures)
+    shown = getattr(bench, "table", table)(figures)
     print(f"{shown}\n\n{name} took {time.monotonic() - began:.0f} s", flush=True)
     measured = machine.describe(kafka=name in _WITH_KAFKA)
     if busy > _QUIET:

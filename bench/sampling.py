@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Generator
@@ -15,11 +16,15 @@ _EVERY_S = 0.25
 class Samples:
     """`kib` are (seconds since the start, memory of the process, of all sockets)."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_s: float) -> None:
+        """`began_s`: of the system's clock."""
+        self._began_s = began_s
         self.kib: list[tuple[float, int, int]] = []
 
-    def peak_kib(self) -> int:
-        return max(kib for _, kib, _ in self.kib)
+    def peak_kib(self, since_s: float = 0.0, until_s: float = math.inf) -> int:
+        """The most between two times of the system's clock; 0 where the process had ended."""
+        kib = (kib for at, kib, _ in self.kib if since_s <= self._began_s + at <= until_s)
+        return max(kib, default=0)
 
     def socket_peak_kib(self) -> int:
         return max(kib for _, _, kib in self.kib)
@@ -27,7 +32,7 @@ class Samples:
 
 @contextlib.contextmanager
 def sampled(pid: int) -> Generator[Samples]:
-    samples, done, began = Samples(), threading.Event(), time.monotonic()
+    samples, done, began = Samples(time.time()), threading.Event(), time.monotonic()
 
     def sample() -> None:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended

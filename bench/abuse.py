@@ -1,0 +1,361 @@
+"""One attacker, then ten addresses, against 100 innocent clients: what the innocents notice of it.
+
+The innocents follow a stream of 20 events a second on the embedded log, each from its own address,
+with the limits of a public gateway. Each attack meets a new gateway process: 5 s without attack,
+5 s of one address, 5 s of ten, and 5 s to recover. Latency is the time from when an event was due
+to its arrival at an innocent client; an event that never arrived counts until the end. `stall` is
+the longest pass of the gateway's event loop, in processor time. Meanwhile a bystander asks for
+/healthz and posts an event, five times a second each; `refused` counts its requests that failed.
+`wrong` counts events missing or doubled and connections ended, over all innocents. In the rows that
+end in `by proxy`, the attackers connect from the address of a trusted proxy, which names their own.
+
+With --quick, one gateway meets all attacks of ten addresses one after the other, and latencies have
+no aims, for a busy machine changes them.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import math
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jwt
+import orjson
+
+from bench import events
+from bench.attacks import ATTACKS
+from bench.child import Child, ChildFailed, module, running
+from bench.figures import Aim, Figure, at_most, grid
+from bench.sampling import Samples, sampled
+from bench.stage import Stage, faults, seen
+
+INNOCENTS, RATE = 100, 20
+HISTORY = 50_000
+"""Events that are in the log before."""
+BY_PROXY = (
+    "filters, costly",
+    "explain",
+    "small posts",
+    "invalid posts, [1,1,...]",
+    "history",
+    "tickets",
+)
+"""Attacks that are also made through a proxy, as their limits go by the address that it names."""
+_POSTED, _CLOSED, _ERRORS, _SCOPE = "bench.test", "bench.closed", "bench.error", "read:closed"
+_SCHEMAS = Path(__file__).parents[1] / "config" / "schemas"
+_WARM_S = 1.5
+_PHASE_S = 5.0
+_QUICK_S = 1.5
+_RECOVERY_S = 5.0
+_SLACK_S = 30.0
+_MEASURE_S_MAX = 600.0
+_LATE_S = 0.25
+"""The aim for an innocent's p99; a gateway has recovered when no event is later than this."""
+_LATEST_S = 0.5
+"""Events that are younger at the end need not have arrived."""
+_DRAIN_S = 10.0
+
+table = grid
+
+
+class Keys(NamedTuple):
+    """What an attacker may have, and the gateway's settings beside the log."""
+
+    catalogue: Path
+    tokens: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+class Phase(NamedTuple):
+    """What innocents saw of the events that were due in a time, and the loop's longest stall."""
+
+    p50_ms: float
+    p99_ms: float
+    stall_ms: float
+
+
+class Found(NamedTuple):
+    """One run of one or several attacks at one gateway."""
+
+    phases: list[Phase]
+    """The first one is without attack."""
+    recovery_s: float
+    """Until no event was later than _LATE_S any more; infinite if that did not come."""
+    growth_mib: float
+    wrong: int
+    """Events missed or doubled, and connections ended, over all innocents."""
+    refused: int
+    """Requests of the bystander that failed."""
+    answers: list[dict[str, int]]
+    """What the attackers were answered, by attack."""
+    drain_s: float
+    """From SIGTERM to the end of the process with status 0; infinite if it ended otherwise."""
+
+
+class Strike(NamedTuple):
+    """An attack from some addresses."""
+
+    name: str
+    addresses: tuple[str, ...]
+    proxied: bool = False
+
+
+def run(stage: Stage) -> list[Figure]:
+    log, keys = filled_log(stage), make_keys(stage)
+    if stage.quick:
+        strikes = [Strike(name, addresses(n, 10)) for n, name in enumerate(ATTACKS)]
+        return _quick_figures(strikes, struck(stage, log, keys, strikes, seconds=_QUICK_S))
+    found: dict[str, list[Found]] = {}
+    for _ in stage.runs(3):
+        for name, proxied in [*((name, False) for name in ATTACKS), *((n, True) for n in BY_PROXY)]:
+            strikes = [Strike(name, addresses(0, count), proxied) for count in (1, 10)]
+            one = struck(stage, log, keys, strikes, seconds=_PHASE_S)
+            title = f"{name}, by proxy" if proxied else name
+            print(f"{title}: {one}", flush=True)
+            found.setdefault(title, []).append(one)
+    return [figure for title, runs in found.items() for figure in _figures(title, runs)]
+
+
+def addresses(group: int, count: int) -> tuple[str, ...]:
+    """Those of an attack; each group has its own, so that limits of an earlier one do not count."""
+    return tuple(f"127.0.{10 + group}.{n}" for n in range(1, count + 1))
+
+
+def make_keys(stage: Stage) -> Keys:
+    folder = stage.folder
+    secret = secrets.token_hex(32)
+    (folder / "abuse-secret").write_text(secret)
+    claims = {"sub": "abuse", "exp": time.time() + 86_400, "scope": _SCOPE}
+    longer = {**claims, "more": "x" * 5_000}
+    catalogue = folder / "abuse.yaml"
+    catalogue.write_bytes(
+        orjson.dumps(
+            {
+                events.STREAM: {"topics": [events.TOPIC]},
+                _CLOSED: {"topics": [_CLOSED], "scope": _SCOPE},
+                _POSTED: {"topics": [_POSTED], "schema_title": "test/event"},
+                _ERRORS: {"topics": [_ERRORS], "schema_title": "error"},
+            }
+        )
+    )
+    settings = {
+        "schemas": [str(_SCHEMAS)],
+        # 127.0.0.1 is a proxy; all others count by their own addresses.
+        "http": {"port": 0, "trusted_proxies": ["127.0.0.1"], "access_log": False},
+        # Caches are small, so that they are full before memory is measured.
+        "fanout": {"tail_bytes_max": 4 << 20, "cache_bytes_max": 8 << 20},
+        "limits": {
+            "connections_max": 1_000,
+            "streams_max": 20_000,
+            "client_ip_connections": 10,
+            "client_ip_connects_per_minute": 60,
+            "client_ip_catch_up_bytes_per_minute": 200_000_000,
+        },
+        "access": {"hs256_secret_file": str(folder / "abuse-secret")},
+        "intake": {"error_stream": _ERRORS},
+    }
+    tokens = tuple(jwt.encode(each, secret, "HS256") for each in (claims, longer))
+    return Keys(catalogue, tokens, settings)
+
+
+def filled_log(stage: Stage) -> dict[str, Any]:
+    log = stage.sqlite()
+    with stage.producer(log, fill=HISTORY):
+        return log
+
+
+class Scene(NamedTuple):
+    """A gateway, and those around it."""
+
+    gateway: Child
+    producer: Child
+    innocents: Child
+    bystander: Child
+    attackers: Child
+    memory: Samples
+    record: Path
+    """Of the events that came to the innocents."""
+
+    def strike(self, strike: Strike, seconds: float) -> dict[str, int]:
+        """What the attackers were answered."""
+        step = orjson.dumps({**strike._asdict(), "attack": strike.name, "seconds": seconds})
+        answers: dict[str, int] = self.attackers.ask(step.decode(), seconds + _SLACK_S)["answers"]
+        return answers
+
+    def stall_ms(self) -> float:
+        """The longest pass of the event loop since this was asked last."""
+        try:
+            stalled: float = self.gateway.ask("stall", _SLACK_S)["stall_ms"]
+        except (ChildFailed, OSError):  # it hangs, or has ended
+            return math.inf
+        return stalled
+
+    def drain_s(self) -> float:
+        """How long the gateway takes to end after SIGTERM."""
+        began = time.monotonic()
+        self.gateway.terminate()
+        try:
+            status = self.gateway.wait(_SLACK_S)
+        except ChildFailed:
+            return math.inf
+        return math.inf if status else time.monotonic() - began
+
+
+@contextlib.contextmanager
+def scene(stage: Stage, log: dict[str, Any], keys: Keys) -> Generator[Scene]:
+    record = Path(tempfile.mkdtemp(dir=stage.folder)) / "events"
+    folder = stage.folder
+    plan = {"stream": events.STREAM, "topic": events.TOPIC, "posted": _POSTED}
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        # It waits for a gateway that hangs while it holds the log's write lock.
+        patient = {**log, "sqlite": {"busy_timeout_s": _MEASURE_S_MAX}}
+        producer, _ = enter(stage.producer(patient, seq=events.FIRST_SEQ + HISTORY, feed=RATE))
+        gateway, port = enter(stage.gateway(log, catalogue=keys.catalogue, settings=keys.settings))
+        memory = enter(sampled(gateway.pid))
+        innocents = enter(
+            stage.clients(port, INNOCENTS, connect_s=0.5, seconds=_MEASURE_S_MAX, record=record)
+        )
+        bystander, attackers = (
+            enter(running(module(f"{name}_process", its_plan), folder / f"{name}.log"))
+            for name, its_plan in (
+                ("bystander", {"port": port, "stream": _POSTED}),
+                ("attacking", {**plan, "port": port, "tokens": keys.tokens}),
+            )
+        )
+        for child in (bystander, attackers):
+            child.answer(_SLACK_S)
+        yield Scene(gateway, producer, innocents, bystander, attackers, memory, record)
+
+
+def struck(
+    stage: Stage, log: dict[str, Any], keys: Keys, strikes: Sequence[Strike], *, seconds: float
+) -> Found:
+    """A gateway meets these attacks one after the other, each for `seconds`."""
+    with scene(stage, log, keys) as its:
+        time.sleep(_WARM_S)
+        its.stall_ms()
+        marks_s = [time.time()]
+        time.sleep(seconds)
+        stalls, answers = [its.stall_ms()], []
+        for strike in strikes:
+            marks_s.append(time.time())
+            answers.append(its.strike(strike, seconds))
+            stalls.append(its.stall_ms())
+        marks_s.append(time.time())
+        time.sleep(min(_RECOVERY_S, 2 * seconds))
+        newest = its.producer.ask("next", _SLACK_S)["next"] - 1
+        ended_s = time.time()
+        time.sleep(_LATEST_S)
+        asked = its.bystander.ask("found")["found"]
+        its.innocents.terminate()
+        load = seen(its.innocents, {"seconds": _MEASURE_S_MAX})
+        drain_s = its.drain_s()
+        memory = its.memory
+        record = Record(its.record, newest, ended_s)
+    return Found(
+        phases=[
+            Phase(*record.percentiles_ms(since_s, until_s), stall)
+            for since_s, until_s, stall in zip(marks_s[:-1], marks_s[1:], stalls, strict=True)
+        ],
+        recovery_s=max(0.0, record.late_until_s() - marks_s[-1]),
+        growth_mib=memory.peak_kib(marks_s[1]) / 1024 - memory.peak_kib(0, marks_s[1]) / 1024,
+        wrong=faults(load),
+        refused=sum(1 for *_, status in asked if status not in (200, 201)),
+        answers=answers,
+        drain_s=drain_s,
+    )
+
+
+class Record:
+    """What came to the innocents and when; what never came counts as come at the end."""
+
+    def __init__(self, path: Path, newest: int, ended_s: float) -> None:
+        """`newest`: the number of the last event that was appended by `ended_s`."""
+        numbers = array.array("q")
+        numbers.frombytes(path.read_bytes())
+        rows = list(zip(*[iter(numbers)] * 4, strict=True))
+        made_s = {seq: made_ns / 1e9 for _, seq, made_ns, _ in rows}
+        self._came = [(made_ns / 1e9, came_ns / 1e9) for _, _, made_ns, came_ns in rows]
+        self._never = 0
+        last = {client: seq for client, seq, _, _ in rows}
+        known = max(made_s, default=newest)
+        for client in range(INNOCENTS):
+            for seq in range(last.get(client, known) + 1, newest + 1):
+                due_s = made_s.get(seq) or made_s.get(known, ended_s) + (seq - known) / RATE
+                if due_s < ended_s - _LATEST_S:
+                    self._never += 1
+                    self._came.append((due_s, ended_s))
+
+    def percentiles_ms(self, since_s: float, until_s: float) -> tuple[float, float]:
+        """p50 and p99 of the events that were due in this time."""
+        took = sorted(
+            (came_s - made_s) * 1000 for made_s, came_s in self._came if since_s <= made_s < until_s
+        )
+        if not took:
+            return math.inf, math.inf
+        return took[len(took) // 2], took[int((len(took) - 1) * 0.99)]
+
+    def late_until_s(self) -> float:
+        """When the last event came that was later than _LATE_S; infinite if some never came."""
+        if self._never:
+            return math.inf
+        late = [came_s for made_s, came_s in self._came if came_s - made_s > _LATE_S]
+        return max(late, default=0.0)
+
+
+def _figures(title: str, runs: list[Found]) -> list[Figure]:
+    def figure(
+        name: str, value: Callable[[Found], float], unit: str = "", aim: Aim | None = None
+    ) -> Figure:
+        return Figure(f"{title}: {name}", [value(each) for each in runs], unit, aim)
+
+    return [
+        figure("p50 before", lambda run: run.phases[0].p50_ms, "ms"),
+        figure("p50, one", lambda run: run.phases[1].p50_ms, "ms"),
+        figure("p50, ten", lambda run: run.phases[2].p50_ms, "ms"),
+        figure("p99 before", lambda run: run.phases[0].p99_ms, "ms"),
+        figure("p99, one", lambda run: run.phases[1].p99_ms, "ms", at_most(_LATE_S * 1000)),
+        figure("p99, ten", lambda run: run.phases[2].p99_ms, "ms", at_most(_LATE_S * 1000)),
+        figure("p99 / before", _ratio, "x", at_most(3)),
+        figure("stall", lambda run: max(each.stall_ms for each in run.phases[1:]), "ms"),
+        figure("growth", lambda run: run.growth_mib, "MiB", at_most(64)),
+        figure("recovery", lambda run: run.recovery_s, "s", at_most(_RECOVERY_S)),
+        figure("wrong", lambda run: run.wrong, "", at_most(0)),
+        figure("refused", lambda run: run.refused, "", at_most(0)),
+        figure("drain", lambda run: run.drain_s, "s", at_most(_DRAIN_S)),
+    ]
+
+
+def _ratio(run: Found) -> float:
+    before, *during = (each.p99_ms for each in run.phases)
+    return max(during) / before
+
+
+def _quick_figures(strikes: Sequence[Strike], found: Found) -> list[Figure]:
+    names = ("no attack", *(strike.name for strike in strikes))
+    figures: list[Figure] = []
+    for name, phase in zip(names, found.phases, strict=True):
+        figures += [
+            Figure(f"{name}: p50", [phase.p50_ms], "ms"),
+            Figure(f"{name}: p99", [phase.p99_ms], "ms"),
+            Figure(f"{name}: stall", [phase.stall_ms], "ms", at_most(_LATE_S * 1000)),
+        ]
+    for strike, answers in zip(strikes, found.answers, strict=True):
+        total = sum(Counter(answers).values())
+        figures.append(Figure(f"{strike.name}: answers", [total]))
+    return [
+        *figures,
+        Figure("all: growth", [found.growth_mib], "MiB", at_most(64)),
+        Figure("all: recovery", [found.recovery_s], "s", at_most(60)),
+        Figure("all: wrong", [found.wrong], "", at_most(0)),
+        Figure("all: refused", [found.refused], "", at_most(0)),
+        Figure("all: drain", [found.drain_s], "s", at_most(_SLACK_S)),
+    ]

@@ -1,0 +1,203 @@
+"""The means of an attacker of `abuse`: connections from its address, and HTTP over them.
+
+Every attacker is bounded: it makes its requests at the rate of its plan, on a fixed number of
+connections, until its process is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+_PAUSE_S = 0.05
+_READ_BYTES = 1 << 18
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What an attacking process is told at its start."""
+
+    port: int
+    stream: str
+    """A public stream with much history."""
+    topic: str
+    """The topic of that stream."""
+    posted: str
+    """A stream to which events of /test/event may be posted."""
+    tokens: tuple[str, ...] = ()
+    """Valid tokens."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One attack, for so many seconds."""
+
+    attack: str
+    addresses: tuple[str, ...]
+    """Of the attackers, one each."""
+    seconds: float
+    proxied: bool = False
+    """Whether all connect from 127.0.0.1 and name their addresses in X-Client-IP, as a proxy does;
+    otherwise they connect from their addresses."""
+
+
+class Pace:
+    """Lets `rate` things happen in a second, over all attackers of the process."""
+
+    def __init__(self, rate: float) -> None:
+        self._step_s = 1 / rate
+        self._due_s = time.monotonic()
+
+    async def turn(self) -> None:
+        now = time.monotonic()
+        self._due_s = max(self._due_s, now - 0.1) + self._step_s
+        if self._due_s > now:
+            await asyncio.sleep(self._due_s - now)
+
+
+class Connection:
+    """One connection of an attacker."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, extra: bytes
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._extra = extra
+        """Headers of every request."""
+
+    def send(self, line: str, *headers: str, body: bytes | None = None) -> None:
+        """Send a request; with a `body`, its length is a header."""
+        lines = [f"{line} HTTP/1.1", "Host: abuse", *headers]
+        if body is not None:
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n" + self._extra + b"\r\n"
+        self.writer.write(head + (body or b""))
+
+    async def head(self) -> tuple[int, bytes]:
+        """The status and the head of the next answer."""
+        await self.writer.drain()
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        return int(head.split(b" ", 2)[1]), head.lower()
+
+    async def ask(self, line: str, *headers: str, body: bytes | None = None) -> int:
+        """Send a request and read an answer that has a length; return its status."""
+        self.send(line, *headers, body=body)
+        status, head = await self.head()
+        _, found, rest = head.partition(b"content-length:")
+        if found:
+            await self.reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
+        elif status not in (204, 304):
+            raise ConnectionError(f"{status} without a length")
+        if b"connection: close" in head:
+            raise Closed(status)
+        return status
+
+    async def swallow(self) -> None:
+        """Read to the end of the connection."""
+        while await self.reader.read(_READ_BYTES):
+            pass
+
+
+class Closed(ConnectionError):
+    """The gateway answered and closes the connection."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Attacker:
+    """One address."""
+
+    def __init__(
+        self, plan: Plan, step: Step, number: int, *, counted: Counter[str], pace: Pace
+    ) -> None:
+        """`number`: which of the addresses. `counted` and `pace` are those of all attackers."""
+        self.plan = plan
+        self.step = step
+        self.number = number
+        self.pace = pace
+        self._address = step.addresses[number]
+        self._counted = counted
+
+    def count(self, what: object) -> None:
+        self._counted[str(what)] += 1
+
+    @contextlib.asynccontextmanager
+    async def connection(self, receive_bytes: int | None = None) -> AsyncGenerator[Connection]:
+        """`receive_bytes`: the size of its receive buffer."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        if receive_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        extra = b""
+        if self.step.proxied:
+            extra = f"X-Client-IP: {self._address}\r\n".encode()
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+            sock.bind((self._address, 0))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.plan.port))
+        except BaseException:
+            sock.close()
+            raise
+        limit = _READ_BYTES if receive_bytes is None else receive_bytes
+        reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
+        try:
+            yield Connection(reader, writer, extra)
+        finally:
+            writer.transport.abort()
+
+    async def at_once(self, count: int, act: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        """Do `act` `count` times at once, each again and again; it is given its number."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(self._again(number, act))
+
+    async def _again(self, number: int, act: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await act(number)
+            except Closed as closed:
+                self.count(closed.status)
+            except (OSError, EOFError, asyncio.LimitOverrunError):
+                self.count("failed")
+            await asyncio.sleep(_PAUSE_S)
+
+    async def asking(
+        self, line: str, *headers: str, body: bytes | None = None, connections: int = 10
+    ) -> None:
+        """Make one request again and again, on several connections that are kept open."""
+
+        async def act(_: int) -> None:
+            async with self.connection() as connection:
+                while True:
+                    await self.pace.turn()
+                    self.count(await connection.ask(line, *headers, body=body))
+
+        await self.at_once(connections, act)
+
+    async def reading(self, targets: list[str], *headers: str, connections: int = 10) -> None:
+        """Open streams, as many as there are connections, and read what comes; the targets are
+        taken in turn."""
+        taken = 0
+
+        async def act(_: int) -> None:
+            nonlocal taken
+            target = targets[taken % len(targets)]
+            taken += 1
+            await self.pace.turn()
+            async with self.connection() as connection:
+                connection.send(f"GET {target}", "Accept-Encoding: identity", *headers)
+                status, _head = await connection.head()
+                self.count(status)
+                if status == 200:
+                    await connection.swallow()
+
+        await self.at_once(connections, act)

@@ -1,0 +1,367 @@
+"""The attacks of `abuse`: what one address does, again and again, until it is stopped.
+
+An attack is a coroutine function of one attacker. What all attackers of a process do at most in a
+second stands beside it in `ATTACKS`: enough to stop a gateway that does not bound its work, and
+little enough to leave the machine time for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+
+from bench.attackers import Attacker
+
+_JSON = "Content-Type: application/json"
+_NUMBERS = b"[" + b",".join([b"1"] * 10_000) + b"]"
+"""20 KB in which every event is wrong."""
+_SMALL_RECEIVE_BYTES = 4096
+_CHUNKS = b"1\r\n \r\n" * 10_000
+_SLOW_BODY_BYTES = 4_000_000
+
+
+class Attack(NamedTuple):
+    act: Callable[[Attacker], Coroutine[Any, Any, None]]
+    rate: float
+    """Requests (or pieces, or connections) a second, over all attackers of a process."""
+
+
+# Filters.
+
+
+def _nested(terms: int, depth: int) -> str:
+    """Macros in each other, over the event and its `meta`, around comparisons of whole events."""
+    text = " && ".join(["event == event"] * terms)
+    for level in range(depth):
+        text = f"event{'.meta' if level % 2 else ''}.all(a{level}, {text})"
+    return text
+
+
+def _fitting(terms: int, depth: int) -> str:
+    """The longest of them that has as many characters as a filter may."""
+    while len(text := _nested(terms, depth)) > 2_000:
+        terms -= 1
+    return text
+
+
+_CLASS = "".join(chr(0x400 + 2 * n) for n in range(400))
+COSTLY = (
+    _fitting(110, 3),
+    _fitting(110, 2),
+    _nested(6, 2),
+    _fitting(110, 1),
+    _nested(1, 2),
+    _nested(6, 1),
+    "event.all(a, event.all(b, a != b || size(a) > 0))",
+    " && ".join(["event == event"] * 110),
+    " && ".join(["event == event"] * 6),
+    f"event.comment.matches('[{_CLASS}]{{55}}')",
+    f"event.comment.matches('[{_CLASS}]{{1,10}}x')",
+    "event.comment.matches('([a-z]{1,20}[0-9]?){1,20}y')",
+    "event.comment.matches('(x|xx|xxx)*y')",
+    " || ".join(["event.comment.contains('xxxxxxxxxxxxxxxxxxxxxy')"] * 30),
+    " || ".join(["timestamp(event.meta.dt).getHours('Europe/Berlin') > 99"] * 25),
+    " || ".join(["string(event.comment) + event.comment == event.comment"] * 8),
+    "event.meta.all(a, event.meta.all(b, a != b || size(a) > 0))",
+    "event.exists(a, event[a] == event)",
+)
+"""The highest cost first. Those that the gateway refuses cost an attacker its connects."""
+REFUSED = (
+    "(" * 200 + "event.bot" + ")" * 200,
+    " + ".join(["1"] * 400) + " == 1",
+    "event.comment.matches('" + "(a{1000}){1000}" * 20 + "')",
+    "[" + ",".join(["1"] * 900) + "].map(a, a) == event",
+    "event." + "a." * 900 + "b == 1",
+    "!" * 2_000 + "event.bot",
+    " && ".join(["event.x == '\\u0041'"] * 90) + " &&",
+    "event.all(a, " * 60 + "true" + ")" * 60,
+)
+
+
+def _filtered(attacker: Attacker, filters: tuple[str, ...], rest: str = "") -> list[str]:
+    """Targets with these filters, each a different one for each address."""
+    path = f"/v2/stream/{attacker.plan.stream}"
+    return [
+        f"{path}?filter={quote(f'({text}) && has(event.no{attacker.number}n{n})', safe='')}{rest}"
+        for n in range(60)
+        for text in filters
+    ]
+
+
+async def costly_filters(attacker: Attacker) -> None:
+    await attacker.reading(_filtered(attacker, COSTLY))
+
+
+async def costly_filters_from_earliest(attacker: Attacker) -> None:
+    await attacker.reading(_filtered(attacker, COSTLY, "&since=earliest"))
+
+
+async def refused_filters(attacker: Attacker) -> None:
+    targets = _filtered(attacker, REFUSED)
+
+    async def act(number: int) -> None:
+        async with attacker.connection() as connection:
+            for target in targets[number::10]:
+                await attacker.pace.turn()
+                attacker.count(await connection.ask(f"GET {target}"))
+
+    await attacker.at_once(10, act)
+
+
+async def many_filters(attacker: Attacker) -> None:
+    texts = tuple(f"event.wiki == 'w{n}' || event.title.contains('t{n}')" for n in range(60))
+    await attacker.reading(_filtered(attacker, texts, "&fields=title,meta.dt&sample=0.5"))
+
+
+async def filters_that_match_nothing(attacker: Attacker) -> None:
+    texts = ("event.wiki == 'none'", "event.comment.contains('none')", "!has(event.comment)")
+    await attacker.reading(_filtered(attacker, texts, "&since=earliest"))
+
+
+async def explanations(attacker: Attacker) -> None:
+    stream = attacker.plan.stream
+    targets = [
+        target.replace(f"/v2/stream/{stream}?", f"/v2/explain?streams={stream}&", 1)
+        for target in _filtered(attacker, COSTLY)
+    ]
+
+    async def act(number: int) -> None:
+        async with attacker.connection() as connection:
+            for target in targets[number::10]:
+                await attacker.pace.turn()
+                attacker.count(await connection.ask(f"GET {target}"))
+
+    await attacker.at_once(10, act)
+
+
+# Posts.
+
+
+def _event(attacker: Attacker, **fields: Any) -> dict[str, Any]:
+    return {"$schema": "/test/event/1.0.0", "meta": {"stream": attacker.plan.posted}, **fields}
+
+
+async def small_posts(attacker: Attacker) -> None:
+    body = orjson.dumps(_event(attacker, test="a"))
+    await attacker.asking("POST /v1/events", _JSON, body=body, connections=20)
+
+
+async def batches_of_posts(attacker: Attacker) -> None:
+    """As many valid events as one request may have."""
+    body = orjson.dumps([_event(attacker, test="a")] * 10_000)
+    await attacker.asking("POST /v1/events", _JSON, body=body, connections=4)
+
+
+async def posts_of_numbers(attacker: Attacker) -> None:
+    await attacker.asking("POST /v1/events", _JSON, body=_NUMBERS, connections=100)
+
+
+async def posts_of_wrong_values(attacker: Attacker) -> None:
+    """Events with 60,000 wrong values each."""
+    bodies = (
+        orjson.dumps(_event(attacker, test_map={f"k{n}": 1 for n in range(60_000)})),
+        orjson.dumps(_event(attacker, test=[1] * 60_000, test_map=[1] * 60_000)),
+        orjson.dumps([_event(attacker, test=1)] * 10_000),
+    )
+
+    async def act(number: int) -> None:
+        async with attacker.connection() as connection:
+            while True:
+                await attacker.pace.turn()
+                body = bodies[number % len(bodies)]
+                attacker.count(await connection.ask("POST /v1/events", _JSON, body=body))
+
+    await attacker.at_once(3, act)
+
+
+async def packed_posts(attacker: Attacker) -> None:
+    """Small bodies that unpack to more than a body may have."""
+    packed = zlib.compressobj(wbits=31)
+    body = packed.compress(b" " * 64_000_000) + packed.flush()
+    headers = (_JSON, "Content-Encoding: gzip")
+    await attacker.asking("POST /v1/events", *headers, body=body, connections=10)
+
+
+async def unread_answers(attacker: Attacker) -> None:
+    """Each connection sends posts with long answers, and pages, and reads nothing."""
+
+    async def act(number: int) -> None:
+        async with attacker.connection(_SMALL_RECEIVE_BYTES) as connection:
+            for _ in range(8):
+                await attacker.pace.turn()
+                if number % 2:
+                    connection.send("POST /v1/events", _JSON, body=_NUMBERS)
+                else:
+                    connection.send("GET /?spec")
+            async with asyncio.timeout(20):
+                await connection.writer.drain()
+                await connection.writer.wait_closed()
+
+    await attacker.at_once(60, act)
+
+
+async def slow_bodies(attacker: Attacker) -> None:
+    """Bodies that come nearly whole at once and then byte by byte, and some that hardly begin."""
+
+    async def act(number: int) -> None:
+        await attacker.pace.turn()
+        async with attacker.connection() as connection:
+            length = f"Content-Length: {_SLOW_BODY_BYTES}"
+            connection.send("POST /v1/events", _JSON, length)
+            first = 1 if number >= 10 else _SLOW_BODY_BYTES - 100
+            connection.writer.write(b" " * first)
+            answer = asyncio.create_task(connection.head())
+            try:
+                while not answer.done():
+                    connection.writer.write(b" ")
+                    await asyncio.sleep(0.5)
+                attacker.count((await answer)[0])
+            finally:
+                answer.cancel()
+
+    await attacker.at_once(40, act)
+
+
+# Connections.
+
+
+async def idle_connections(attacker: Attacker) -> None:
+    """Keep more connections than the gateway takes, each after one request."""
+
+    async def act(number: int) -> None:
+        await attacker.pace.turn()
+        async with attacker.connection() as connection:
+            if number % 2:
+                attacker.count(await connection.ask("GET /healthz"))
+            await connection.swallow()
+
+    await attacker.at_once(600 // min(4, len(attacker.step.addresses)), act)
+
+
+async def tiny_chunks_of_a_get(attacker: Attacker) -> None:
+    await _tiny_chunks(attacker, f"GET /v2/stream/{attacker.plan.stream}")
+
+
+async def tiny_chunks_of_a_page(attacker: Attacker) -> None:
+    await _tiny_chunks(attacker, "GET /healthz")
+
+
+async def tiny_chunks_of_a_post(attacker: Attacker) -> None:
+    await _tiny_chunks(attacker, "POST /v1/events")
+
+
+async def _tiny_chunks(attacker: Attacker, line: str) -> None:
+    """Bodies in chunks of one byte, as fast as they are taken."""
+
+    async def act(_: int) -> None:
+        async with attacker.connection() as connection:
+            connection.send(line, _JSON, "Transfer-Encoding: chunked")
+            while not connection.reader.at_eof():
+                await attacker.pace.turn()
+                connection.writer.write(_CHUNKS)
+                await connection.writer.drain()
+
+    await attacker.at_once(3, act)
+
+
+async def many_requests(attacker: Attacker) -> None:
+    """Pages, sent ahead of their answers."""
+    targets = ("/?spec", "/v2/streams", "/v1/stream-configs", "/v1/schemas", "/nowhere", "/")
+
+    async def act(_: int) -> None:
+        async with attacker.connection() as connection:
+            while True:
+                await attacker.pace.turn()
+                for target in targets:
+                    connection.send(f"GET {target}")
+                for _ in targets:
+                    status, head = await connection.head()
+                    attacker.count(status)
+                    length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+                    await connection.reader.readexactly(int(length or b"0"))
+
+    await attacker.at_once(10, act)
+
+
+# Reading.
+
+
+async def history(attacker: Attacker) -> None:
+    path = f"/v2/stream/{attacker.plan.stream}"
+    targets = [
+        f"{path}?since=earliest",
+        f"{path}?since=earliest&fields=title",
+        f"{path}?since=earliest&sample=0.001",
+        f"{path}?since=earliest&compress=gzip",
+    ]
+    await attacker.reading(targets)
+
+
+async def cursors(attacker: Attacker) -> None:
+    """Ids as long as a head may be, in the URL and in the header."""
+    topic, path = attacker.plan.topic, f"/v2/stream/{attacker.plan.stream}"
+    marks = [{"topic": topic, "partition": n, "offset": 1, "timestamp": 1} for n in range(900)]
+    long = orjson.dumps(marks).decode()
+    longest = orjson.dumps([*marks, *(f"t{n}" for n in range(16_000))]).decode()
+    deep = "[" * 60_000
+    lines = [
+        (f"GET /v2/cursor?id={quote(long, safe='')[:60_000]}",),
+        (f"GET /v2/cursor?id={quote(orjson.dumps(marks[:400]).decode(), safe='')}",),
+        (f"GET {path}", f"Last-Event-ID: {long}"),
+        (f"GET {path}", f"Last-Event-ID: {longest}"),
+        (f"GET {path}", f"Last-Event-ID: {deep}"),
+        (f"GET {path}?last-event-id=v1.{'A' * 60_000}",),
+    ]
+
+    async def act(number: int) -> None:
+        async with attacker.connection() as connection:
+            while True:
+                for line in lines[number % len(lines) :]:
+                    await attacker.pace.turn()
+                    attacker.count(await connection.ask(*line))
+
+    await attacker.at_once(12, act)
+
+
+async def tickets(attacker: Attacker) -> None:
+    """With valid tokens, made-up ones, and ones as long as they may be."""
+    tokens = (*attacker.plan.tokens, "a.b.c", "e30." * 2_000, attacker.plan.tokens[0][:-4] + "AAAA")
+
+    async def act(number: int) -> None:
+        async with attacker.connection() as connection:
+            while True:
+                await attacker.pace.turn()
+                authorization = f"Authorization: Bearer {tokens[number % len(tokens)]}"
+                attacker.count(await connection.ask("POST /v2/ticket", authorization, body=b""))
+
+    await attacker.at_once(12, act)
+
+
+ATTACKS = {
+    "filters, costly": Attack(costly_filters, 100),
+    "filters, costly, from earliest": Attack(costly_filters_from_earliest, 100),
+    "filters, refused": Attack(refused_filters, 200),
+    "filters, many": Attack(many_filters, 200),
+    "filters, matching nothing": Attack(filters_that_match_nothing, 100),
+    "explain": Attack(explanations, 100),
+    "small posts": Attack(small_posts, 2000),
+    "batches": Attack(batches_of_posts, 20),
+    "invalid posts, [1,1,...]": Attack(posts_of_numbers, 400),
+    "invalid posts, 60,000 values": Attack(posts_of_wrong_values, 20),
+    "packed posts": Attack(packed_posts, 100),
+    "unread answers": Attack(unread_answers, 2000),
+    "slow bodies": Attack(slow_bodies, 100),
+    "idle connections": Attack(idle_connections, 500),
+    "tiny chunks of a GET": Attack(tiny_chunks_of_a_get, 200),
+    "tiny chunks of a page": Attack(tiny_chunks_of_a_page, 200),
+    "tiny chunks of a POST": Attack(tiny_chunks_of_a_post, 200),
+    "many requests": Attack(many_requests, 200),
+    "history": Attack(history, 100),
+    "large cursors": Attack(cursors, 200),
+    "tickets": Attack(tickets, 1000),
+}
