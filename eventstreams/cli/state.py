@@ -1,48 +1,103 @@
 """The file in which `tail` keeps the id of the last event it wrote.
 
 It holds the id and a line end, nothing else, so that other programs can use it too:
-`curl -H "Last-Event-ID: $(cat FILE)" ...`. It is replaced whole, never written in place.
+`curl -H "Last-Event-ID: $(cat FILE)" ...`. It is replaced whole, never written in place: the new id
+is on the disk before it takes the place of the old one, so a crash leaves either of them.
+
+A file without an id is an error, because the only other reading of it, "start now", would skip
+events without a word.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 
-from eventstreams.errors import ConfigError
+from eventstreams.errors import ConfigError, InvalidAssignment
+from eventstreams.model.extent import unwrap
+from eventstreams.model.position import parse_last_event_id
+
+_BYTES_MAX = 2 * 2**20
+"""Longer than any id: servers take far less in a header."""
+_GATEWAY_ID_BEGINS = ("[", "{", "v1.")
+_START_AGAIN = "remove the file to start without it"
 
 
 class StateFile:
     def __init__(self, path: Path) -> None:
         """Raises ConfigError where the file could not be written later."""
         self._path = path.resolve()
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._mode: int | None = None
+        self._saved: str | None = None
         if self._path.is_dir():
             raise ConfigError([f"--state: {path} is a directory"])
-        if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise ConfigError([f"--state: no file can be written in {self._path.parent}"])
-        self._saved: str | None = None
+        if self._path.exists() and not self._path.is_file():
+            raise ConfigError([f"--state: {path} is not a regular file"])
+        try:
+            self._write("")
+        except OSError as error:
+            why = error.strerror or str(error)
+            folder = self._path.parent
+            raise ConfigError([f"--state: no file can be written in {folder}: {why}"]) from error
+        finally:
+            self._discard()
 
     def load(self) -> str | None:
-        """The id kept, None if there is none. Raises ConfigError where it is something else."""
+        """Return the id kept, or None where there is no file yet.
+
+        Raises ConfigError where the file can't be read or holds anything but one id.
+        """
         try:
-            text = self._path.read_text("utf-8").strip()
+            with self._path.open("rb") as file:
+                content = file.read(_BYTES_MAX + 1)
+                self._mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = content.decode()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"--state: {self._path} can't be read: {error}"]) from error
-        if not text.isprintable():
-            raise ConfigError([f"--state: {self._path} does not hold the id of an event"])
-        self._saved = text or None
-        return self._saved
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigError([f"--state: {self._path} can't be read: {why}"]) from error
+        except UnicodeDecodeError as error:
+            raise self._wrong(f"is not UTF-8: {error}") from error
+        self._saved = text = text.strip()
+        if not content:
+            raise self._wrong("is empty")
+        if not text:
+            raise self._wrong("holds only white space")
+        if not text.isprintable() or len(content) > _BYTES_MAX:
+            raise self._wrong("does not hold the id of an event: one line of text")
+        if text.startswith(_GATEWAY_ID_BEGINS):
+            try:
+                parse_last_event_id(unwrap(text)[1])
+            except InvalidAssignment as error:
+                raise self._wrong(f"holds a damaged id: {error}") from error
+        return text
 
     def save(self, event_id: str | None) -> None:
         """Raises OSError; the file is then as it was."""
         if event_id is None or event_id == self._saved:
             return
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         try:
-            beside.write_text(event_id + "\n", "utf-8")
-            beside.replace(self._path)
+            self._write(event_id + "\n")
+            self._temporary.replace(self._path)
         finally:
-            beside.unlink(missing_ok=True)
+            self._discard()
         self._saved = event_id
+
+    def _write(self, text: str) -> None:
+        with self._temporary.open("w", encoding="utf-8") as file:
+            if self._mode is not None:
+                os.fchmod(file.fileno(), self._mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def _wrong(self, what: str) -> ConfigError:
+        return ConfigError([f"--state: {self._path} {what}; {_START_AGAIN}"])

@@ -70,7 +70,8 @@ def command(
 
     With --state nothing is lost between runs: an event's id is kept once the event is printed.
     After a hard kill the events that had just arrived may be printed again. The id in the file
-    wins over --since. Errors and gaps are told on standard error. Ctrl-C ends it.
+    wins over --since. A file that is empty or damaged is an error: remove it to start without it.
+    Errors and gaps go to standard error. Ctrl-C ends it.
 
     \b
     Examples:
