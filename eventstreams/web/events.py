@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -37,6 +36,7 @@ from eventstreams.web.access import bearer
 from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse, set_reason, uri
 from eventstreams.web.request import header
+from eventstreams.web.unpacking import CODINGS, unpack
 
 PATHS = ("/v1/events", "/v1/events/")
 TEST_PATH = "/v1/_test/events"
@@ -46,8 +46,9 @@ _JSON = b"application/json; charset=utf-8"
 _TYPES = ("application/json", "text/plain", "application/reports+json")
 """The second is what a page can send to another site without asking, by sendBeacon."""
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
-_CODINGS = ("identity", "gzip", "x-gzip")
 _LENGTH_DIGITS_MAX = 20
+_TURN_S = 0.002
+"""Streams and other requests get their turn after so much unpacking."""
 _EMPTY = "Request body was empty. Must provide JSON encoded events."
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _UPSTREAM_TITLES: dict[type[ClientError], str] = {
@@ -204,8 +205,8 @@ class Events:
         if not self._is_json(scope):
             return b""
         coding = (header(scope, b"content-encoding") or "identity").strip().lower()
-        if coding not in _CODINGS:
-            raise UnsupportedBody(f"content-encoding {coding} is not one of: identity, gzip")
+        if coding not in CODINGS:
+            raise UnsupportedBody(f"content-encoding {coding} is not one of: {', '.join(CODINGS)}")
         most = self._intake.settings.body_bytes_max
         try:
             async with asyncio.timeout(self._intake.settings.body_timeout_s):
@@ -215,7 +216,7 @@ class Events:
         if coding == "identity" or not raw:
             return raw
         room.cover(most)
-        unpacked = _unzip(raw, most)
+        unpacked = await _unpacked(raw, coding, most)
         room.shrink(len(unpacked))
         return unpacked
 
@@ -263,19 +264,16 @@ async def _read(receive: Receive, most: int, room: Lease) -> bytes:
             return b"".join(parts)
 
 
-def _unzip(raw: bytes, most: int) -> bytes:
-    unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        unpacked = unpacking.decompress(raw, most + 1)
-    except zlib.error as error:
-        raise BadBody(f"not gzip: {error}") from error
-    if len(unpacked) > most:
-        raise _too_large(most)
-    if not unpacking.eof:
-        raise BadBody("the gzip ends early")
-    if unpacking.unused_data:
-        raise BadBody("bytes after the end of the gzip")
-    return unpacked
+async def _unpacked(raw: bytes, coding: str, most: int) -> bytes:
+    """Raises BadBody, BodyTooLarge."""
+    pieces: list[bytes] = []
+    turn_ends = time.monotonic() + _TURN_S
+    for piece in unpack(raw, coding, most):
+        pieces.append(piece)
+        if time.monotonic() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = time.monotonic() + _TURN_S
+    return b"".join(pieces)
 
 
 def _too_large(most: int) -> BodyTooLarge:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +222,27 @@ async def test_content_types_that_are_not(tmp_path: Path, mode: str, kind: str |
 
 
 @both
-async def test_gzip_is_taken(tmp_path: Path, mode: str) -> None:
+async def test_gzip_and_deflate_are_taken(tmp_path: Path, mode: str) -> None:
+    content = json.dumps(event()).encode()
     async with place(tmp_path, compatibility=mode) as here:
-        packed = gzip.compress(json.dumps(event()).encode())
+        for coding, pack in (
+            ("gzip", gzip.compress),
+            ("X-GZIP", gzip.compress),
+            ("deflate", zlib.compress),
+        ):
+            answer = await here.post(pack(content), headers={"content-encoding": coding})
+            assert answer.status_code == 201
+
+
+@both
+async def test_a_gzip_body_may_have_several_members(tmp_path: Path, mode: str) -> None:
+    first, second = (json.dumps(event(text)).encode() for text in ("one", "two"))
+    members = (b"[", first, b"", b"," + second + b"]")
+    packed = b"".join(map(gzip.compress, members)) + b"\0" * 100
+    async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(packed, headers={"content-encoding": "gzip"})
         assert answer.status_code == 201
+        assert [each["test"] for each in await here.documents()] == ["one", "two"]
 
 
 LARGE = b'[{"a": "' + b"x" * 5000 + b'"}]'
@@ -241,6 +258,14 @@ BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
     (b"not gzip", {"content-encoding": "gzip"}, 400, "SyntaxError"),
     (gzip.compress(b"[{}]")[:-4], {"content-encoding": "gzip"}, 400, "SyntaxError"),
     (gzip.compress(b"[{}]") + b"x", {"content-encoding": "gzip"}, 400, "SyntaxError"),
+    (
+        gzip.compress(b"[{}]") + gzip.compress(LARGE),
+        {"content-encoding": "gzip"},
+        413,
+        "PayloadTooLargeError",
+    ),
+    (gzip.compress(b"[{}]") * 2 + b"\x1f\x8b", {"content-encoding": "gzip"}, 400, "SyntaxError"),
+    (zlib.compress(b"[{}]") * 2, {"content-encoding": "deflate"}, 400, "SyntaxError"),
     (b"[{}]", {"content-encoding": "zork"}, 415, "UnsupportedMediaTypeError"),
     (
         b"[{}]",
