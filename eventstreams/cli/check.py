@@ -7,9 +7,12 @@ from pathlib import Path
 
 import click
 
-from eventstreams.cli.config import config_option, read_config
+from eventstreams.cli.config import catalogue_path, config_option, read_config
 from eventstreams.cli.problems import problems_of
+from eventstreams.errors import ConfigError
 from eventstreams.model.stream import Catalogue
+from eventstreams.schemas.repository import SchemaRepository
+from eventstreams.schemas.titles import findings
 from eventstreams.settings import LogSettings, Settings
 
 
@@ -19,6 +22,8 @@ def command(config: Path | None) -> None:
     """Check settings and stream catalogue; say every problem at once (exit code 2).
 
     Only files are read, those that the settings name too: no log is opened, no broker asked.
+    Where events can be posted, each schema_title must be the title of a schema that can be used.
+    What only loses something, such as a schema without meta.id, is a warning.
 
     \b
     Examples:
@@ -26,8 +31,26 @@ def command(config: Path | None) -> None:
       eventstreams check --config /etc/eventstreams/eventstreams.yaml
     """
     settings, catalogue = read_config(config, problems_of)
+    if settings.only != "gateway":
+        _check_titles(settings, catalogue_path(config, settings), catalogue)
     for line in _summary(settings, catalogue):
         click.echo(line)
+
+
+def _check_titles(settings: Settings, path: Path, catalogue: Catalogue) -> None:
+    """Raises ConfigError."""
+    repository = SchemaRepository([Path(folder) for folder in settings.schemas])
+    found = list(findings(catalogue.configs.titles(), repository))
+    for each in found:
+        if not each.is_error:
+            click.echo(f"Warning: {path}: streams.{each.stream}: {each.message}", err=True)
+    problems = [
+        f"{path}: streams.{each.stream}.schema_title: {each.message}"
+        for each in found
+        if each.is_error
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _summary(settings: Settings, catalogue: Catalogue) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from eventstreams.schemas.check import check
+from eventstreams.schemas.check import advice, check
 from eventstreams.schemas.diff import Comparison, Side, compare
 from eventstreams.schemas.folder import open_folders
 from eventstreams.schemas.materialize import Materializer, plan, write
@@ -86,7 +86,9 @@ def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
     Robustness     valid, secure, snake_case, one type for each field, examples are valid
     Compatibility  within a major version only optional fields are added
 
-    The name in brackets after a problem is what skipSchemaTestCases switches off.
+    The name in brackets after a problem is what skipSchemaTestCases switches off. A schema of
+    events without meta.stream, meta.id or meta.dt gets a warning with the lines to add, since the
+    intake fills in only fields that are declared; warnings do not change the exit code.
 
     \b
     Examples:
@@ -95,6 +97,8 @@ def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
       eventstreams schemas check secondary --base primary/jsonschema
     """
     folders = open_folders(folder, bases)
+    for each in advice(folders[0]):
+        click.echo(f"Warning: {each}", err=True)
     _fail_with(check(folders, strict=strict))
     click.echo(f"{_counted(len(folders[0].titles))}, no problems")
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from eventstreams.model.stream_config import StreamConfig
+from eventstreams.schemas.fields import field_schema
 from eventstreams.schemas.repository import Schema
 
 Path = tuple[str, ...]
@@ -102,27 +103,12 @@ def _put(document: dict[str, Any], path: Path, value: str) -> None:
 
 
 def _has(schema: Mapping[str, Any], path: Path) -> bool:
-    return _at(schema, path) is not None
+    return field_schema(schema, path) is not None
 
 
 def _may_have(schema: Mapping[str, Any], path: Path) -> bool:
     """Whether the field is declared, or may be one of a map's."""
     if _has(schema, path):
         return True
-    parent = _at(schema, path[:-1])
+    parent = field_schema(schema, path[:-1])
     return parent is not None and isinstance(parent.get("additionalProperties"), dict)
-
-
-def _at(schema: Mapping[str, Any], path: Path) -> Mapping[str, Any] | None:
-    """The schema of a field, through `properties` and `allOf`."""
-    if not path:
-        return schema
-    declared = schema.get("properties", {}).get(path[0])
-    if isinstance(declared, dict):
-        found = _at(cast("dict[str, Any]", declared), path[1:])
-        if found is not None:
-            return found
-    for part in schema.get("allOf", ()):
-        if isinstance(part, dict) and (found := _at(cast("dict[str, Any]", part), path)):
-            return found
-    return None

@@ -205,10 +205,23 @@ def _entries(document: Any, problems: list[str]) -> Iterator[tuple[str, Any]]:
                 problems.append(f"streams[{i}]: expected settings with the key `stream`")
     elif isinstance(document, dict):
         settings = cast("dict[Any, Any]", document)
-        for name, entry in settings.items():
-            yield str(name), _merge(defaults, {} if entry is None else entry)
+        for key, entry in settings.items():
+            name = _name(key, entry)
+            if name is None:
+                problems.append(f"streams.{key}: an entry with a number as its key needs `stream`")
+            else:
+                yield name, _merge(defaults, {} if entry is None else entry)
     else:
         problems.append("streams: expected a mapping of stream names to settings")
+
+
+def _name(key: Any, entry: Any) -> str | None:
+    """The name of the stream. PHP numbers the entries that have no key, and they say their name
+    themselves; in JSON such a key is text."""
+    is_number = isinstance(key, int) and not isinstance(key, bool)
+    if (is_number or str(key).isdecimal()) and isinstance(entry, dict) and "stream" in entry:
+        return str(cast("dict[str, Any]", entry)["stream"])
+    return None if is_number else str(key)
 
 
 def _merge(defaults: Any, entry: Any) -> Any:

@@ -77,6 +77,10 @@ class StreamConfigs:
         """Those with canary_events_enabled; a pattern names no stream to send one to."""
         return [config for config in self._named.values() if config.canary_events_enabled]
 
+    def titles(self) -> dict[str, str | None]:
+        """The schema title of each name or pattern."""
+        return {key: settings.get("schema_title") for key, settings in self._entries.items()}
+
     def select(
         self, names: Sequence[str] | None, constraints: Mapping[str, Any]
     ) -> dict[str, dict[str, Any]]:

@@ -7,12 +7,15 @@ from itertools import pairwise
 
 from eventstreams.errors import SchemaError
 from eventstreams.schemas.compatibility import CHECK, incompatibilities
+from eventstreams.schemas.fields import meta_advice
 from eventstreams.schemas.folder import SchemaFolder
 from eventstreams.schemas.materialize import Materializer
 from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.robustness import robustness_problems
 from eventstreams.schemas.structure import structure_problems
 from eventstreams.schemas.uri import SchemaUri
+
+_FRAGMENTS = "fragment/"
 
 
 def check(folders: Sequence[SchemaFolder], *, strict: bool = False) -> list[Problem]:
@@ -25,6 +28,22 @@ def check(folders: Sequence[SchemaFolder], *, strict: bool = False) -> list[Prob
         problems += _robustness(folder, title)
         problems += _compatibility(folder, title, strict=strict)
     return list(dict.fromkeys(problems))
+
+
+def advice(folder: SchemaFolder) -> Iterator[str]:
+    """What does no harm by itself but loses something, for the newest version of each schema of
+    events. Fragments only serve others."""
+    for title in folder.titles:
+        versions = folder.versions(title)
+        file = folder.released(SchemaUri(title, versions[-1])) if versions else None
+        if file is None or title.startswith(_FRAGMENTS):
+            continue
+        try:
+            advised = meta_advice(folder.read(file))
+        except SchemaError:
+            continue  # reported by the structure checks
+        if advised is not None:
+            yield f"{file.place}: {advised}"
 
 
 def _robustness(folder: SchemaFolder, title: str) -> Iterator[Problem]:

@@ -60,6 +60,33 @@ def test_every_form_of_the_file_is_read(path: Path, text: str) -> None:
     assert load(path, text).get("e").topics == ("t",)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "streams: {a: {}, 0: {stream: b, topics: [t]}}",
+        "{a: {}, 0: {stream: b, topics: [t]}}",
+        '{"streams": {"a": {}, "0": {"stream": "b", "topics": ["t"]}}}',
+    ],
+)
+def test_an_entry_with_a_number_as_its_key_is_named_by_its_stream(path: Path, text: str) -> None:
+    catalogue = load(path, text)
+    assert list(catalogue.streams) == ["a", "b"]
+    assert catalogue.get("b").topics == ("t",)
+    assert catalogue.configs.select(None, {}).keys() == {"a", "b"}
+
+
+def test_a_pattern_may_have_a_number_as_its_key(path: Path) -> None:
+    configs = load(path, "streams: {a: {}, 0: {stream: '/^b/', schema_title: t}}").configs
+    found = configs.get("bcd")
+    assert found is not None
+    assert found.schema_title == "t"
+
+
+def test_two_entries_of_one_stream_are_told(path: Path) -> None:
+    text = "streams: {a: {}, 0: {stream: a}}"
+    assert problems(path, text) == ["streams.a: named twice"]
+
+
 def test_defaults_are_merged_deep_and_lists_are_replaced(path: Path) -> None:
     catalogue = load(
         path,
@@ -153,6 +180,7 @@ def test_every_problem_is_told_at_once_with_its_path(path: Path) -> None:
         ("a: {stream_aliases: [a]}", ["streams.a.stream_aliases: a already names a"]),
         ("[{stream: a}, {stream: a}]", ["streams.a: named twice"]),
         ("[{topics: [t]}]", ["streams[0]: "]),
+        ("streams: {0: {topics: [t]}}", ["streams.0: an entry with a number"]),
         ("streams: 5", ["streams: "]),
         ("5", ["streams: "]),
         ("", ["streams: "]),
