@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 import jsonschema_rs
 
 from eventstreams.errors import SchemaError
+from eventstreams.schemas.cost import is_cheap, without_branches
 from eventstreams.schemas.formats import FORMATS, LENIENT_FORMATS, Format
 from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.repository import SchemaRepository
@@ -60,6 +61,9 @@ HALF_A_PAIR = ValidationProblem(
     "type", "", "#", "should hold no half of a surrogate pair in any text", {}
 )
 """Python can hold such text, but neither JSON in UTF-8 nor any log can."""
+IN_A_BRANCH = ValidationProblem(
+    "anyOf", "", "#", "should match an anyOf or oneOf of its schema; it is too large to say why", {}
+)
 
 
 def errors_text(problems: Iterable[ValidationProblem]) -> str:
@@ -80,18 +84,35 @@ class Validator:
         problems = list(schema_problems(schema, place))
         if problems:
             raise SchemaError(problems)
+        formats = LENIENT_FORMATS if lenient_formats else FORMATS
         self._schema = schema
-        self._compiled = _compile(schema, LENIENT_FORMATS if lenient_formats else FORMATS)
+        self._compiled = _compile(schema, formats)
+        simpler = without_branches(schema)
+        self._simpler = self._compiled if simpler == schema else _compile(simpler, formats)
 
     def validate(self, document: Any) -> list[ValidationProblem]:
-        """All that is wrong with it, the first PROBLEMS_MAX; nothing if it is valid."""
+        """Return what is wrong with the document, at most PROBLEMS_MAX problems; none if it is
+        valid. Of a document with so many values or problems that listing them would take long,
+        only the first problem is found."""
         try:
             if self._compiled.is_valid(document):
                 return []
-            found = self._compiled.iter_errors(document)
-            return list(islice(self._problems(found, document), PROBLEMS_MAX))
+            found: Iterable[jsonschema_rs.ValidationError]
+            if is_cheap(document, lambda: self._compiled.evaluate(document).errors()):
+                found = self._compiled.iter_errors(document)
+            else:
+                found = self._first_error(document)
+            return list(islice(self._problems(found, document), PROBLEMS_MAX)) or [IN_A_BRANCH]
         except UnicodeEncodeError:
             return [HALF_A_PAIR]
+
+    def _first_error(self, document: Any) -> list[jsonschema_rs.ValidationError]:
+        """None where only a keyword with branches says that the document is invalid."""
+        try:
+            self._simpler.validate(document)
+        except jsonschema_rs.ValidationError as error:
+            return [error]
+        return []
 
     def _problems(
         self, errors: Iterable[jsonschema_rs.ValidationError], document: Any

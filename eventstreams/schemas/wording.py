@@ -12,6 +12,9 @@ from typing import Any, NamedTuple, cast
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 
+_NAME_MAX = 200
+"""Characters of a property's name that are repeated: clients choose it, and may choose it long."""
+
 Details = Mapping[str, Any]
 
 
@@ -29,9 +32,14 @@ def data_path(path: Sequence[str | int]) -> str:
 def _step(token: str | int) -> str:
     if isinstance(token, int):
         return f"[{token}]"
+    token = _cut(token)
     if _IDENTIFIER.fullmatch(token):
         return f".{token}"
     return "['" + token.replace("\\", "\\\\").replace("'", "\\'") + "']"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_MAX else name[:_NAME_MAX] + "…"
 
 
 def wordings(kind: str, details: Details, told: Any) -> Iterator[Wording]:
@@ -40,7 +48,7 @@ def wordings(kind: str, details: Details, told: Any) -> Iterator[Wording]:
     if kind == "additionalProperties":
         for name in details["unexpected"]:
             yield Wording(
-                kind, "should NOT have additional properties", {"additionalProperty": name}
+                kind, "should NOT have additional properties", {"additionalProperty": _cut(name)}
             )
     elif kind in _BOUNDS:
         yield _bound(kind, details)
@@ -100,7 +108,7 @@ def _one_of(details: Details, told: Any) -> Wording:  # noqa: ARG001
 
 
 def _property_names(details: Details, told: Any) -> Wording:  # noqa: ARG001
-    name = str(details["error"].instance)
+    name = _cut(str(details["error"].instance))
     return Wording("propertyNames", f"property name '{name}' is invalid", {"propertyName": name})
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from eventstreams.errors import SchemaError, SchemaNotFound
+from eventstreams.schemas.cost import without_branches
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import (
     HALF_A_PAIR,
+    IN_A_BRANCH,
     PROBLEMS_MAX,
     Validator,
     Validators,
@@ -218,9 +222,122 @@ def test_a_pattern_that_backtracks_elsewhere_takes_linear_time() -> None:
 
 
 def test_the_number_of_problems_is_bounded() -> None:
-    assert len(_problems({"items": {"type": "string"}}, [1] * 10_000)) == PROBLEMS_MAX
-    many = dict.fromkeys(map(str, range(10_000)), 1)
+    many = dict.fromkeys(map(str, range(900)), 1)
     assert len(_problems({"additionalProperties": False}, many)) == PROBLEMS_MAX
+
+
+def _numbered(value: Any) -> dict[str, Any]:
+    return {f"key {n}": value for n in range(10_000)}
+
+
+_LIST = ["as long as a text can be"] * 10_000
+_REQUIRED: dict[str, Any] = {"required": [f"name {n}" for n in range(100)]}
+EXPENSIVE: list[tuple[dict[str, Any], Any, str]] = [
+    ({"additionalProperties": {"type": "string"}}, _numbered(1), "should be string"),
+    ({"items": {"type": "object"}}, _LIST, "should be object"),
+    ({"propertyNames": {"maxLength": 1}}, _numbered(1), "should NOT be longer than 1 characters"),
+    ({"propertyNames": {"anyOf": [{"maxLength": 1}]}}, _numbered(1), IN_A_BRANCH.message),
+    (_REQUIRED, _numbered(1), "should have required property"),
+    (_REQUIRED, {"text": "x" * 1_000_000}, "should have required property"),
+    ({"oneOf": [{"additionalProperties": {"type": "string"}}] * 3}, _numbered(1), "oneOf"),
+    ({"allOf": [{"anyOf": [{"items": {"type": "object"}}]}]}, _LIST, "anyOf"),
+    ({"then": {"anyOf": [{"items": {"type": "object"}}]}, "if": {}}, _LIST, "anyOf"),
+    ({"not": {"anyOf": [{"items": {}}, {}]}}, _LIST, "should NOT be valid"),
+    ({"items": {"anyOf": [{"type": "null"}, {"type": "object"}]}}, _LIST, "anyOf"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "document", "said"), EXPENSIVE)
+def test_a_large_document_is_judged_without_listing_all_its_problems(
+    keywords: dict[str, Any], document: Any, said: str
+) -> None:
+    validator = Validator(keywords, "f")
+    taken_s: list[float] = []
+    problems: list[Any] = []
+    for _ in range(5):
+        began_s = time.thread_time()
+        problems = validator.validate(document)
+        taken_s.append(time.thread_time() - began_s)
+    assert 1 <= len(problems) <= 2  # that of a property's name is two
+    assert said in problems[0].message
+    assert min(taken_s) < 0.02  # listing them all takes from 40 ms to a minute
+
+
+@pytest.mark.parametrize(
+    ("keywords", "document", "count"),
+    [
+        ({"additionalProperties": {"type": "string"}}, dict.fromkeys(map(str, range(90)), 1), 90),
+        ({"propertyNames": {"maxLength": 1}}, {f"key {n}": n for n in range(30)}, 60),
+        ({"required": [f"name {n}" for n in range(60)]}, {"a": [1] * 50}, 60),
+        ({"anyOf": [{"items": {"type": "string"}}] * 2}, [1] * 40, 81),
+    ],
+)
+def test_of_an_ordinary_document_all_problems_are_listed(
+    keywords: dict[str, Any], document: Any, count: int
+) -> None:
+    assert len(_problems(keywords, document)) == count
+
+
+def test_names_that_clients_choose_are_cut() -> None:
+    long = "x" * 1_000_000
+    for keywords in (
+        {"additionalProperties": {"type": "string"}},
+        {"additionalProperties": False},
+        {"propertyNames": {"maxLength": 1}},
+    ):
+        problems = _problems(keywords, {long: 1})
+        assert problems
+        assert len(str(problems)) < 1500
+
+
+SUBSCHEMAS = st.recursive(
+    st.sampled_from([{}, {"type": "string"}, {"maxProperties": 1}, {"required": ["a"]}, True]),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "oneOf": st.lists(inner, min_size=1, max_size=2),
+            "allOf": st.lists(inner, min_size=1, max_size=2),
+            "not": inner,
+            "if": inner,
+            "then": inner,
+            "else": inner,
+            "contains": inner,
+            "items": inner,
+            "additionalProperties": inner,
+            "propertyNames": inner,
+            "properties": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+            "dependencies": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+        },
+    ),
+    max_leaves=6,
+)
+NAMED_DOCUMENTS = st.recursive(
+    st.sampled_from([None, 1, "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(SUBSCHEMAS, NAMED_DOCUMENTS)
+def test_what_a_schema_takes_its_simpler_form_takes_too(schema_: Any, document: Any) -> None:
+    keywords = schema_ if isinstance(schema_, dict) else {"allOf": [schema_]}
+    if not _problems(keywords, document):
+        assert not _problems(without_branches(keywords), document)
+
+
+@given(SUBSCHEMAS, NAMED_DOCUMENTS)
+def test_the_first_problem_alone_is_one_of_all(schema_: Any, document: Any) -> None:
+    keywords = schema_ if isinstance(schema_, dict) else {"allOf": [schema_]}
+    problems = _problems(keywords, document)
+    padded = [document, [0] * 2000]
+    alone = _problems({"items": [keywords, {}]}, padded)
+    assert bool(problems) == bool(alone)
+    if alone and alone != [IN_A_BRANCH]:
+        told = {(problem.keyword, problem.message) for problem in problems}
+        assert {(problem.keyword, problem.message) for problem in alone} <= told
 
 
 @given(documents)
