@@ -7,6 +7,7 @@ EventStreamsError
 │   │   ├── UnknownStream          400 not_found
 │   │   ├── InvalidTimestamp       400 invalid_timestamp
 │   │   ├── InvalidFilter          400 invalid_filter
+│   │   ├── FiltersUnavailable     501 filters_unavailable: the CEL runtime is not installed
 │   │   ├── InvalidFields          400 invalid_fields
 │   │   ├── InvalidSample          400 invalid_sample
 │   │   ├── MissingClientAddress   400 bad_request
@@ -142,6 +143,14 @@ class InvalidFilter(ServiceProblem):
 
     type = "invalid_filter"
     title = "Invalid Filter"
+
+
+class FiltersUnavailable(ServiceProblem):
+    """This installation has no CEL runtime, so it can evaluate no filter."""
+
+    status = 501
+    type = "filters_unavailable"
+    title = "Filters Not Available"
 
 
 class InvalidFields(ServiceProblem):

@@ -56,7 +56,7 @@ HOMES = {
     "msgspec": r"(settings|schemas/config|(access|server|intake|model|cli)/\w+|log/sqlite\w*)\.py",
     "orjson": r"((model|log|ledger|access|web|cli|demo|logs).*|fanout/document)\.py",
     "jsonschema_rs": r"schemas/validation\.py",
-    "cel_expr_python": r"fanout/cel\.py",
+    "cel_expr_python": r"fanout/cel(_runtime)?\.py",
 }
 """Every third-party library, and sqlite3: the files that may import it."""
 

@@ -9,7 +9,8 @@ import click
 
 from eventstreams.cli.config import catalogue_path, config_option, read_config
 from eventstreams.cli.problems import problems_of
-from eventstreams.errors import ConfigError
+from eventstreams.errors import ConfigError, FiltersUnavailable
+from eventstreams.fanout.cel_runtime import load_runtime
 from eventstreams.model.stream import Catalogue
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.titles import findings
@@ -59,10 +60,19 @@ def _summary(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     yield f"log         {_log(settings.log)}"
     if settings.demo.stream and settings.demo.rate:
         yield f"demo feed   {settings.demo.rate:g} events/s to {settings.demo.stream}"
+    yield f"filters     {_filters()}"
     yield f"streams     {len(catalogue.streams)}"
     for stream in catalogue.streams.values():
         aliases = f" ({', '.join(stream.aliases)})" if stream.aliases else ""
         yield f"  {stream.name}{aliases}: {', '.join(stream.topics)}"
+
+
+def _filters() -> str:
+    try:
+        load_runtime()
+    except FiltersUnavailable as error:
+        return str(error)
+    return "available"
 
 
 def _log(log: LogSettings) -> str:

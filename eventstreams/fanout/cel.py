@@ -11,9 +11,7 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
-
-from cel_expr_python import cel
+from typing import TYPE_CHECKING, Any, cast
 
 from eventstreams.errors import FilterTooCostly, InvalidFilter
 from eventstreams.fanout.cel_limits import (
@@ -24,6 +22,7 @@ from eventstreams.fanout.cel_limits import (
     patterns,
     traits_of,
 )
+from eventstreams.fanout.cel_runtime import load_runtime
 from eventstreams.fanout.cel_text import (
     Place,
     Token,
@@ -34,6 +33,9 @@ from eventstreams.fanout.cel_text import (
     tokenise,
 )
 from eventstreams.fanout.document import Document, Origin
+
+if TYPE_CHECKING:
+    from cel_expr_python import cel
 
 LENGTH_MAX = 2_048
 STRIKES_MAX = 3
@@ -55,12 +57,13 @@ _TIMES_MS = (-62_135_596_799_000, 253_402_300_799_999)
 class Program:
     """A filter that can be asked about events. Equal canonical texts share one, by `compiled`."""
 
-    __slots__ = ("_expression", "_strikes", "_struck", "_traits", "text")
+    __slots__ = ("_bool", "_expression", "_strikes", "_struck", "_traits", "text")
 
     def __init__(self, text: str, expression: cel.Expression, traits: Traits) -> None:
         self.text = text
         self._expression = expression
         self._traits = traits
+        self._bool = load_runtime().Type.BOOL
         self._strikes = 0
         self._struck: Origin | None = None
 
@@ -76,7 +79,7 @@ class Program:
         began = time.perf_counter()
         try:
             value = self._expression.eval(activation)
-            found = value.type() == cel.Type.BOOL and value.value() is True
+            found = value.type() == self._bool and value.value() is True
         except (RuntimeError, ValueError, TypeError) as error:
             if "budget exceeded" in str(error):
                 return self._strike(document.origin)
@@ -108,7 +111,11 @@ class Program:
 
 
 def compile_filter(text: str) -> Program | None:
-    """None where the text is blank. Raises InvalidFilter, which points to what is wrong."""
+    """Return the filter, or None where the text is blank.
+
+    Raises InvalidFilter, which points to what is wrong, and FiltersUnavailable where the CEL
+    runtime is not installed.
+    """
     _check_characters(text)
     if not text.strip():
         return None
@@ -138,8 +145,9 @@ def _check(text: str, tokens: list[Token]) -> cel.Expression:
     refusal = find_refusal(tokens)
     if refusal is not None:
         raise _invalid(refusal.reason, text, place_of(text, refusal.offset))
+    kinds = load_runtime().Type
     kind = expression.return_type()
-    if kind not in (cel.Type.BOOL, cel.Type.DYN):
+    if kind not in (kinds.BOOL, kinds.DYN):
         message = f"the result must be a bool, and is {kind.name().lower()}"
         raise _invalid(message, text, place_of(text, tokens[0].offset))
     _check_patterns(text, tokens)
@@ -163,7 +171,7 @@ def _check_patterns(text: str, tokens: list[Token]) -> None:
         if cost > PATTERNS_MAX:
             raise _invalid("the regular expressions are too large", text, place)
         tried = _environment().compile(f'"".matches({pattern.text})').eval()
-        if tried.type() == cel.Type.ERROR:
+        if tried.type() == load_runtime().Type.ERROR:
             message = str(tried.value()).partition(": ")[2]
             raise _invalid(message, text, place)
 
@@ -198,8 +206,9 @@ def _invalid(message: str, text: str, place: Place) -> InvalidFilter:
 
 @lru_cache(maxsize=1)
 def _environment() -> cel.Env:
-    kinds = cel.Type
-    return cel.NewEnv(
+    runtime = load_runtime()
+    kinds = runtime.Type
+    return runtime.NewEnv(
         variables={
             "event": kinds.Map(kinds.STRING, kinds.DYN),
             "stream": kinds.STRING,
