@@ -8,6 +8,7 @@ little enough to leave the machine time for the others.
 from __future__ import annotations
 
 import asyncio
+import functools
 import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ _NUMBERS = b"[" + b",".join([b"1"] * 10_000) + b"]"
 _SMALL_RECEIVE_BYTES = 4096
 _CHUNKS = b"1\r\n \r\n" * 10_000
 _SLOW_BODY_BYTES = 4_000_000
+_NEARLY_ALL = b" " * (_SLOW_BODY_BYTES - 100)
 
 
 class Attack(NamedTuple):
@@ -179,12 +181,16 @@ async def posts_of_wrong_values(attacker: Attacker) -> None:
     await attacker.at_once(3, act)
 
 
+@functools.cache
+def _packed() -> bytes:
+    """A small body that unpacks to more than a body may have."""
+    packing = zlib.compressobj(wbits=31)
+    return packing.compress(b" " * 64_000_000) + packing.flush()
+
+
 async def packed_posts(attacker: Attacker) -> None:
-    """Small bodies that unpack to more than a body may have."""
-    packed = zlib.compressobj(wbits=31)
-    body = packed.compress(b" " * 64_000_000) + packed.flush()
     headers = (_JSON, "Content-Encoding: gzip")
-    await attacker.asking("POST /v1/events", *headers, body=body, connections=10)
+    await attacker.asking("POST /v1/events", *headers, body=_packed(), connections=10)
 
 
 async def unread_answers(attacker: Attacker) -> None:
@@ -213,8 +219,7 @@ async def slow_bodies(attacker: Attacker) -> None:
         async with attacker.connection() as connection:
             length = f"Content-Length: {_SLOW_BODY_BYTES}"
             connection.send("POST /v1/events", _JSON, length)
-            first = 1 if number >= 10 else _SLOW_BODY_BYTES - 100
-            connection.writer.write(b" " * first)
+            connection.writer.write(_NEARLY_ALL if number < 10 else b" ")
             answer = asyncio.create_task(connection.head())
             try:
                 while not answer.done():
@@ -240,7 +245,7 @@ async def idle_connections(attacker: Attacker) -> None:
                 attacker.count(await connection.ask("GET /healthz"))
             await connection.swallow()
 
-    await attacker.at_once(600 // min(4, len(attacker.step.addresses)), act)
+    await attacker.at_once(1_500 // len(attacker.step.addresses), act)
 
 
 async def tiny_chunks_of_a_get(attacker: Attacker) -> None:
@@ -356,7 +361,7 @@ ATTACKS = {
     "packed posts": Attack(packed_posts, 100),
     "unread answers": Attack(unread_answers, 2000),
     "slow bodies": Attack(slow_bodies, 100),
-    "idle connections": Attack(idle_connections, 500),
+    "idle connections": Attack(idle_connections, 1000),
     "tiny chunks of a GET": Attack(tiny_chunks_of_a_get, 200),
     "tiny chunks of a page": Attack(tiny_chunks_of_a_page, 200),
     "tiny chunks of a POST": Attack(tiny_chunks_of_a_post, 200),
