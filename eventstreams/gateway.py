@@ -40,6 +40,7 @@ from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import LogSettings, Settings
 from eventstreams.tasks import background
+from eventstreams.turns import Turns
 from eventstreams.web.app import App
 from eventstreams.web.assembly import assemble
 from eventstreams.web.open_streams import OpenStreams
@@ -96,6 +97,7 @@ async def running(
     gateway is not ready then, and goes on trying.
     """
     metrics = Metrics()
+    turns = Turns()
     log = open_log(settings.log, metrics)
     embedded = settings.log.backend != "kafka"
     declarations = Declarations(
@@ -156,6 +158,7 @@ async def running(
                 tokens=tokens,
                 policy=policies.now,
                 line=to_parent,
+                turns=turns,
             )
             await stack.enter_async_context(hub.running())
             await stack.enter_async_context(

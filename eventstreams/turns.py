@@ -6,6 +6,9 @@ stream waits while they run. Such work is cut into short pieces, and each piece 
     async with turns.turn(client):
         ...  # a few milliseconds at most, without an `await`
 
+What handles a whole request runs by `turns.run(client, work)`: it begins in a turn, and the time of
+each of its steps is charged to the client.
+
 In one pass of the event loop, pieces run for about `PASS_S` altogether, whoever asked for them.
 When more is asked for, one piece runs in each pass, and it is the turn of the client that has used
 the least time so far. Neither many requests nor many clients delay the streams by more than one
@@ -16,10 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import heapq
 import time
+import types
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PASS_S = 0.002
 """Work of clients in one pass of the event loop, in s. The last piece of a pass may exceed it."""
@@ -55,16 +63,35 @@ class Turns:
         """How many pieces of work wait for a turn."""
         return sum(len(each) for each in self._waiting.values())
 
+    @property
+    def busy(self) -> bool:
+        """Whether a piece that asks now has to wait for its turn."""
+        return bool(self._waiting) or self._spent_s >= self._pass_s
+
+    async def run(self, client: str, work: Coroutine[Any, Any, T]) -> T:
+        """Run the coroutine from a turn of the client on; return its result.
+
+        Only the first step, up to the first wait, is in the turn. The others run when what they
+        wait for has come; they must be short.
+        """
+        try:
+            if self.busy:
+                await self._wait(client)
+        except BaseException:
+            work.close()
+            raise
+        return await _metered(work, lambda spent_s: self.charge(client, spent_s), self._clock)
+
     @contextlib.asynccontextmanager
     async def turn(self, client: str) -> AsyncGenerator[None]:
         """A turn of the client, an address or a network. The block must not await anything."""
-        if self._waiting or self._spent_s >= self._pass_s:
+        if self.busy:
             await self._wait(client)
         began = self._clock()
         try:
             yield
         finally:
-            self._charge(client, self._clock() - began)
+            self.charge(client, self._clock() - began)
 
     async def _wait(self, client: str) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,7 +102,8 @@ class Turns:
         self._schedule()
         await woken
 
-    def _charge(self, client: str, spent_s: float) -> None:
+    def charge(self, client: str, spent_s: float) -> None:
+        """Charge the client for work that ran without a turn, because it could not wait."""
         self._spent_s += spent_s
         self._used_s[client] = self._used_by(client) + spent_s
         if len(self._used_s) > _CLIENTS_MAX:
@@ -123,3 +151,24 @@ class Turns:
         else:
             del self._waiting[client]
         return woken
+
+
+@types.coroutine
+def _metered(
+    work: Coroutine[Any, Any, T], spent: Callable[[float], None], clock: Callable[[], float]
+) -> Generator[Any, Any, T]:
+    """Run a coroutine and report how long each of its steps took, in s."""
+    step: Callable[[], Any] = functools.partial(work.send, None)
+    while True:
+        began = clock()
+        try:
+            waits_for = step()
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            spent(clock() - began)
+        try:
+            step = functools.partial(work.send, (yield waits_for))
+        except BaseException as error:  # it is cancelled, or what it waited for failed
+            step = functools.partial(work.throw, error)

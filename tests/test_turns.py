@@ -114,6 +114,67 @@ async def test_a_piece_that_fails_is_charged_and_gives_up_its_turn() -> None:
     assert [client for _, client, _ in worker.done] == ["c", "b", "a"]
 
 
+async def test_a_request_begins_in_a_turn_and_each_of_its_steps_is_charged() -> None:
+    worker = Worker()
+    turns = worker.turns
+
+    async def handle(name: str) -> str:
+        worker.clock.now_s += 0.003
+        worker.done.append((worker.passes, name, 0.003))
+        await asyncio.sleep(0)
+        worker.clock.now_s += 1
+        return name
+
+    counting = asyncio.create_task(worker.count_passes())
+    results = await asyncio.gather(*(turns.run(name, handle(name)) for name in "abc"))
+    assert results == ["a", "b", "c"]
+    assert len({number for number, _, _ in worker.done}) == 3, "one in each pass"
+    counting.cancel()
+    worker.done.clear()
+    await worker.run(("fills a pass", [0.003]), ("a", [0.1]), ("new", [0.1]))
+    assert [name for _, name, _ in worker.done[1:]] == ["new", "a"], "the wait's end is charged"
+
+
+async def test_a_request_that_fails_or_is_cancelled_says_so() -> None:
+    worker = Worker()
+    waiting = asyncio.Event()
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("broken")
+
+    async def wait() -> None:
+        try:
+            await waiting.wait()
+        except asyncio.CancelledError:
+            worker.done.append((0, "cancelled", 0.0))
+            raise
+
+    with pytest.raises(ValueError, match="broken"):
+        await worker.turns.run("a", fail())
+    task = asyncio.create_task(worker.turns.run("a", wait()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert worker.done == [(0, "cancelled", 0.0)]
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_never_begins() -> None:
+    worker = Worker()
+    task = asyncio.create_task(worker.turns.run("b", worker.work("b", [0.1])))
+    worker.turns.charge("a", 1)  # so that it has to wait
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert worker.done == []
+    async with asyncio.timeout(5):
+        while worker.turns.waiting or worker.turns.busy:
+            await asyncio.sleep(0)
+
+
 @given(
     st.lists(
         st.tuples(

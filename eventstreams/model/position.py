@@ -222,6 +222,9 @@ def parse_last_event_id(text: str) -> tuple[Mark | str, ...]:
     if not isinstance(document, list) or not document:
         raise _invalid("Last-Event-ID must be a non-empty JSON array", document)
     entries = cast("list[Any]", document)
+    if len(entries) > token.PARTITIONS_MAX:
+        message = f"Last-Event-ID has {len(entries)} entries; {token.PARTITIONS_MAX} is the most"
+        raise _invalid(message, None)
     marks = tuple(_entry(entry, entries) for entry in entries)
     _refuse_duplicates(marks, entries)
     return marks

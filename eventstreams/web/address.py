@@ -48,6 +48,13 @@ class Proxies:
                     break
         return nearest
 
+    def site(self, scope: Scope) -> str:
+        """Whom the work for a request is charged to: the client's site, or the proxy's where that
+        does not name the client."""
+        peer: tuple[str, int] | None = scope.get("client")
+        address = self.client(scope) or (peer[0] if peer else "")
+        return site_of(address)
+
     def _trusts(self, text: str) -> bool:
         address = _parsed(text)
         return address is not None and any(address in network for network in self._trusted)

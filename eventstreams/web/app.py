@@ -16,11 +16,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventstreams.declarations import Declarations
-from eventstreams.errors import ClientError
+from eventstreams.errors import ClientError, InvalidParameter
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import HttpSettings
+from eventstreams.turns import Turns
 from eventstreams.web import describe
 from eventstreams.web.access import PATH as TICKET
+from eventstreams.web.address import Proxies
 from eventstreams.web.admin import PATH as ADMIN
 from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.cursor import CursorPage
@@ -28,7 +30,7 @@ from eventstreams.web.events import PATHS as EVENTS
 from eventstreams.web.events import TEST_PATH as TEST_EVENTS
 from eventstreams.web.explain import PATH as EXPLAIN
 from eventstreams.web.health import Health
-from eventstreams.web.request import PREFIX
+from eventstreams.web.request import PARAMETERS_MAX, PREFIX
 from eventstreams.web.schemas import schema_routes
 from eventstreams.web.selftest import selftest
 from eventstreams.web.spec import Spec
@@ -50,9 +52,13 @@ class App:
         settings: HttpSettings,
         static: Path,
         headers: Headers,
+        proxies: Proxies,
+        turns: Turns,
     ) -> None:
         """`streams`, `explain`, `events`, `ticket` and `admin` are None where that part is not
         served."""
+        self._proxies = proxies
+        self._turns = turns
         self._streams = streams
         self._explain = explain
         self._events = events
@@ -76,17 +82,27 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not served")
+        if scope["query_string"].count(b"&") >= PARAMETERS_MAX:
+            error = InvalidParameter(f"The query has more than {PARAMETERS_MAX} parameters")
+            await refuse(scope, send, self._headers, error)
+            return
         path = scope["path"]
         if self._streams is not None and path.startswith(PREFIX):
             await self._streams(scope, receive, send)
         elif self._events is not None and path in (*EVENTS, TEST_EVENTS):
             await self._events(scope, receive, send)
-        elif self._ticket is not None and path == TICKET:
+        elif self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
+            await self._explain(scope, receive, send)
+        else:
+            work = self._page(path, scope, receive, send)
+            await self._turns.run(self._proxies.site(scope), work)
+
+    async def _page(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that costs little."""
+        if self._ticket is not None and path == TICKET:
             await self._ticket(scope, receive, send)
         elif self._admin is not None and (path == ADMIN or path.startswith(f"{ADMIN}/")):
             await self._admin(scope, receive, send)
-        elif self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
-            await self._explain(scope, receive, send)
         elif scope["method"] == "OPTIONS":
             allow = (b"access-control-allow-methods", b"GET, HEAD, OPTIONS")
             await answer(send, 200, [*self._headers, allow], b"", None)

@@ -17,6 +17,7 @@ from eventstreams.ledger.ledger import Ledger
 from eventstreams.metrics import Metrics
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import Settings
+from eventstreams.turns import Turns
 from eventstreams.web.access import Access, TicketPage
 from eventstreams.web.address import Proxies
 from eventstreams.web.admin import Admin
@@ -50,6 +51,7 @@ def assemble(
     tokens: Tokens,
     policy: Callable[[], Policy],
     line: Line | None,
+    turns: Turns,
 ) -> App:
     """The parts that the settings ask for, at their addresses. `policy` gives what holds now,
     `line` leads to the other workers."""
@@ -76,6 +78,7 @@ def assemble(
             limits=limits,
             proxies=proxies,
             metrics=metrics,
+            turns=turns,
         )
         ticket = TicketPage(access, limits, proxies, headers, metrics)
         admin = Admin(
@@ -97,6 +100,7 @@ def assemble(
             access=access,
             event_source_refusals=settings.http.event_source_refusals == "stream",
             open_streams=open_streams,
+            turns=turns,
         )
     if intake is not None:
         events = Events(
@@ -118,4 +122,6 @@ def assemble(
         settings=settings.http,
         static=static_folder(),
         headers=headers,
+        proxies=proxies,
+        turns=turns,
     )

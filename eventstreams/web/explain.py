@@ -26,6 +26,7 @@ from eventstreams.model.frame import Frame
 from eventstreams.model.instant import iso_of
 from eventstreams.model.stream import Selection
 from eventstreams.settings import Compression
+from eventstreams.turns import Turns
 from eventstreams.web import request
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
@@ -56,12 +57,14 @@ class Explain:
         limits: Limits,
         proxies: Proxies,
         metrics: Metrics,
+        turns: Turns,
     ) -> None:
         """Asking counts as a connect."""
         self._limits = limits
         self._proxies = proxies
         self._metrics = metrics
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._turns = turns
         self._declarations = declarations
         self._starter = starter
         self._hub = hub
@@ -72,7 +75,7 @@ class Explain:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
             await self._limits.connect(self._proxies.client(scope))
-            async with self._turns:
+            async with self._at_once:
                 explained = await self._explain(scope)
             body = orjson.dumps(explained, option=orjson.OPT_INDENT_2) + b"\n"
         except ClientError as error:
@@ -85,7 +88,8 @@ class Explain:
         names = _names(scope)
         selection = self._declarations.catalogue.resolve(names)
         await self._access.authorise(scope, selection.scopes)
-        ask = request.read(scope, self._compression)
+        async with self._turns.turn(self._proxies.site(scope)):
+            ask = request.read(scope, self._compression)
         with self._limits.filtering(ask.template.selector):
             return await self._found(names, selection, ask)
 

@@ -32,6 +32,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.model import sse
 from eventstreams.model.stream import Selection
 from eventstreams.settings import Compression
+from eventstreams.turns import Turns
 from eventstreams.web import coding, request
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
@@ -65,6 +66,7 @@ class Streams:
         access: Access,
         event_source_refusals: bool,
         open_streams: OpenStreams,
+        turns: Turns,
     ) -> None:
         self._declarations = declarations
         self._starter = starter
@@ -77,6 +79,7 @@ class Streams:
         self._access = access
         self._event_source_refusals = event_source_refusals
         self._open_streams = open_streams
+        self._turns = turns
         self._stream_headers = {
             (format_, encoding): [
                 *headers,
@@ -105,7 +108,8 @@ class Streams:
             with await self._limits.lease(client) as lease:
                 selection = self._declarations.catalogue.resolve(names)
                 identity = await self._access.authorise(scope, selection.scopes)
-                ask = request.read(scope, self._compression)
+                async with self._turns.turn(self._proxies.site(scope)):
+                    ask = request.read(scope, self._compression)
                 with self._limits.filtering(ask.template.selector):
                     subscription = await self._begin(
                         selection, ask, scope, receive, send, allowance=lease.allowance

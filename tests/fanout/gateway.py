@@ -28,6 +28,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.model.event import Record
 from eventstreams.model.stream import Catalogue, Stream
 from eventstreams.settings import FanoutSettings
+from eventstreams.turns import Turns
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
 from eventstreams.web.limits import Limits
@@ -74,6 +75,7 @@ class Gateway:
                 log=True,
                 whole_addresses=False,
             ),
+            turns=Turns(),
         )
 
     def assert_nobody_is_left(self) -> None:

@@ -22,6 +22,7 @@ from eventstreams.model.position import (
     parse_last_event_id,
     topics_of,
 )
+from eventstreams.model.token import PARTITIONS_MAX
 from tests.strategies import documents, positions, timestamps_ms
 
 P = Partition("a", 0)
@@ -275,3 +276,11 @@ def test_the_refusal_says_what_it_could_not_read() -> None:
     with pytest.raises(InvalidAssignment) as refused:
         parse_last_event_id("[{}]")
     assert refused.value.body()["assignments"] == [{}]
+
+
+def test_more_entries_than_a_token_may_have_are_refused_without_an_echo() -> None:
+    names = [f"t{n}" for n in range(PARTITIONS_MAX)]
+    assert len(parse_last_event_id(json.dumps(names))) == PARTITIONS_MAX
+    with pytest.raises(InvalidAssignment, match=r"10001 entries; 10000 is the most") as refused:
+        parse_last_event_id(json.dumps([*names, "one more"]))
+    assert len(refused.value.body()["assignments"] or []) == 0

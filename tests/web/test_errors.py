@@ -284,3 +284,14 @@ async def test_a_topic_made_after_the_start_is_found_when_it_is_asked_for(kafka_
             await stream.opened()
             await kafka_site.produce(topic, {"n": 1})
             assert (await stream.frame()).place == (topic, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/stream/edits", "/v2/explain", "/v2/cursor", "/", "/v1/stream-configs"]
+)
+async def test_a_query_of_too_many_parameters_is_refused_at_once(embedded: Site, path: str) -> None:
+    async with embedded.gateway({"edits": [await embedded.topic()]}) as gateway:
+        answer = await gateway.get(f"{path}?" + "a=1&" * 100)
+    assert answer.status == 400
+    assert answer.json()["type"] == "invalid_parameter"
+    assert answer.json()["detail"] == "The query has more than 100 parameters"
