@@ -37,9 +37,11 @@ EventStreamsError
 ├── OutboxError            the outbox can't be used: another process has it, disk full, damaged
 └── LogError               the log's: what a backend raises, whatever library it is built on
     ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
+    │   └── LogFilesLost           the embedded log's files are not those that are open
     ├── AppendRefused          nothing of this append was kept: record too large, ...
     │   └── LogUnwritable          whatever the record: disk full, read-only, ...
     ├── LogCorrupt             the file is not a log, or is damaged; an operator must act
+    ├── RecordsDamaged         some records can't be read as they were written; others can
     ├── UnknownTopic           the topic does not exist (never did, or was deleted)
     ├── UnknownPartition       the topic exists but has no such partition
     └── OffsetOutOfRange       before the oldest kept record, or beyond the end
@@ -310,6 +312,10 @@ class LogUnavailable(LogError):
         self.partitions = frozenset(partitions)
 
 
+class LogFilesLost(LogUnavailable):
+    """Files of the embedded log were deleted, replaced or cut short while they were in use."""
+
+
 class AppendRefused(LogError):
     pass
 
@@ -332,6 +338,21 @@ class UnknownPartition(LogError):
     def __init__(self, partition: Partition) -> None:
         super().__init__(f"topic {partition.topic} has no partition {partition.number}")
         self.partition = partition
+
+
+class RecordsDamaged(LogError):
+    """The records from `offset` up to `next`, not included, are not what was written."""
+
+    def __init__(self, partition: Partition, offset: int, following: int, bounds: Bounds) -> None:
+        last = f" to {following - 1}" if following > offset + 1 else ""
+        super().__init__(
+            f"{partition.topic}/{partition.number} is damaged at offset {offset}{last}:"
+            " what is stored there is not what was written"
+        )
+        self.partition = partition
+        self.offset = offset
+        self.next = following
+        self.bounds = bounds
 
 
 class OffsetOutOfRange(LogError):

@@ -19,6 +19,7 @@ from eventstreams.errors import (
     LogError,
     LogUnavailable,
     OffsetOutOfRange,
+    RecordsDamaged,
     UnknownPartition,
     UnknownTopic,
 )
@@ -53,7 +54,7 @@ class Listener(Protocol):
         ...
 
     def skipped(self, partition: Partition) -> None:
-        """Retention overtook its tail, which goes on further ahead."""
+        """Records of its tail are gone or damaged; it goes on further ahead."""
         ...
 
     def gave_up(
@@ -143,8 +144,8 @@ class Feed:
             if follower:
                 self._failed_at = now
             if self._log_error is None:
-                self._log_error = error
                 self._trouble_since = now
+            self._log_error = error  # the newest says most: lost files are an I/O error at first
         else:
             known = self.tails.known & error.partitions
             if new := self._outages.begin(known, error, now, follower=follower):
@@ -241,8 +242,8 @@ class Feed:
                 await self.refresh()
             except LogUnavailable as error:
                 self.suspect(error)
-            except LogError:
-                _log.exception("could not look for topics and partitions")
+            except LogError as error:  # damaged
+                self.suspect(LogUnavailable(str(error)))
             if self._log_error is not None:
                 if time.monotonic() - self._trouble_since > self._settings.log_patience_s:
                     self._listener.gave_up(self._log_error)
@@ -307,8 +308,10 @@ class Feed:
                 self._look_again.set()
             except OffsetOutOfRange as error:
                 tasks.create_task(self._overtaken(error))  # others go on meanwhile
-            except LogError as error:
-                _log.exception("can't follow the log")
+            except RecordsDamaged as error:
+                if error.partition in self.tails.by_partition:
+                    self._skip(error.partition, error.next, error)
+            except LogError as error:  # damaged
                 self._fail(LogUnavailable(str(error)), follower=True)
                 await asyncio.sleep(_RETRY_S)
             else:
@@ -343,8 +346,11 @@ class Feed:
             self._unfollowed.add(partition.topic)
             self._look_again.set()
             return
-        _log.warning("%s; going on at %d", error, bounds.oldest)
-        self.tails.skip(partition, bounds.oldest)
+        self._skip(partition, bounds.oldest, error)
+
+    def _skip(self, partition: Partition, offset: int, why: LogError) -> None:
+        _log.warning("%s; going on at %d", why, offset)
+        self.tails.skip(partition, offset)
         assert self._follower is not None
-        self._follower.assign({partition: bounds.oldest})
+        self._follower.assign({partition: offset})
         self._listener.skipped(partition)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange, RecordsDamaged
 from eventstreams.fanout.chunk import Portion
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Want
@@ -111,10 +111,14 @@ class History:
             await self._asked.wait()
 
     async def timestamp_before(self, partition: Partition, offset: int) -> int | None:
-        """Time in ms of the record before `offset`; None where there is none near. Raises LogError,
-        OffsetOutOfRange where the log no longer holds the place before `offset`."""
+        """Time in ms of the record before `offset`; None where there is none near, or where it is
+        damaged. Raises LogError, OffsetOutOfRange where the log no longer holds the place before
+        `offset`."""
         if self.cached(partition, offset - 1) is None:
-            await self.load(partition, offset - 1)
+            try:
+                await self.load(partition, offset - 1)
+            except RecordsDamaged:
+                return None
         block = self._block(partition, offset - 1)
         if block is None:
             return None
@@ -131,7 +135,8 @@ class History:
         start = max(offset - offset % _ALIGN, self._held_before(partition, offset))
         found = None
         if start < offset:
-            with contextlib.suppress(OffsetOutOfRange):  # the offset itself may still be kept
+            # The offset itself may be kept, and whole.
+            with contextlib.suppress(OffsetOutOfRange, RecordsDamaged):
                 found = await self._read_and_keep(partition, start, max_bytes)
         if found is None or found.next <= offset:
             await self._read_and_keep(partition, offset, max_bytes)

@@ -14,7 +14,13 @@ import random
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
-from eventstreams.errors import LogUnavailable, OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import (
+    FilterTooCostly,
+    LogUnavailable,
+    OffsetOutOfRange,
+    RecordsDamaged,
+    UnknownTopic,
+)
 from eventstreams.fanout.catch_up import CatchUp
 from eventstreams.fanout.cohort import Cohort
 from eventstreams.fanout.compression import Windows
@@ -23,7 +29,7 @@ from eventstreams.fanout.feed import Feed
 from eventstreams.fanout.gauges import Gauges
 from eventstreams.fanout.history import History
 from eventstreams.fanout.pacer import Pacer
-from eventstreams.fanout.resume import Resumed, Resumer, gap_document
+from eventstreams.fanout.resume import Gap, Resumed, Resumer, gap_document
 from eventstreams.fanout.silence import Silence
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Want
@@ -205,9 +211,13 @@ class Hub:
         return self.tails.grown(want, position)
 
     async def after_gap(
-        self, position: Position, error: OffsetOutOfRange
+        self, position: Position, error: OffsetOutOfRange | RecordsDamaged
     ) -> tuple[Position, dict[str, object] | None]:
-        """Where to go on, and what to tell, when an offset is not to be had. Raises LogError."""
+        """Where to go on, and what to send, when an offset can't be read. Raises LogError."""
+        if isinstance(error, RecordsDamaged):
+            damage = Gap(error.partition, error.offset, error.bounds, error.next, "damaged")
+            self._metrics.gaps.labels(damage.cause).inc()
+            return position.at(error.partition, error.next, 0), gap_document([damage])
         i = position.partitions.index(error.partition)
         self.catch_up.forget(error.partition)  # it may know the record before the lost one
         at, time_ms = position.offsets[i], position.timestamps[i]
@@ -280,7 +290,13 @@ class Hub:
     async def _write_cohort(self, cohort: Cohort) -> None:
         ends = cohort.ends  # what comes while this is written waits for its own round
         while cohort.members and cohort.fits and cohort.position.offsets != ends:
-            chunk = cohort.take(ends, self.settings.batch_bytes_max, self.catch_up.documents)
+            try:
+                chunk = cohort.take(ends, self.settings.batch_bytes_max, self.catch_up.documents)
+            except FilterTooCostly as error:
+                for member in list(cohort.members):
+                    self.leave(member)
+                    member.end(Reason.FILTER_ERROR, error)
+                return
             self._metrics.rendered(chunk.skipped, chunk.selecting_s)
             if chunk.body:
                 taken, slow = await cohort.write(chunk.body, chunk.position, chunk.events)

@@ -8,14 +8,15 @@ in silence: where events may be missing there is a Gap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eventstreams.errors import LogUnavailable, OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange, RecordsDamaged, UnknownTopic
 from eventstreams.fanout.history import History
 from eventstreams.fanout.tail import Tail
 from eventstreams.log.base import Log
 from eventstreams.model.event import Bounds, Partition
+from eventstreams.model.frame import Frame
 from eventstreams.model.position import EARLIEST, LATEST, Mark, before_end
 
 _RETENTION_SLACK_MS = 60_000
@@ -32,7 +33,7 @@ class Gap(NamedTuple):
     available: Bounds
     resumed: int
     cause: str
-    """retention, beyond_end or other_log"""
+    """retention, beyond_end, other_log or damaged"""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -123,7 +124,7 @@ class Resumer:
             elif offset > 0:
                 before = await self._history.timestamp_before(partition, offset)
             if before is not None and timestamp_ms and before != timestamp_ms:
-                first = (await self._history.load(partition, offset)).frames[:1]
+                first = await self._first_frame(partition, offset)
                 if first and first[0].timestamp_ms == timestamp_ms:  # an id of after a gap
                     return Resumed(offset, timestamp_ms)
                 return await self._elsewhere(partition, offset, timestamp_ms)
@@ -147,7 +148,7 @@ class Resumer:
     ) -> Resumed:
         oldest_ms = 0
         if bounds.oldest < bounds.end:
-            oldest = (await self._history.load(partition, bounds.oldest)).frames[:1]
+            oldest = await self._first_frame(partition, bounds.oldest)
             oldest_ms = oldest[0].timestamp_ms if oldest else 0
             if oldest and timestamp_ms and oldest_ms + _RETENTION_SLACK_MS < timestamp_ms:
                 return await self.at_time(partition, timestamp_ms)
@@ -172,6 +173,13 @@ class Resumer:
         if found.offset == bounds.oldest < bounds.end:
             return found._replace(gap=Gap(partition, offset, bounds, found.offset, "other_log"))
         return found
+
+    async def _first_frame(self, partition: Partition, offset: int) -> Sequence[Frame]:
+        """At most one; none where the record at `offset` is damaged."""
+        try:
+            return (await self._history.load(partition, offset)).frames[:1]
+        except RecordsDamaged:
+            return ()
 
     def _first(
         self, before: int | None, timestamp_ms: int | None, partition: Partition, offset: int

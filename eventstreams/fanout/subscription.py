@@ -21,6 +21,7 @@ from eventstreams.errors import (
     LogError,
     LogUnavailable,
     OffsetOutOfRange,
+    RecordsDamaged,
 )
 from eventstreams.fanout.bound import Bound
 from eventstreams.fanout.compression import EncodedResponse, Piece, apart
@@ -176,7 +177,7 @@ class Subscription:
                 await self._pull(self._hub.ends(self.want))
         except LogUnavailable as error:
             await self._wait_for_log(error)
-        except OffsetOutOfRange as error:
+        except (OffsetOutOfRange, RecordsDamaged) as error:
             await self._tell_gap(error)
         except LogError as error:
             self._end = self._end or End(Reason.LOG_ERROR, error)
@@ -289,8 +290,8 @@ class Subscription:
         finally:
             timer.cancel()
 
-    async def _tell_gap(self, error: OffsetOutOfRange) -> None:
-        """Retention overtook this reader: says so and goes on at what is kept."""
+    async def _tell_gap(self, error: OffsetOutOfRange | RecordsDamaged) -> None:
+        """The next records are gone or damaged: says so and goes on behind them."""
         try:
             position, gap = await self._hub.after_gap(self.position, error)
         except LogUnavailable as failed:

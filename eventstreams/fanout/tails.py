@@ -10,6 +10,7 @@ from eventstreams.errors import (
     LogCorrupt,
     LogUnavailable,
     OffsetOutOfRange,
+    RecordsDamaged,
     UnknownTopic,
 )
 from eventstreams.fanout.tail import Run, Tail
@@ -172,7 +173,7 @@ class Tails:
         return lost
 
     def skip(self, partition: Partition, offset: int) -> None:
-        """Retention overtook its tail, which goes on, empty, at the oldest kept record."""
+        """Records of its tail are gone or damaged: it goes on, empty, at this offset."""
         self.by_partition[partition] = Tail(partition, offset, 0)
 
     def _add(self, made: list[Tail]) -> None:
@@ -220,7 +221,11 @@ class Tails:
         begin = max(bounds.oldest, bounds.end - _LOOK_BACK)
         timestamp_ms = 0
         while begin < bounds.end:
-            found = await self._log.read(partition, begin, _LOOK_BACK_BYTES)
+            try:
+                found = await self._log.read(partition, begin, _LOOK_BACK_BYTES)
+            except RecordsDamaged as error:
+                begin, timestamp_ms = error.next, 0
+                continue
             before = [event for event in found.events if event.offset < bounds.end]
             timestamp_ms = before[-1].timestamp_ms if before else timestamp_ms
             if found.next <= begin:

@@ -15,7 +15,14 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple, cast
 
-from eventstreams.errors import AppendRefused, LogError, LogUnavailable, LogUnwritable, SchemaError
+from eventstreams.errors import (
+    AppendRefused,
+    LogCorrupt,
+    LogError,
+    LogUnavailable,
+    LogUnwritable,
+    SchemaError,
+)
 from eventstreams.intake import document as events
 from eventstreams.intake.admission import Admission
 from eventstreams.intake.document import EventProblem
@@ -233,7 +240,7 @@ class Intake:
 def _failed(index: int, event: bytes, error: LogError) -> Failed:
     if isinstance(error, LogUnavailable):
         return Failed(index, event, "the log is out of reach", retryable=True)
-    if isinstance(error, LogUnwritable):
+    if isinstance(error, LogUnwritable | LogCorrupt):
         return Failed(index, event, "the log can't be written", retryable=True)
     if isinstance(error, AppendRefused):
         return Failed(index, event, "the log refused the event", retryable=False)

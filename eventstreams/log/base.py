@@ -37,8 +37,8 @@ class Follower(Protocol):
         Raises LogUnavailable (keep the follower and call again: it goes on where it was; partitions
         that are out of reach are named now and then, not at every call, and hold up no other),
         UnknownTopic or UnknownPartition (that partition, or all of that topic, is dropped from
-        the follower first, the rest goes on), OffsetOutOfRange (likewise dropped; `assign` it
-        anew). Cancelling a waiting `next` loses nothing.
+        the follower first, the rest goes on), OffsetOutOfRange or RecordsDamaged (likewise
+        dropped; `assign` it anew). Cancelling a waiting `next` loses nothing.
         """
         ...
 
@@ -77,7 +77,9 @@ class Log(Protocol):
         """Events from `offset` on, about `max_bytes` of values, at least one if there is any.
 
         At the end: no events and `next == offset`. Raises OffsetOutOfRange (with bounds) below the
-        oldest kept or beyond the end, UnknownTopic, UnknownPartition.
+        oldest kept or beyond the end, RecordsDamaged where what is stored at `offset` is not what
+        was appended (it says where to read on; records before it are returned first),
+        UnknownTopic, UnknownPartition.
         """
         ...
 

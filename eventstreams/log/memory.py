@@ -8,7 +8,13 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 
-from eventstreams.errors import LogError, OffsetOutOfRange, UnknownPartition, UnknownTopic
+from eventstreams.errors import (
+    LogError,
+    OffsetOutOfRange,
+    RecordsDamaged,
+    UnknownPartition,
+    UnknownTopic,
+)
 from eventstreams.log.base import Slice
 from eventstreams.log.future import FutureLimit
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
@@ -19,13 +25,21 @@ class _Run:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.damaged: set[int] = set()
         self.oldest = 0
         self.end = 0
 
     def slice(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        if offset in self.damaged:
+            following = offset + 1
+            while following in self.damaged:
+                following += 1
+            raise RecordsDamaged(partition, offset, following, Bounds(self.oldest, self.end))
         first = last = bisect_left(self.events, offset, key=lambda event: event.offset)
         taken = 0
         while last < len(self.events) and (last == first or taken < max_bytes):
+            if self.events[last].offset in self.damaged:
+                return Slice(partition, self.events[first:last], self.events[last].offset)
             taken += len(self.events[last].value or b"")
             last += 1
         at_end = last == len(self.events)
@@ -119,6 +133,10 @@ class MemoryLog:
         run = self.run(partition)
         run.events = [event for event in run.events if event.offset != offset]
 
+    def damage(self, partition: Partition, offset: int) -> None:
+        """Bit rot: the record is there and is not what was appended."""
+        self.run(partition).damaged.add(offset)
+
     def delete_topic(self, topic: str) -> None:
         del self._topics[topic]
         self.wake_followers()
@@ -168,7 +186,12 @@ class MemoryFollower:
             for partition in list(self._nexts):
                 try:
                     found = self._read(partition)
-                except (UnknownTopic, UnknownPartition, OffsetOutOfRange) as error:
+                except (
+                    UnknownTopic,
+                    UnknownPartition,
+                    OffsetOutOfRange,
+                    RecordsDamaged,
+                ) as error:
                     if slices:  # hand these out first; the error comes again
                         return slices
                     whole_topic = isinstance(error, UnknownTopic)

@@ -7,6 +7,7 @@ of the event loop. Other processes may append to the same file; followers hear o
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +17,9 @@ from typing import TypeVar
 
 from eventstreams.errors import (
     AppendRefused,
+    LogCorrupt,
     LogError,
+    LogFilesLost,
     LogUnavailable,
     UnknownPartition,
     UnknownTopic,
@@ -31,6 +34,8 @@ from eventstreams.model.event import Bounds, Partition, Placed, Record
 from eventstreams.settings import SqliteSettings
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 _HISTORY_READERS = 2
 _WAITING_BYTES_MAX = 64 * 2**20  # appends not yet durable; further ones wait for room
@@ -66,6 +71,8 @@ class SqliteLog:
         self._turn = asyncio.Lock()
         self._room = asyncio.Event()
         self._waiting_bytes = 0
+        self._trouble: LogError | None = None
+        """Why the log can't be used now: its files are lost, or SQLite finds them damaged."""
 
     async def start(self) -> None:
         assert not self._is_open
@@ -149,7 +156,9 @@ class SqliteLog:
 
     async def news(self, nexts: Mapping[Partition, int]) -> dict[Partition, Slice | LogError]:
         self._check_open()
-        return await self._live.run(lambda reader: reader.news(nexts))
+        if self._trouble is not None:
+            raise LogUnavailable(str(self._trouble)) from self._trouble
+        return await self._run(self._live, lambda reader: reader.news(nexts))
 
     def unfollow(self, follower: SqliteFollower) -> None:
         self._followers.discard(follower)
@@ -167,7 +176,11 @@ class SqliteLog:
             self._live = Crew("log-live", [live], file.path)
             self._history = Crew("log-history", history, file.path)
             self._writer = Writer(
-                file=file, settings=self._settings, answered=self._answered, changed=self._changed
+                file=file,
+                settings=self._settings,
+                answered=self._answered,
+                changed=self._changed,
+                troubled=self._troubled,
             )
             for thread in (self._live, self._history, self._writer):
                 thread.start()
@@ -186,7 +199,22 @@ class SqliteLog:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake_followers)
 
+    def _troubled(self, error: LogError | None) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._set_trouble, error)
+
     # On the loop.
+
+    def _set_trouble(self, error: LogError | None) -> None:
+        before = self._trouble
+        if isinstance(before, LogCorrupt):
+            return  # until the process starts again, and looks at the file
+        if error is not None:
+            _logger.critical("the embedded log can't be used, and takes no events: %s", error)
+        elif before is not None:
+            _logger.warning("the embedded log's files are back; it takes events again")
+        self._trouble = error
+        self._wake_followers()
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -203,7 +231,16 @@ class SqliteLog:
 
     async def _read(self, work: Callable[[Reader], T]) -> T:
         self._check_open()
-        return await self._history.run(work)
+        if isinstance(self._trouble, LogFilesLost):
+            raise self._trouble
+        return await self._run(self._history, work)
+
+    async def _run(self, crew: Crew, work: Callable[[Reader], T]) -> T:
+        try:
+            return await crew.run(work)
+        except LogCorrupt as error:
+            self._set_trouble(error)
+            raise
 
     async def _write(self, work: Callable[[Ledger], T], size: int = 0) -> T:
         async with self._turn:  # first come, first served, also when there is no room
@@ -211,6 +248,8 @@ class SqliteLog:
                 self._room.clear()
                 await self._room.wait()
             self._check_open()
+            if isinstance(self._trouble, LogCorrupt):
+                raise self._trouble
             answer: asyncio.Future[T] = self._loop.create_future()
             self._waiting_bytes += size
             self._writer.put(Request(work, size, answer))

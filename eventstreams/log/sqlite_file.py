@@ -17,14 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable, LogUnwritable
+from eventstreams.log.sqlite_watch import FileWatch
 from eventstreams.settings import SqliteSettings
 
 APPLICATION_ID = 0x45765374
-LAYOUT = 1
+LAYOUT = 2
+_UPGRADES = {1: "ALTER TABLE events ADD COLUMN checksum INTEGER"}
+"""From each earlier layout to the next. Each takes a moment, however large the file is."""
 
 # events.id is partition << 40 | offset: a partition's records lie together, in offset order.
 # blocks hold the highest timestamp of every 256 offsets (id = events.id >> 8), so that looking up
 # a time reads few pages and stays right when timestamps go back and when old records are dropped.
+# events.checksum is NULL for records of layout 1, which had none: they are read unchecked. It comes
+# before the value, so that no page of a large value is read for it.
 OFFSET_BITS = 40
 BLOCK_BITS = 8
 _SCHEMA = f"""
@@ -42,6 +47,7 @@ CREATE TABLE events (
   id INTEGER PRIMARY KEY,
   timestamp_ms INTEGER NOT NULL,
   appended_ms INTEGER NOT NULL,
+  checksum INTEGER,
   key BLOB,
   value BLOB
 );
@@ -111,6 +117,7 @@ class LogFile:
         self._settings = settings
         self._wal = Path(f"{self.path}-wal")
         self._wal_bytes_max = _WAL_BYTES_MAX
+        self.watch = FileWatch(self.path)
         self._open = ExitStack()
 
     def open(self) -> None:
@@ -132,6 +139,7 @@ class LogFile:
                 stack.callback(self.connection.close)
                 with self._exclusive():
                     self._prepare()
+                    self.watch.start()
             except sqlite3.Error as error:
                 raise translated(error, self.path, appending=False) or error from error
             self._open = stack.pop_all()
@@ -150,7 +158,11 @@ class LogFile:
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
-        """Commits, durably, when the block ends; an error rolls back. Raises LogUnavailable."""
+        """Commits, durably, when the block ends; an error rolls back.
+
+        Raises LogUnavailable; it does so behind the commit, too, where that went into files that
+        are not those at their paths any more.
+        """
         connection = self.connection
         with self._exclusive():
             connection.execute("BEGIN IMMEDIATE")
@@ -161,6 +173,7 @@ class LogFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            self.watch.check(is_writer=True)
             self._bound_wal()
 
     def close(self) -> None:
@@ -197,7 +210,7 @@ class LogFile:
         new = not (application or layout or self._scalar("SELECT count(*) FROM sqlite_master"))
         if not new and application != APPLICATION_ID:
             raise LogCorrupt(f"{self.path} is a database of another program")
-        if not new and layout != LAYOUT:
+        if not new and layout != LAYOUT and layout not in _UPGRADES:
             raise LogCorrupt(f"{self.path} has layout {layout}; this program knows layout {LAYOUT}")
         if new:
             self.connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -211,6 +224,7 @@ class LogFile:
         else:
             self._check()
             self._touch()
+            self._upgrade(layout)
 
     def _check(self) -> None:
         """As much as can be looked at before the gateway must be ready, however large the file."""
@@ -236,8 +250,16 @@ class LogFile:
     def _touch(self) -> None:
         """Fails if the file can't be written: a mere BEGIN IMMEDIATE would not."""
         self.connection.execute("BEGIN IMMEDIATE")
-        self.connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        self.connection.execute("PRAGMA user_version = 0")
         self.connection.execute("ROLLBACK")
+
+    def _upgrade(self, layout: int) -> None:
+        while layout != LAYOUT:
+            statement = _UPGRADES[layout]
+            layout += 1
+            self.connection.executescript(
+                f"BEGIN IMMEDIATE; {statement}; PRAGMA user_version = {layout}; COMMIT;"
+            )
 
     def _scalar(self, sql: str) -> Any:
         return self.connection.execute(sql).fetchone()[0]
@@ -254,6 +276,7 @@ class LogFile:
             try:
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
+                self.watch.expect_short_wal()
                 busy_ms = int(self._settings.busy_timeout_s * 1000)
                 self.connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
             self._wal_bytes_max = max(_WAL_BYTES_MAX, 2 * self._wal.stat().st_size)

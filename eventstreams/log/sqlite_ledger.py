@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from eventstreams.errors import AppendRefused, UnknownPartition, UnknownTopic
+from eventstreams.log.sqlite_checksum import checksum
 from eventstreams.log.sqlite_file import BLOCK_BITS, OFFSET_BITS
 from eventstreams.model.event import Partition, Placed, Record
 from eventstreams.settings import SqliteSettings
@@ -129,7 +130,11 @@ class Ledger:
 
     def flush(self) -> None:
         """Writes what has been placed. To be called before the transaction is committed."""
-        self._insert("INSERT INTO events VALUES ", 5, self._rows)
+        self._insert(
+            "INSERT INTO events (id, timestamp_ms, appended_ms, checksum, key, value) VALUES ",
+            6,
+            self._rows,
+        )
         self._insert(
             "INSERT INTO partitions VALUES ",
             6,
@@ -169,7 +174,8 @@ class Ledger:
     def _place(self, head: _Head, record: Record, now_ms: int) -> Placed:
         stamp = record.timestamp_ms if record.timestamp_ms is not None else now_ms
         key = head.key(head.next)
-        self._rows.append((key, stamp, now_ms, record.key, record.value))
+        check = checksum(key, stamp, record.key, record.value)
+        self._rows.append((key, stamp, now_ms, check, record.key, record.value))
         block = key >> BLOCK_BITS
         self._blocks[block] = max(stamp, self._blocks.get(block, stamp))
         head.next += 1

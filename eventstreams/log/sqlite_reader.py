@@ -8,6 +8,7 @@ only milliseconds later (measured: 20,000 records/s this way, 1,000 by rows).
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -19,18 +20,26 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from eventstreams.errors import (
-    LogCorrupt,
     LogError,
     OffsetOutOfRange,
+    RecordsDamaged,
     UnknownPartition,
     UnknownTopic,
 )
 from eventstreams.log.base import Slice
+from eventstreams.log.sqlite_checksum import checksum
 from eventstreams.log.sqlite_file import BLOCK_BITS, OFFSET_BITS, translated
 from eventstreams.model.event import Bounds, Event, Partition
 
 T = TypeVar("T")
 
+_logger = logging.getLogger(__name__)
+
+_Stored = tuple[int, int | None, int | None, int | None]
+"""(timestamp in ms, checksum, bytes of the value, of the key) of a record, before its bytes are
+read. The checksum is None of a record of layout 1; no named tuple, which takes thrice as long."""
+
+_REPORTS_MAX = 1000
 _OFFSET_MAX = 2**OFFSET_BITS - 1
 _TIME_MAX_MS = 2**63 - 1
 _ROWS_MIN = 64
@@ -41,8 +50,9 @@ _NEWS_PARTITION_BYTES_MAX = 2**20
 _HEADS = "SELECT json_group_array(json_array(topic, number, id, oldest, next)) FROM partitions"
 _SIZES = f"""
 SELECT p.oldest, p.next, (
-  SELECT json_group_array(json_array(timestamp_ms, value_bytes, key_bytes)) FROM (
-    SELECT timestamp_ms, length(value) AS value_bytes, length(key) AS key_bytes FROM events
+  SELECT json_group_array(json_array(timestamp_ms, checksum, value_bytes, key_bytes)) FROM (
+    SELECT timestamp_ms, checksum, length(value) AS value_bytes, length(key) AS key_bytes
+    FROM events
     WHERE id >= (p.id << {OFFSET_BITS} | :offset) AND id < (p.id << {OFFSET_BITS} | p.next)
     ORDER BY id LIMIT :rows))
 FROM partitions p WHERE p.id = :id
@@ -51,6 +61,10 @@ _BYTES = """
 SELECT CAST(group_concat(value, '') AS BLOB), CAST(group_concat(key, '') AS BLOB)
 FROM (SELECT value, key FROM events WHERE id >= ? AND id < ? ORDER BY id)
 """
+_IDS = """
+SELECT json_group_array(id) FROM
+(SELECT id FROM events WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)
+"""
 # One statement, so that retention can't come between the blocks and their records.
 _FIRST_AT = f"""
 SELECT e.id FROM blocks b CROSS JOIN events e
@@ -58,6 +72,14 @@ ON e.id >= b.id << {BLOCK_BITS} AND e.id < (b.id + 1) << {BLOCK_BITS}
 WHERE b.id >= :id << {OFFSET_BITS - BLOCK_BITS} AND b.id < (:id + 1) << {OFFSET_BITS - BLOCK_BITS}
 AND b.timestamp_max_ms >= :time AND e.timestamp_ms >= :time ORDER BY b.id, e.id LIMIT 1
 """  # noqa: S608 - of our own names
+
+
+class _Found(NamedTuple):
+    """Records up to the first that is damaged; or how many are damaged before one that is not.
+    Neither where retention has dropped some since their sizes were read."""
+
+    events: list[Event]
+    damaged: int
 
 
 class Head(NamedTuple):
@@ -69,7 +91,8 @@ class Head(NamedTuple):
 
 
 _heads = msgspec.json.Decoder(list[Head])
-_sizes = msgspec.json.Decoder(list[tuple[int, int | None, int | None]])
+_ids = msgspec.json.Decoder(list[int])
+_sizes = msgspec.json.Decoder(list[_Stored])
 
 
 class Reader:
@@ -80,6 +103,7 @@ class Reader:
         self.path = path
         self._ids: dict[Partition, int] = {}
         self._record_bytes = 1024.0
+        self._reported: set[tuple[Partition, int]] = set()
 
     def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
         numbers: dict[str, list[int]] = {}
@@ -102,24 +126,47 @@ class Reader:
         return {p: self._first_at(ids[p], time_ms) for p, time_ms in times.items()}
 
     def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
+        rows = int(2 * max_bytes / self._record_bytes) + 1
+        rows = min(max(rows, _ROWS_MIN), _ROWS_MAX)
+        bounds = None
+        for rows_max in (rows, 1):  # one alone where something is wrong with one of them
+            try:
+                bounds, stored = self._stored(partition, offset, rows_max)
+                if not stored:
+                    return Slice(partition, (), offset)
+                found = self._events(partition, offset, _up_to(stored, max_bytes))
+            except (msgspec.ValidationError, sqlite3.OperationalError) as error:
+                if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
+                    raise
+                continue  # a column of another type than we write
+            if found.events:
+                return Slice(partition, found.events, offset + len(found.events))
+            if found.damaged:
+                raise self._damaged(partition, offset, offset + found.damaged, bounds)
+        bounds = bounds or self.bounds([partition])[partition]
+        raise self._damaged(partition, offset, offset + 1, bounds)
+
+    def _stored(self, partition: Partition, offset: int, rows: int) -> tuple[Bounds, list[_Stored]]:
+        """What is stored from `offset` on; nothing at the end. Raises OffsetOutOfRange,
+        RecordsDamaged where the first record is missing."""
         id_ = self._id(partition)
-        for _ in range(2):
-            rows = int(2 * max_bytes / self._record_bytes) + 1
-            rows = min(max(rows, _ROWS_MIN), _ROWS_MAX)
-            within = min(max(offset, 0), _OFFSET_MAX)
-            asked = {"id": id_, "offset": within, "rows": rows}
-            oldest, end, text = self.connection.execute(_SIZES, asked).fetchone()
-            if not oldest <= offset <= end:
-                raise OffsetOutOfRange(partition, offset, Bounds(oldest, end))
-            if offset == end:
-                return Slice(partition, (), offset)
-            sizes = _sizes.decode(text)
-            if len(sizes) != min(rows, end - offset):
-                raise LogCorrupt(f"{self.path} is damaged: records of {partition} are missing")
-            events = self._events(id_, partition, offset, _up_to(sizes, max_bytes))
-            if events:
-                return Slice(partition, events, offset + len(events))
-        raise LogCorrupt(f"{self.path} is damaged: records of {partition} changed")
+        within = min(max(offset, 0), _OFFSET_MAX)
+        asked = {"id": id_, "offset": within, "rows": rows}
+        oldest, end, text = self.connection.execute(_SIZES, asked).fetchone()
+        bounds = Bounds(oldest, end)
+        if not oldest <= offset <= end:
+            raise OffsetOutOfRange(partition, offset, bounds)
+        stored = _sizes.decode(text) if offset < end else []
+        if len(stored) == min(rows, end - offset):
+            return bounds, stored
+        row = id_ << OFFSET_BITS | offset
+        (text,) = self.connection.execute(_IDS, (row, row + end - offset, rows)).fetchone()
+        ids = _ids.decode(text)
+        if not ids or ids[0] != row:
+            following = offset + ids[0] - row if ids else end
+            raise self._damaged(partition, offset, following, bounds)
+        together = next((n for n, id_ in enumerate(ids) if id_ != row + n), len(ids))
+        return bounds, stored[:together]
 
     def news(self, nexts: Mapping[Partition, int]) -> dict[Partition, Slice | LogError]:
         """What lies at these offsets, in their order, or why nothing can be read there."""
@@ -134,7 +181,7 @@ class Reader:
                     if slice_.events:
                         found[partition] = slice_
                         room -= sum(len(event.value or b"") for event in slice_.events)
-            except (UnknownTopic, UnknownPartition, OffsetOutOfRange) as error:
+            except (UnknownTopic, UnknownPartition, OffsetOutOfRange, RecordsDamaged) as error:
                 found[partition] = error
         return found
 
@@ -156,20 +203,14 @@ class Reader:
         row = self.connection.execute(_FIRST_AT, asked).fetchone()
         return row[0] & _OFFSET_MAX if row else None
 
-    def _events(
-        self,
-        id_: int,
-        partition: Partition,
-        offset: int,
-        sizes: list[tuple[int, int | None, int | None]],
-    ) -> list[Event]:
-        """Empty when retention has dropped some of them since their sizes were read."""
-        first = id_ << OFFSET_BITS | offset
-        values, keys = self.connection.execute(_BYTES, (first, first + len(sizes))).fetchone()
+    def _events(self, partition: Partition, offset: int, stored: list[_Stored]) -> _Found:
+        row = self._id(partition) << OFFSET_BITS | offset
+        values, keys = self.connection.execute(_BYTES, (row, row + len(stored))).fetchone()
         values, keys = values or b"", keys or b""
         value_at = key_at = 0
         events: list[Event] = []
-        for timestamp_ms, value_bytes, key_bytes in sizes:
+        damaged: list[int] = []
+        for number, (timestamp_ms, expected, value_bytes, key_bytes) in enumerate(stored):
             value = key = None
             if value_bytes is not None:
                 value = values[value_at : value_at + value_bytes]
@@ -177,10 +218,28 @@ class Reader:
             if key_bytes is not None:
                 key = keys[key_at : key_at + key_bytes]
                 key_at += key_bytes
-            events.append(Event(partition, offset, timestamp_ms, value, key))
-            offset += 1
+            if expected is not None and expected != checksum(
+                row + number, timestamp_ms, key, value
+            ):
+                damaged.append(number)
+            events.append(Event(partition, offset + number, timestamp_ms, value, key))
+        if (value_at, key_at) != (len(values), len(keys)):
+            return _Found([], 0)
         self._record_bytes = 0.75 * self._record_bytes + 0.25 * (value_at / len(events) + 1)
-        return events if (value_at, key_at) == (len(values), len(keys)) else []
+        if not damaged or damaged[0] > 0:
+            return _Found(events[: damaged[0]] if damaged else events, 0)
+        return _Found([], next((n for n, at in enumerate(damaged) if n != at), len(damaged)))
+
+    def _damaged(
+        self, partition: Partition, offset: int, following: int, bounds: Bounds
+    ) -> RecordsDamaged:
+        """Logs each place once, as long as there are not very many."""
+        error = RecordsDamaged(partition, offset, following, bounds)
+        place = partition, offset
+        if place not in self._reported and len(self._reported) < _REPORTS_MAX:
+            self._reported.add(place)
+            _logger.error("%s: %s; readers are sent a gap", self.path, error)
+        return error
 
 
 class Crew:
@@ -255,13 +314,11 @@ def _known(heads: Mapping[Partition, Head], partition: Partition) -> Head:
     raise UnknownTopic(partition.topic)
 
 
-def _up_to(
-    sizes: list[tuple[int, int | None, int | None]], max_bytes: int
-) -> list[tuple[int, int | None, int | None]]:
+def _up_to(stored: list[_Stored], max_bytes: int) -> list[_Stored]:
     """The first of them, until their values come to `max_bytes`; at least one."""
     taken = 0
-    for count, (_, value_bytes, _) in enumerate(sizes, 1):
+    for count, (_, _, value_bytes, _) in enumerate(stored, 1):
         taken += value_bytes or 0
         if taken >= max_bytes:
-            return sizes[:count]
-    return sizes
+            return stored[:count]
+    return stored

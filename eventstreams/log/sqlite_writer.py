@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from eventstreams.errors import LogError
+from eventstreams.errors import LogCorrupt, LogError, LogFilesLost
 from eventstreams.log.sqlite_file import LogFile, translated
 from eventstreams.log.sqlite_ledger import Ledger
 from eventstreams.settings import SqliteSettings
@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 
 _GROUP_BYTES_MAX = 16 * 2**20  # in one transaction, so that others get their turn at the file
 _LOOK_EVERY_S = 0.025  # at what other processes append
+_CHECK_EVERY_S = 1.0  # that the files are still there, while nothing is appended
 
 
 class Request:
@@ -47,8 +48,9 @@ class Request:
 
 
 class Writer:
-    """`answered` and `changed` are called from the thread: with requests that are done (their
-    transaction is over), and when another process has written."""
+    """`answered`, `changed` and `troubled` are called from the thread: with requests that are done
+    (their transaction is over), when another process has written, and when the file begins or
+    ceases to be of no use (an error, then None)."""
 
     def __init__(
         self,
@@ -57,11 +59,15 @@ class Writer:
         settings: SqliteSettings,
         answered: Callable[[list[Request]], None],
         changed: Callable[[], None],
+        troubled: Callable[[LogError | None], None],
     ) -> None:
         self._file = file
         self._every_s = settings.retention_every_s
         self._answered = answered
         self._changed = changed
+        self._troubled = troubled
+        self._trouble: LogError | None = None
+        self._check_at = time.monotonic()
         self._ledger = Ledger(file.connection, settings)
         self._stale = True
         self._version: int | None = None
@@ -90,6 +96,7 @@ class Writer:
                 self._answered(group)
             else:
                 self._look()
+                self._check()
             if not stopping and time.monotonic() >= self._retain_at:
                 self._retain()
 
@@ -121,6 +128,29 @@ class Writer:
         except Exception as error:
             for request in group:
                 request.error = self._why(error)
+            self._note(self._why(error))
+        else:
+            self._note(None)
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if now < self._check_at:
+            return
+        self._check_at = now + _CHECK_EVERY_S
+        try:
+            self._file.watch.check(is_writer=False)
+        except LogFilesLost as error:
+            self._note(error)
+        else:
+            self._note(None)
+
+    def _note(self, error: Exception | None) -> None:
+        """Reports a change. Errors that pass by themselves change nothing."""
+        if error is not None and not isinstance(error, LogFilesLost | LogCorrupt):
+            return
+        if str(error) != str(self._trouble):
+            self._trouble = error
+            self._troubled(error)
 
     def _retain(self) -> None:
         """One step; when that was the last, the next one is due after the interval."""
@@ -129,7 +159,9 @@ class Writer:
             with self._transaction():
                 more = self._ledger.retain(int(time.time() * 1000))
         except (sqlite3.Error, LogError) as error:
-            _logger.warning("retention is put off: %s", self._why(error))
+            why = self._why(error)
+            _logger.warning("retention is put off: %s", why)
+            self._note(why)
         if not more:
             self._retain_at = time.monotonic() + self._every_s
 
@@ -138,6 +170,7 @@ class Writer:
         try:
             with self._file.transaction():
                 self._look()
+                self._file.watch.check(is_writer=True)
                 if self._stale:
                     self._ledger.reload()
                     self._stale = False
@@ -160,6 +193,7 @@ class Writer:
         if version != self._version:
             self._version = version
             self._stale = True
+            self._file.watch.expect_short_wal()
             self._changed()
 
     def _data_version(self) -> int:

@@ -76,8 +76,7 @@ class Limits:
     def __init__(self, policy: Callable[[], Policy], ledger: Ledger) -> None:
         self._policy = policy
         self._ledger = ledger
-        self._filters: Counter[str] = Counter()
-        """By canonical text."""
+        self._filters: Counter[Selector] = Counter()
 
     async def lease(self, address: str | None) -> Lease:
         """For one stream of the client at `address`; None where the proxy in front does not say.
@@ -115,27 +114,23 @@ class Limits:
 
     @contextlib.contextmanager
     def filtering(self, selector: Selector | None) -> Generator[None]:
-        """A place for the filter of one stream, if it has one.
-
-        Raises GatewayFull where it would be one filter too many.
-        """
-        filter_ = None if selector is None else selector.filter
-        if filter_ is None:
+        """One stream that wants this. Raises GatewayFull where it would be one filter too many."""
+        if selector is None:
             yield
             return
         most = self._policy().limits.filters_max
-        if filter_ not in self._filters and len(self._filters) >= most:
+        if selector not in self._filters and len(self._filters) >= most:
             raise GatewayFull(
                 f"There are {most} different filters in use, as many as there may be",
                 _RETRY_AFTER_S,
             )
-        self._filters[filter_] += 1
+        self._filters[selector] += 1
         try:
             yield
         finally:
-            self._filters[filter_] -= 1
-            if not self._filters[filter_]:
-                del self._filters[filter_]
+            self._filters[selector] -= 1
+            if not self._filters[selector]:
+                del self._filters[selector]
 
 
 def _site(address: str | None) -> str:

@@ -5,10 +5,11 @@ A backend to come is one more subclass of Backend in `BACKENDS`.
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from itertools import count
 from pathlib import Path
 from typing import ClassVar
@@ -74,6 +75,10 @@ class Backend(ABC):
         """What compaction does to these records. Skips the test where there is none."""
         pytest.skip(f"{self.name} has no holes")
 
+    async def damage(self, log: Log, partition: Partition, offset: int) -> None:
+        """What bit rot does to a record's value. Skips the test where it can't be done."""
+        pytest.skip(f"records of {self.name} can't be damaged one by one")
+
 
 class Memory(Backend):
     name = "memory"
@@ -89,6 +94,10 @@ class Memory(Backend):
         assert isinstance(log, MemoryLog)
         for offset in offsets:
             log.punch_hole(partition, offset)
+
+    async def damage(self, log: Log, partition: Partition, offset: int) -> None:
+        assert isinstance(log, MemoryLog)
+        log.damage(partition, offset)
 
 
 class Sqlite(Backend):
@@ -114,6 +123,14 @@ class Sqlite(Backend):
     async def forget_before(self, log: Log, partition: Partition, offset: int) -> None:
         assert isinstance(log, SqliteLog)
         await log.forget_before(partition, offset)
+
+    async def damage(self, log: Log, partition: Partition, offset: int) -> None:
+        with closing(sqlite3.connect(self.directory / "log.sqlite3")) as connection, connection:
+            connection.execute(
+                "UPDATE events SET value = CAST(substr(value, 2) || char(1) AS BLOB) WHERE id ="
+                " (SELECT id << 40 | ? FROM partitions WHERE topic = ? AND number = ?)",
+                (offset, *partition),
+            )
 
 
 class Kafka(Backend):

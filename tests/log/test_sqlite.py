@@ -161,7 +161,7 @@ async def test_a_record_too_large_is_refused_by_its_index_and_nothing_is_kept(
         with pytest.raises(AppendRefused, match="record 1 has 11 bytes; at most 10"):
             await log.append([Record("t", b"ok"), Record("t", b"123456", b"12345")])
         with pytest.raises(AppendRefused, match="record 0 has a timestamp out of range"):
-            await log.append([Record("t", b"ok", timestamp_ms=2**63)])
+            await log.append([Record("t", b"ok", timestamp_ms=-(2**63) - 1)])
         assert await log.bounds([T0]) == {T0: Bounds(0, 1)}
 
 

@@ -19,9 +19,15 @@ from typing import Any
 
 import pytest
 
-from eventstreams.errors import LogCorrupt, LogError, LogUnavailable, LogUnwritable
+from eventstreams.errors import (
+    LogCorrupt,
+    LogError,
+    LogUnavailable,
+    LogUnwritable,
+    RecordsDamaged,
+)
 from eventstreams.log.sqlite import SqliteLog
-from eventstreams.log.sqlite_file import APPLICATION_ID, translated
+from eventstreams.log.sqlite_file import APPLICATION_ID, LAYOUT, translated
 from eventstreams.model.event import Bounds, Partition, Record
 from eventstreams.settings import SqliteSettings
 from tests.log import sqlite_child
@@ -219,7 +225,7 @@ def database_of_another_program_with_a_version(path: Path) -> None:
 
 
 def newer_layout(path: Path) -> None:
-    edit(path, "PRAGMA user_version = 2")
+    edit(path, f"PRAGMA user_version = {LAYOUT + 1}")
 
 
 def a_table_is_missing(path: Path) -> None:
@@ -316,16 +322,20 @@ async def test_a_file_that_is_no_log_of_ours_is_refused_at_start_and_left_alone(
     assert path.read_bytes() == before
 
 
-async def test_damage_found_while_reading_is_said_and_never_skipped(tmp_path: Path) -> None:
+async def test_missing_records_are_reported_and_never_skipped(tmp_path: Path) -> None:
     async with opened(tmp_path) as log:
         await log.append([Record("t", b"x" * 1_000)] * 300)
-    edit(tmp_path / "log.sqlite3", "DELETE FROM events WHERE (id & 255) = 100")
+    edit(tmp_path / "log.sqlite3", "DELETE FROM events WHERE (id & 255) BETWEEN 100 AND 103")
     async with opened(tmp_path) as log:
         follower = log.follow({T0: 0})
-        for call in (log.read(T0, 0, PLENTY), follower.next()):
-            with pytest.raises(LogCorrupt, match="missing"):
-                await call
+        assert (await log.read(T0, 0, PLENTY)).next == 100
+        assert [each.next for each in await follower.next()] == [100]
+        for call in (lambda: log.read(T0, 100, PLENTY), follower.next):
+            with pytest.raises(RecordsDamaged) as caught:
+                await call()
+            assert (caught.value.offset, caught.value.next) == (100, 104)
         await follower.aclose()
+        assert (await log.read(T0, 104, PLENTY)).next == 300
 
 
 async def test_a_new_file_is_marked_as_ours(tmp_path: Path) -> None:
