@@ -1,7 +1,9 @@
 """From the bytes of a request to its events, and from one event's bytes to a document and back.
 
-Whole numbers of any size stay what they are, and keys keep their order. What JSON text can't be
-exactly is refused: invalid UTF-8, half of a surrogate pair, numbers beyond a double.
+Integers of any size stay what they are, and keys keep their order. A whole number with a fraction
+or an exponent (1.0, 1e2) becomes an integer, as EventGate writes it: readers that are typed by the
+schema take 1.0 for no integer. What JSON text can't be exactly is refused: invalid UTF-8, half of a
+surrogate pair, numbers beyond a double.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ _ENCODER = msgspec.json.Encoder()
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _EXACT = 2**53
+_EXPONENT_FROM = 1e21
+_FRACTION = re.compile(rb"[0-9](?:\.0+(?![0-9])|(?:\.[0-9]+)?[eE])")
+"""In every number that is whole and does not look like it, and in some texts."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _ANY_ESCAPE = rb"\\u00aa"
 """As long, and not more of an escape than what it replaces."""
@@ -28,21 +33,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventProblem(Exception):
-    """Why one event is refused. `kind` is a name for programs, as in events of errors.
+    """Why one event is refused. `kind` is a name for programs, as in events of errors."""
 
-    `message` may repeat parts of the event. `rule` says which rule the event breaks and holds
-    nothing of it, for those who may not see the event.
-    """
-
-    def __init__(self, kind: str, message: str, rule: str) -> None:
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
-        self._rule = rule
-
-    @property
-    def rule(self) -> str:
-        return self._rule
 
 
 def split(body: bytes, *, events_max: int, lenient: bool) -> list[bytes]:
@@ -106,28 +102,23 @@ def _bad(error: Exception) -> BadBody:
 
 
 def read(event: bytes, *, bytes_max: int, depth_max: int, lenient: bool) -> Any:
-    """The document of one event. `lenient` rounds numbers as JavaScript does.
+    """The document of one event. `lenient` rounds integers as JavaScript does.
 
     Raises EventProblem.
     """
     if len(event) > bytes_max:
-        raise too_large(f"event has {len(event)} bytes", bytes_max)
+        raise EventProblem(
+            "EventTooLargeError", f"event has {len(event)} bytes; at most {bytes_max} are taken"
+        )
     if event.count(b"{") + event.count(b"[") > depth_max and _depth(event) > depth_max:
-        message = f"event is nested more than {depth_max} deep"
-        raise EventProblem("EventTooDeepError", message, message)
+        raise EventProblem("EventTooDeepError", f"event is nested more than {depth_max} deep")
     try:
         document = _EVENT.decode(event)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        message = f"event can't be read: {error}"
-        raise EventProblem("SyntaxError", message, "event can't be read") from error
-    if lenient and _LONG_NUMBER.search(event):
-        document = _rounded(document)
+        raise EventProblem("SyntaxError", f"event can't be read: {error}") from error
+    if _FRACTION.search(event) or (lenient and _LONG_NUMBER.search(event)):
+        document = _numbers(document, rounded=lenient)
     return document
-
-
-def too_large(found: str, bytes_max: int) -> EventProblem:
-    message = f"{found}; at most {bytes_max} are taken"
-    return EventProblem("EventTooLargeError", message, f"event has more than {bytes_max} bytes")
 
 
 def write(document: Any) -> bytes:
@@ -145,16 +136,27 @@ def _depth(event: bytes) -> int:
     return deepest
 
 
-def _rounded(value: Any) -> Any:
-    """Whole numbers as a double holds them, with the digits that JavaScript prints."""
+def _numbers(value: Any, *, rounded: bool) -> Any:
+    """Whole numbers without a fraction, as JavaScript writes them: 1.0 and 1e0 are 1, -0.0 is 0.
+
+    `rounded`: integers as a double holds them, too.
+    """
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in cast("dict[str, Any]", value).items()}
+        fields = cast("dict[str, Any]", value)
+        return {key: _numbers(item, rounded=rounded) for key, item in fields.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in cast("list[Any]", value)]
-    if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+        return [_numbers(item, rounded=rounded) for item in cast("list[Any]", value)]
+    if isinstance(value, float):
+        return _whole(value)
+    if rounded and isinstance(value, int) and not -_EXACT <= value <= _EXACT:
         try:
-            rounded = float(value)
+            return _whole(float(value))
         except OverflowError:
             return None  # what JSON.stringify makes of Infinity
-        return int(Decimal(repr(rounded))) if abs(rounded) < 1e21 else rounded
     return value
+
+
+def _whole(value: float) -> float | int:
+    """With the digits that JavaScript prints, if it prints no exponent."""
+    is_whole = value.is_integer() and abs(value) < _EXPONENT_FROM
+    return int(Decimal(repr(value))) if is_whole else value

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 
 from eventstreams.errors import BadSchemaUri, SchemaError, SchemaNotFound
 from eventstreams.intake.document import EventProblem
-from eventstreams.intake.filling import Filling, Path, Sender
+from eventstreams.intake.filling import Filling, Sender
+from eventstreams.intake.message_key import MessageKey
 from eventstreams.model.stream_config import StreamConfig, StreamConfigs
 from eventstreams.schemas.store import Compiled, SchemaStore
 
@@ -28,8 +29,8 @@ class Route(NamedTuple):
     schema: Compiled
     topic: str
     filling: Filling
-    key_fields: tuple[tuple[str, Path], ...] | None
-    """Field of the key -> path in the event."""
+    key: MessageKey | None
+    """None: records have no key."""
 
 
 class Gate:
@@ -48,14 +49,10 @@ class Gate:
 
     def label(self, document: Any) -> str:
         """What stands for an event's stream in metrics; clients can't make new ones."""
-        config = self.declared(document)
-        return "undeclared" if config is None else config.label
-
-    def declared(self, document: Any) -> StreamConfig | None:
-        """The stream that the event names, if it is declared."""
         meta: Any = cast("dict[str, Any]", document).get("meta") if _is_dict(document) else None
         name: Any = cast("dict[str, Any]", meta).get("stream") if _is_dict(meta) else None
-        return self._configs().get(name) if isinstance(name, str) else None
+        config = self._configs().get(name) if isinstance(name, str) else None
+        return "undeclared" if config is None else config.label
 
     def known(self, stream: str, schema_uri: str) -> Route | None:
         """The way that others have gone before, if nothing has changed since."""
@@ -70,11 +67,9 @@ class Gate:
         configs = self._configs()
         config = configs.get(stream)
         if config is None:
-            message = f"Stream {_cut(stream)} is not declared"
-            raise _unauthorized(message, "the stream is not declared")
+            raise _unauthorized(f"Stream {_cut(stream)} is not declared")
         if config.schema_title is None:
-            message = f"Stream {stream} has no schema_title setting"
-            raise _unauthorized(message, "the stream has no schema_title setting")
+            raise _unauthorized(f"Stream {stream} has no schema_title setting")
         try:
             schema = await self._schemas.get(schema_uri)
         except BadSchemaUri as error:
@@ -84,17 +79,16 @@ class Gate:
         except SchemaError as error:
             raise _unloadable(schema_uri, str(error).splitlines()[0]) from error
         if schema.schema.title != config.schema_title:
-            takes = f"which takes {config.schema_title}"
             raise _unauthorized(
-                f"Schema {schema.schema.title} is not allowed in stream {stream}, {takes}",
-                f"the schema is not allowed in the stream, {takes}",
+                f"Schema {schema.schema.title} is not allowed in stream {stream}, which takes "
+                f"{config.schema_title}"
             )
         route = Route(
             config,
             schema,
             self._topic(config),
             Filling(schema.schema, config),
-            _key_fields(config),
+            MessageKey(config.message_key_fields) if config.message_key_fields else None,
         )
         if configs is self._of:
             if len(self._routes) >= _ROUTES_MAX:
@@ -118,7 +112,7 @@ def schema_uri_of(document: dict[str, Any], sender: Sender) -> str:
     if uri is None:
         raise _missing("$schema")
     if not isinstance(uri, str):
-        raise EventProblem("MissingFieldError", "$schema is not text", "$schema is not text")
+        raise EventProblem("MissingFieldError", "$schema is not text")
     return uri
 
 
@@ -136,31 +130,25 @@ def stream_of(document: dict[str, Any], sender: Sender) -> str:
     if stream is None:
         raise _missing("meta.stream")
     if not isinstance(stream, str) or not stream:
-        message = "meta.stream is not the name of a stream"
-        raise EventProblem("MissingFieldError", message, message)
+        raise EventProblem("MissingFieldError", "meta.stream is not the name of a stream")
     if sender.may_post_to is not None and not sender.may_post_to(stream):
-        message = f"The key is not for stream {_cut(stream)}"
-        raise EventProblem("ForbiddenStreamError", message, "the key is not for the stream")
+        raise EventProblem("ForbiddenStreamError", f"The key is not for stream {_cut(stream)}")
     return stream
 
 
-def _key_fields(config: StreamConfig) -> tuple[tuple[str, Path], ...] | None:
-    fields = config.message_key_fields
-    return None if not fields else tuple((k, tuple(v.split("."))) for k, v in fields.items())
-
-
 def _missing(field: str) -> EventProblem:
-    message = f"Field(s) {field} were missing from event and could not be extracted."
-    return EventProblem("MissingFieldError", message, message)
+    return EventProblem(
+        "MissingFieldError",
+        f"Field(s) {field} were missing from event and could not be extracted.",
+    )
 
 
 def _unloadable(uri: str, why: str) -> EventProblem:
-    message = f"Failed loading schema at {_cut(uri)}: {why}"
-    return EventProblem("EventSchemaLoadError", message, "the event's schema can't be loaded")
+    return EventProblem("EventSchemaLoadError", f"Failed loading schema at {_cut(uri)}: {why}")
 
 
-def _unauthorized(message: str, rule: str) -> EventProblem:
-    return EventProblem("UnauthorizedSchemaForStreamError", message, rule)
+def _unauthorized(message: str) -> EventProblem:
+    return EventProblem("UnauthorizedSchemaForStreamError", message)
 
 
 def _cut(text: str) -> str:

@@ -49,16 +49,10 @@ class _Ready(NamedTuple):
     route: Route
 
 
-class Violation(EventProblem):
+class _Violation(EventProblem):
     def __init__(self, problems: Sequence[ValidationProblem]) -> None:
-        super().__init__(_VALIDATION, errors_text(problems), "")
+        super().__init__(_VALIDATION, errors_text(problems))
         self.problems = problems
-
-    @property
-    def rule(self) -> str:
-        """Only places in the schema: what is declared there, and not what the event has there."""
-        rules = dict.fromkeys(f"{each.schema_path} is not met" for each in self.problems)
-        return ", ".join(rules)
 
 
 class Intake:
@@ -145,7 +139,7 @@ class Intake:
         if not isinstance(document, dict):
             # upstream's words for whatever has no fields
             message = "Field(s) $schema were missing from event and could not be extracted."
-            raise EventProblem("MissingFieldError", message, message)
+            raise EventProblem("MissingFieldError", message)
         fields = cast("dict[str, Any]", document)
         uri = schema_uri_of(fields, sender)
         stream = stream_of(fields, sender)
@@ -154,13 +148,17 @@ class Intake:
         route.schema.defaults.fill(fields)
         problems = route.schema.validator.validate(fields)
         if problems:
-            raise Violation(problems)
+            raise _Violation(problems)
         value = events.write(fields)
         if len(value) > self.settings.event_bytes_max:
-            found = f"event has {len(value)} bytes with what is filled in"
-            raise events.too_large(found, self.settings.event_bytes_max)
+            raise EventProblem(
+                "EventTooLargeError",
+                f"event has {len(value)} bytes with what is filled in; at most "
+                f"{self.settings.event_bytes_max} are taken",
+            )
         timestamp_ms = now_ms if dated else _time_of(fields)
-        return _Ready(Record(route.topic, value, _key(route, fields), timestamp_ms), route)
+        key = None if route.key is None else route.key.of(fields)
+        return _Ready(Record(route.topic, value, key, timestamp_ms), route)
 
     def _refuse(
         self, index: int, event: bytes, document: Any, problem: EventProblem
@@ -168,10 +166,10 @@ class Intake:
         self._count(self._gate.label(document), "invalid")
         if self.lenient:
             shown = event if document is None else events.write(document)
-            if not isinstance(problem, Violation):
+            if not isinstance(problem, _Violation):
                 return Failed(index, shown, problem.message, retryable=False)
             return Invalid(index, shown, problem.message, problem.problems)
-        problems = problem.problems if isinstance(problem, Violation) else ()
+        problems = problem.problems if isinstance(problem, _Violation) else ()
         return Invalid(index, event, problem.message, problems)
 
     async def _offer(
@@ -203,10 +201,10 @@ class Intake:
     ) -> None:
         if self._error_events is None:
             return
-        if self.lenient and not isinstance(problem, Violation):
+        if self.lenient and not isinstance(problem, _Violation):
             return  # upstream is silent about these
         if self._error_events.admit():
-            refused.append(Refused(event, document, problem))
+            refused.append(Refused(event, document, problem.kind, problem.message))
         else:
             self._metrics.intake_error_events.labels("suppressed").inc()
 
@@ -252,15 +250,3 @@ def _time_of(document: dict[str, Any]) -> int | None:
     text = value_at(document, ("meta", "dt"))
     timestamp_ms = parse_instant(text) if isinstance(text, str) else None
     return timestamp_ms if timestamp_ms is not None and timestamp_ms >= 0 else None
-
-
-def _key(route: Route, document: dict[str, Any]) -> bytes | None:
-    """Raises EventProblem."""
-    if route.key_fields is None:
-        return None
-    key = {name: value_at(document, path) for name, path in route.key_fields}
-    missing = [".".join(path) for name, path in route.key_fields if key[name] is None]
-    if missing:
-        message = f"Field(s) {','.join(missing)} of the message key were missing from event"
-        raise EventProblem("MissingFieldError", message, message)
-    return events.write(key)

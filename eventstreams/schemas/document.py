@@ -20,6 +20,7 @@ from eventstreams.schemas.problem import Problem, below
 
 FILE_BYTES_MAX = 4 * 2**20
 DEPTH_MAX = 100
+_WHOLE_MAX = 1e21
 NODES_MAX = 200_000
 """Over all of a document with its aliases and references written out."""
 
@@ -156,6 +157,8 @@ class _Walk:
             self._text(value, pointer)
         elif isinstance(value, float) and not math.isfinite(value):
             self._refuse(pointer, f"{value} is not a number that JSON has")
+        elif isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_MAX:
+            return int(value)  # JSON has one kind of number, and defaults go into events
         elif not isinstance(value, bool | int | float | None):
             self._refuse(pointer, f"{type(value).__name__} is not a type that JSON has")
         return value

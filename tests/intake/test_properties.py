@@ -37,6 +37,7 @@ MOST = {"body_bytes_max": 30_000, "event_bytes_max": 6_000, "events_max": 12, "d
 TOPICS = [n for n in STREAMS if n[0] != "/" and n != "test.prefixed"]
 TOPICS += ["test.regex.a", "eqiad.test.prefixed"]
 USER_AGENT, REQUEST_ID, CLIENT_IP = "properties", "r-1", "192.0.2.1"
+EXPONENT_FROM = 1e21
 EXACT, BEYOND_A_DOUBLE = 2**53, 2**1024 - 2**970
 HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 DIGITS_MAX = 4000  # Python's own parser takes a few more
@@ -211,6 +212,19 @@ def rounded(value: Any) -> Any:
     return value
 
 
+def unfractioned(value: Any) -> Any:
+    """Whole numbers as integers, which is how they are written."""
+    if isinstance(value, dict):
+        return {key: unfractioned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unfractioned(item) for item in value]
+    if isinstance(value, float | Decimal):
+        number = float(value)
+        is_whole = number.is_integer() and abs(number) < EXPONENT_FROM
+        return int(Decimal(repr(number))) if is_whole else value
+    return value
+
+
 def added(before: Any, after: Any, path: str = "") -> set[str]:
     """Fields that only the second has; all else must be equal, and in its order."""
     if not isinstance(before, dict) or not isinstance(after, dict):
@@ -297,7 +311,7 @@ class Trial:
     def is_from(self, event: Any, shown: Any) -> bool:
         """Whether it is that event, and what was filled in."""
         both = map(rounded, (event, shown)) if self.mode == "eventgate" else (event, shown)
-        more = added(*both)
+        more = added(*map(unfractioned, both))
         return more <= FILLED.keys() and all(
             re.fullmatch(FILLED[path], str(reduce(getitem, path.split("."), shown)))
             for path in more

@@ -41,6 +41,34 @@ async def test_big_integers_are_rounded_as_upstream_does(tmp_path: Path) -> None
         assert b'"number":12345678901234567000' in await only_value(here, "test.numbers")
 
 
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("1.0", "1"),
+        ("100.0", "100"),
+        ("-0.0", "0"),
+        ("-0", "0"),
+        ("1e2", "100"),
+        ("1.5E1", "15"),
+        ("-1.00e0", "-1"),
+        ("1e20", "100000000000000000000"),
+        ("12345678901234567890.0", "12345678901234567000"),
+        ("1.5", "1.5"),
+        ("1e-2", "0.01"),
+        ("10.01", "10.01"),
+    ],
+)
+async def test_whole_numbers_are_written_without_a_fraction(
+    tmp_path: Path, text: str, written: str, mode: str
+) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
+        posted = numbers(text)[:-1] + f', "any": [{{"a": {text}}}, "1.0"]}}'.encode()
+        assert (await here.post(posted)).status_code == 201
+        value = await only_value(here, "test.numbers")
+        assert value.endswith(f'"number":{written},"any":[{{"a":{written}}},"1.0"]}}'.encode())
+
+
 @pytest.mark.parametrize("text", ["1e400", "-1e999"])
 async def test_numbers_beyond_a_double_are_refused(tmp_path: Path, text: str) -> None:
     async with place(tmp_path) as here:

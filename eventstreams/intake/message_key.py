@@ -1,0 +1,89 @@
+"""The key of a record: the JSON of the fields that `message_key_fields` names.
+
+Records with equal keys go to the same partition, so the bytes are those that EventGate makes, also
+where a field is null or a path leads into a list. Paths are those of lodash: `page.id`, `tags[0]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from eventstreams.intake import document as events
+from eventstreams.intake.document import EventProblem
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,3}", re.ASCII)
+_STEP = re.compile(r"\[([^\[\]]*)\]|([^.\[\]]+)|(?:^|\.)(?=\.|$)")
+_MISSING = object()
+
+
+class MessageKey:
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        """`fields`: path in the key -> path in the event."""
+        self._fields = [(_steps(there), _steps(source), source) for there, source in fields.items()]
+
+    def of(self, document: dict[str, Any]) -> bytes:
+        """Raises EventProblem where a field is missing. One that is null is there."""
+        key: dict[str, Any] = {}
+        missing: list[str] = []
+        for place, steps, source in self._fields:
+            value = _get(document, steps, source)
+            if value is _MISSING:
+                missing.append(source)
+            else:
+                _set(key, place, value)
+        if missing:
+            raise EventProblem(
+                "MissingFieldError",
+                f"Field(s) {','.join(missing)} of the message key were missing from event",
+            )
+        return events.write(key)
+
+
+def _steps(path: str) -> list[str]:
+    return [match[1] if match[1] is not None else match[2] or "" for match in _STEP.finditer(path)]
+
+
+def _get(document: dict[str, Any], steps: Sequence[str], source: str) -> Any:
+    if source in document:  # a field whose name has dots
+        return document[source]
+    value: Any = document
+    for step in steps:
+        if isinstance(value, dict):
+            value = cast("dict[str, Any]", value).get(step, _MISSING)
+        elif isinstance(value, list) and _INDEX.fullmatch(step):
+            items = cast("list[Any]", value)
+            value = items[int(step)] if int(step) < len(items) else _MISSING
+        else:
+            return _MISSING
+    return value
+
+
+def _set(key: dict[str, Any], steps: Sequence[str], value: Any) -> None:
+    """A step that looks like an index makes its parent a list, unless that is an object already."""
+    parent: Any = key
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        if following is None:
+            made: Any = value
+        else:
+            there = _child(parent, step)
+            is_container = isinstance(there, dict | list)
+            made = there if is_container else [] if _INDEX.fullmatch(following) else {}
+        if isinstance(parent, list):
+            items = cast("list[Any]", parent)
+            if not _INDEX.fullmatch(step):
+                return  # what JSON leaves out of a list
+            items.extend([None] * (int(step) + 1 - len(items)))
+            items[int(step)] = made
+        else:
+            parent[step] = made
+        parent = made
+
+
+def _child(parent: Any, step: str) -> Any:
+    if isinstance(parent, dict):
+        return cast("dict[str, Any]", parent).get(step)
+    items = cast("list[Any]", parent)
+    is_there = _INDEX.fullmatch(step) is not None and int(step) < len(items)
+    return items[int(step)] if is_there else None
