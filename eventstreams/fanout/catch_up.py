@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from eventstreams.errors import FilterTooCostly, LogError, LogUnavailable
+from eventstreams.errors import LogError, LogUnavailable
 from eventstreams.fanout.chunk import Portion, portion, render
 from eventstreams.fanout.history import ChunkCache, History
 from eventstreams.fanout.selector import Documents
@@ -49,7 +49,7 @@ class CatchUp:
         self, want: Want, position: Position, ends: tuple[int, ...], left: int | None
     ) -> Portion:
         """The next chunk for one who pulls alone, in its turn where the log must be read; at most
-        `left` events. Raises LogError, FilterTooCostly."""
+        `left` events. Raises LogError."""
         if self._is_near(want, position, ends):
             return await self._chunk(want, position, ends, left)
         with self._metrics.catching_up.track_inprogress():
@@ -72,7 +72,7 @@ class CatchUp:
         if not position.is_behind(ends) or self.slots.locked():
             return
         # What goes wrong is met again, and told, when it is needed.
-        with contextlib.suppress(LogError, FilterTooCostly):
+        with contextlib.suppress(LogError):
             async with self.slots:
                 await self._chunk(want, position, ends)
 

@@ -8,44 +8,29 @@ there, a comparison of unlike types, a result that is no bool) does not match.
 from __future__ import annotations
 
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from eventstreams.errors import FilterTooCostly, InvalidFilter
-from eventstreams.fanout.cel_limits import (
-    PATTERNS_MAX,
-    Traits,
-    find_refusal,
-    pattern_cost,
-    patterns,
-    traits_of,
-)
+from eventstreams.errors import InvalidFilter
+from eventstreams.fanout.cel_check import ZONED, cost_of
+from eventstreams.fanout.cel_cost import EVALUATION_US_MAX, FilterCost, Refusal
 from eventstreams.fanout.cel_runtime import load_runtime
 from eventstreams.fanout.cel_text import (
     Place,
-    Token,
     UnknownToken,
     canonical,
     place_of,
     pointed,
     tokenise,
 )
-from eventstreams.fanout.document import Document, Origin
+from eventstreams.fanout.cel_tree import Constant, Node, calls_of, read_tree
+from eventstreams.fanout.document import Document
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
 
 LENGTH_MAX = 2_048
-STRIKES_MAX = 3
-"""Events in a row that cost too much before the filter is given up."""
-EVALUATION_S_MAX = 0.1
-"""Far beyond what an ordinary filter takes, which is microseconds."""
-_CONVERSION_S = 1e-7
-"""Added for each byte of the event, because the first to look at it has it converted."""
-LOOPED_BYTES_MAX = 64 * 2**10
-"""Size of an event that may be looked at whole, 10,000 times."""
 _PROGRAMS_MAX = 512
 
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
@@ -55,59 +40,40 @@ _TIMES_MS = (-62_135_596_799_000, 253_402_300_799_999)
 
 
 class Program:
-    """A filter that can be asked about events. Equal canonical texts share one, by `compiled`."""
+    """A filter that can be asked about events. Equal canonical texts share one, by `_compiled`."""
 
-    __slots__ = ("_bool", "_expression", "_strikes", "_struck", "_traits", "text")
+    __slots__ = ("_bool", "_bytes_safe", "_expression", "cost", "text")
 
-    def __init__(self, text: str, expression: cel.Expression, traits: Traits) -> None:
+    def __init__(self, text: str, expression: cel.Expression, cost: FilterCost) -> None:
         self.text = text
+        self.cost = cost
         self._expression = expression
-        self._traits = traits
         self._bool = load_runtime().Type.BOOL
-        self._strikes = 0
-        self._struck: Origin | None = None
+        self._bytes_safe = cost.bytes_safe
 
     def matches(self, document: Document) -> bool:
-        """Raises FilterTooCostly where several events in a row have cost too much."""
+        """Whether it is true for this event. False where finding out could take too long."""
         if document.fields is None:
             return False
-        if self._traits.loops_over_event and document.size > LOOPED_BYTES_MAX:
-            return self._strike(document.origin)
+        if document.size > self._bytes_safe and self.cost.most_us(document) > EVALUATION_US_MAX:
+            return False
         activation = self._activation(document)
         if activation is None:
             return False
-        began = time.perf_counter()
         try:
             value = self._expression.eval(activation)
-            found = value.type() == self._bool and value.value() is True
-        except (RuntimeError, ValueError, TypeError) as error:
-            if "budget exceeded" in str(error):
-                return self._strike(document.origin)
+            return value.type() == self._bool and value.value() is True
+        except (RuntimeError, ValueError, TypeError):
             return False
-        if time.perf_counter() - began > EVALUATION_S_MAX + document.size * _CONVERSION_S:
-            self._strike(document.origin)
-        else:
-            self._strikes = 0
-            self._struck = None
-        return found
-
-    def _strike(self, origin: Origin) -> bool:
-        """Counts each event once, however many subscriptions look at it."""
-        if origin != self._struck:
-            self._struck = origin
-            self._strikes += 1
-        if self._strikes >= STRIKES_MAX:
-            raise FilterTooCostly(
-                "The filter takes too much work: it went through its budget on "
-                f"{STRIKES_MAX} events in a row: {self.text}"
-            )
-        return False
 
     def _activation(self, document: Document) -> cel.Activation | None:
         """What an evaluation leaves in memory stays with the activation, so few are shared long."""
-        if self._traits.heavy:
-            return _activate(document)
-        return document.shared(_activate, self._traits.scratch_bytes)
+        scratch_bytes = self.cost.scratch_bytes
+        return (
+            _activate(document)
+            if scratch_bytes is None
+            else document.shared(_activate, scratch_bytes)
+        )
 
 
 def compile_filter(text: str) -> Program | None:
@@ -129,29 +95,36 @@ def compile_filter(text: str) -> Program | None:
     try:
         return _compiled(canonical(tokens))
     except InvalidFilter:
-        _check(text, tokens)  # again, for the places in the text as it was written
+        _check(text)  # again, for the places in the text as it was written
         raise
 
 
 @lru_cache(maxsize=_PROGRAMS_MAX)
 def _compiled(text: str) -> Program:
-    tokens = tokenise(text)
-    return Program(text, _check(text, tokens), traits_of(tokens))
+    return Program(text, *_check(text))
 
 
-def _check(text: str, tokens: list[Token]) -> cel.Expression:
+def _check(text: str) -> tuple[cel.Expression, FilterCost]:
     """Raises InvalidFilter."""
     expression = _compile(text)
-    refusal = find_refusal(tokens)
-    if refusal is not None:
-        raise _invalid(refusal.reason, text, place_of(text, refusal.offset))
+    tree = read_tree(expression.serialize())
+    try:
+        cost = cost_of(tree, text)
+    except Refusal as refusal:
+        raise _invalid(refusal.reason, text, _place_named(text, refusal.offset)) from None
     kinds = load_runtime().Type
     kind = expression.return_type()
     if kind not in (kinds.BOOL, kinds.DYN):
         message = f"the result must be a bool, and is {kind.name().lower()}"
-        raise _invalid(message, text, place_of(text, tokens[0].offset))
-    _check_patterns(text, tokens)
-    return expression
+        raise _invalid(message, text, place_of(text, tokenise(text)[0].offset))
+    _check_patterns(text, tree)
+    return expression, cost
+
+
+def _place_named(text: str, offset: int) -> Place:
+    """The place; that of the name where it is the bracket of a call."""
+    called = re.search(r"\w+\s*$", text[:offset]) if text[offset : offset + 1] == "(" else None
+    return place_of(text, called.start() if called else offset)
 
 
 def _compile(text: str) -> cel.Expression:
@@ -161,19 +134,31 @@ def _compile(text: str) -> cel.Expression:
         raise _translated(text, str(error)) from None
 
 
-def _check_patterns(text: str, tokens: list[Token]) -> None:
-    cost = 0
-    for pattern in patterns(tokens):
-        literal = _environment().compile(pattern.text).eval().value()
-        assert isinstance(literal, str)
-        cost += pattern_cost(literal)
-        place = place_of(text, pattern.offset)
-        if cost > PATTERNS_MAX:
-            raise _invalid("the regular expressions are too large", text, place)
-        tried = _environment().compile(f'"".matches({pattern.text})').eval()
-        if tried.type() == load_runtime().Type.ERROR:
-            message = str(tried.value()).partition(": ")[2]
-            raise _invalid(message, text, place)
+def _check_patterns(text: str, tree: Node) -> None:
+    """Tries each regular expression, and each time zone: it is installed where the runtime looks.
+
+    Raises InvalidFilter.
+    """
+    for call in calls_of(tree, "matches"):
+        _try("topic.matches(stream)", call.arguments[-1], text)
+    for function in ZONED:
+        for call in calls_of(tree, function):
+            for zone in call.arguments[1:]:
+                _try("timestamp.getHours(stream)", zone, text)
+
+
+def _try(expression: str, literal: Node, text: str) -> None:
+    assert isinstance(literal, Constant)
+    data = {"topic": "", "stream": literal.text, "timestamp": _EPOCH}
+    tried = _tried(expression).eval(_environment().Activation(data))
+    if tried.type() == load_runtime().Type.ERROR:
+        message = str(tried.value()).partition(": ")[2]
+        raise _invalid(message, text, place_of(text, literal.offset))
+
+
+@lru_cache
+def _tried(expression: str) -> cel.Expression:
+    return _environment().compile(expression)
 
 
 def _check_characters(text: str) -> None:

@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from eventstreams.errors import FilterTooCostly
 from eventstreams.fanout.compression import Encoding, Piece, apart
 from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
@@ -61,7 +60,7 @@ def render(
     left: int | None = None,
 ) -> Chunk:
     """Renders from `position` on, about `bytes_max` bytes, at least one event if there is any; at
-    most `left` events. Raises FilterTooCostly where the first event there is at fault.
+    most `left` events.
 
     `runs[i]` begins at `position.offsets[i]`; a partition without a run has nothing to give before
     `ends[i]`, and no event at or beyond `ends[i]` is taken. Several partitions are merged by record
@@ -80,14 +79,8 @@ def render(
         data = frame.data
         if data is not None and selector is not None:
             began = time.perf_counter()
-            try:
-                data = selector.select(frame, documents)
-            except FilterTooCostly:
-                if looked == skipped == 0:
-                    raise
-                break  # what was found before goes out first
-            finally:
-                selecting_s += time.perf_counter() - began
+            data = selector.select(frame, documents)
+            selecting_s += time.perf_counter() - began
             looked += 1
         position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
         if frame.data is None:

@@ -87,7 +87,7 @@ class Cohort:
         return True
 
     def take(self, ends: tuple[int, ...], bytes_max: int, documents: Documents) -> Chunk:
-        """Renders what came up to `ends` and moves on. Must fit. Raises FilterTooCostly."""
+        """Renders what came up to `ends` and moves on. Must fit."""
         runs = {
             i: tail.since(offset)
             for i, (tail, offset) in enumerate(zip(self.tails, self.position.offsets, strict=True))

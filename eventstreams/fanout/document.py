@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -23,9 +23,13 @@ _HARMFUL = re.compile("[\0\ud800-\udfff]")
 _INT_MAX = 2**63
 _SCRATCH_BYTES_MAX = 16 * 2**10
 """What evaluations may leave in a shared activation's memory before it is replaced."""
+VALUES_MAX = 30_000
+"""Values of an event that is looked into: what is larger would take longer than the loop may."""
 _SIZE_FACTOR = 8
 """Memory of the parsed document and its activation, as a multiple of the frame's size."""
 
+_SEPARATORS = (b",", b"[", b"{")
+"""One of them comes before each value but the first."""
 
 Writer = Callable[[Mapping[str, Any]], bytes]
 
@@ -38,18 +42,61 @@ class Origin(NamedTuple):
 
 
 class Document:
-    """An event as values. `fields` is None where the event is an array."""
+    """An event as values. `fields` is None where it is an array, or has too many values."""
 
-    __slots__ = ("_activation", "_data", "_exact", "_scratch_bytes", "fields", "origin", "size")
+    __slots__ = (
+        "_activation",
+        "_data",
+        "_exact",
+        "_is_presentable",
+        "_presentable",
+        "_scratch_bytes",
+        "_values",
+        "fields",
+        "origin",
+        "size",
+    )
 
     def __init__(self, origin: Origin, data: bytes) -> None:
         self.origin = origin
         self.size = len(data)
-        self.fields = _fields(data)
+        self._values: int | None = None
         self._data = data
+        self.fields = _fields(data) if self._fits() else None
         self._exact: tuple[Mapping[str, Any], Writer] | None = None
+        self._presentable: dict[str, Any] | None = None
+        self._is_presentable = False
         self._activation: Any = None
         self._scratch_bytes = 0
+
+    @property
+    def values(self) -> int:
+        """As `count_values`."""
+        if self._values is None:
+            self._values = count_values(self._data)
+        return self._values
+
+    def size_of(self, path: Sequence[str]) -> tuple[int, int]:
+        """How many bytes and values the field at this path has, rather more than less."""
+        value: Any = self.fields
+        for name in path:
+            if not isinstance(value, dict):
+                return 0, 0
+            value = cast("dict[str, Any]", value).get(name)
+        if isinstance(value, str):
+            return len(value) if value.isascii() else len(value) * 4, 1
+        if not isinstance(value, (dict, list)):
+            return 16, 1
+        if not path:
+            return self.size, self.values
+        try:
+            data = orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            return self.size, self.values
+        return len(data), count_values(data)
+
+    def _fits(self) -> bool:
+        return self.size <= 2 * VALUES_MAX or self.values <= VALUES_MAX
 
     def writable(self) -> tuple[Mapping[str, Any], Writer]:
         """The fields, {} for an array, and what writes parts of them as they stand in the frame."""
@@ -62,6 +109,12 @@ class Document:
 
         It has integers of 64 bits, takes no lone surrogate, and cuts texts at U+0000.
         """
+        if not self._is_presentable:
+            self._presentable = self._find_presentable()
+            self._is_presentable = True
+        return self._presentable
+
+    def _find_presentable(self) -> dict[str, Any] | None:
         fields = self.fields
         if fields and (_LONG_NUMBER.search(self._data) or _UNPRESENTABLE.search(self._data)):
             try:
@@ -118,6 +171,11 @@ class Documents:
     def clear(self) -> None:
         self._kept.clear()
         self._bytes = 0
+
+
+def count_values(data: bytes) -> int:
+    """How many values this JSON holds at all levels, rather more than less; keys do not count."""
+    return 1 + sum(map(data.count, _SEPARATORS))
 
 
 def write(fields: Mapping[str, Any]) -> bytes:

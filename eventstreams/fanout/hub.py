@@ -14,13 +14,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
-from eventstreams.errors import (
-    FilterTooCostly,
-    LogUnavailable,
-    OffsetOutOfRange,
-    RecordsDamaged,
-    UnknownTopic,
-)
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange, RecordsDamaged, UnknownTopic
 from eventstreams.fanout.catch_up import CatchUp
 from eventstreams.fanout.cohort import Cohort
 from eventstreams.fanout.compression import Windows
@@ -290,13 +284,7 @@ class Hub:
     async def _write_cohort(self, cohort: Cohort) -> None:
         ends = cohort.ends  # what comes while this is written waits for its own round
         while cohort.members and cohort.fits and cohort.position.offsets != ends:
-            try:
-                chunk = cohort.take(ends, self.settings.batch_bytes_max, self.catch_up.documents)
-            except FilterTooCostly as error:
-                for member in list(cohort.members):
-                    self.leave(member)
-                    member.end(Reason.FILTER_ERROR, error)
-                return
+            chunk = cohort.take(ends, self.settings.batch_bytes_max, self.catch_up.documents)
             self._metrics.rendered(chunk.skipped, chunk.selecting_s)
             if chunk.body:
                 taken, slow = await cohort.write(chunk.body, chunk.position, chunk.events)

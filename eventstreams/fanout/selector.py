@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from eventstreams.fanout.cel import Program, compile_filter
+from eventstreams.fanout.cel_cost import FilterCost
 from eventstreams.fanout.document import Document, Documents
 from eventstreams.fanout.projection import Tree, parse_fields, project, tree_of
 from eventstreams.fanout.sample import is_sampled, parse_sample
@@ -55,11 +56,13 @@ class Selector:
     _tree: Tree
     _takes_all: bool
 
-    def select(self, frame: Frame, documents: Documents) -> bytes | None:
-        """The line of JSON to send, or None where this event is not for this client.
+    @property
+    def cost(self) -> FilterCost | None:
+        """Of the filter, where there is one."""
+        return None if self._program is None else self._program.cost
 
-        Raises FilterTooCostly.
-        """
+    def select(self, frame: Frame, documents: Documents) -> bytes | None:
+        """The line of JSON to send, or None where this event is not for this client."""
         data = frame.data
         if data is None or (not self.canaries and is_canary(frame, data, documents)):
             return None

@@ -76,7 +76,8 @@ class Limits:
     def __init__(self, policy: Callable[[], Policy], ledger: Ledger) -> None:
         self._policy = policy
         self._ledger = ledger
-        self._filters: Counter[Selector] = Counter()
+        self._filters: Counter[str] = Counter()
+        """By canonical text."""
 
     async def lease(self, address: str | None) -> Lease:
         """For one stream of the client at `address`; None where the proxy in front does not say.
@@ -114,23 +115,27 @@ class Limits:
 
     @contextlib.contextmanager
     def filtering(self, selector: Selector | None) -> Generator[None]:
-        """One stream that wants this. Raises GatewayFull where it would be one filter too many."""
-        if selector is None:
+        """A place for the filter of one stream, if it has one.
+
+        Raises GatewayFull where it would be one filter too many.
+        """
+        filter_ = None if selector is None else selector.filter
+        if filter_ is None:
             yield
             return
         most = self._policy().limits.filters_max
-        if selector not in self._filters and len(self._filters) >= most:
+        if filter_ not in self._filters and len(self._filters) >= most:
             raise GatewayFull(
                 f"There are {most} different filters in use, as many as there may be",
                 _RETRY_AFTER_S,
             )
-        self._filters[selector] += 1
+        self._filters[filter_] += 1
         try:
             yield
         finally:
-            self._filters[selector] -= 1
-            if not self._filters[selector]:
-                del self._filters[selector]
+            self._filters[filter_] -= 1
+            if not self._filters[filter_]:
+                del self._filters[filter_]
 
 
 def _site(address: str | None) -> str:

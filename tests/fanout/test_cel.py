@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventstreams.errors import FilterTooCostly, InvalidFilter
+from eventstreams.errors import InvalidFilter
 from eventstreams.fanout import cel
 from eventstreams.fanout.cel import Program, compile_filter
 from eventstreams.fanout.cel_text import UnknownToken, canonical, tokenise
@@ -37,14 +36,6 @@ EVENT = {
     "quoted": 'a"b\\c',
     "meta": {"stream": "s", "dt": "2026-01-31T12:00:00Z"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_programs() -> Iterator[None]:
-    """A filter remembers that it was costly."""
-    cel._compiled.cache_clear()
-    yield
-    cel._compiled.cache_clear()
 
 
 def frame_of(event: Any, offset: int = 42, timestamp_ms: int = 1_769_860_800_123) -> Frame:
@@ -194,32 +185,36 @@ INVALID = [
     ("timestamp", "the result must be a bool, and is timestamp", 1, 1),
     ("true\0", "the character U+0000 can't be in a filter", 1, 5),
     ("\n'\ud800'", "the character U+D800 can't be in a filter", 2, 2),
-    ("event.l.map(x, x) == []", "map() is not to be had: use all() or exists()", 1, 9),
-    ("size(event.l.filter(x, true)) > 0", "filter() is not to be had", 1, 14),
+    ("event.l.map(x, x) == []", "map() is not supported: use all() or exists()", 1, 9),
+    ("size(event.l.filter(x, true)) > 0", "filter() is not supported", 1, 14),
     ("bytes(event.t) == b''", "there is no function bytes()", 1, 1),
     ("event.`matches`('a')", "", 1, None),
-    ("google.protobuf.Struct{} == {}", "messages can't be made", 1, 23),
+    ("google.protobuf.Struct{} == {}", "messages are not supported", 1, 1),
     ("event.t.matches(event.p)", "a regular expression must be a literal text", 1, 9),
     ("event.t.matches('a' + 'b')", "a regular expression must be a literal text", 1, 9),
-    ("event.t.matches(('a'))", "a regular expression must be a literal text", 1, 9),
     ("matches('a', event.p ? 'a' : 'b')", "a regular expression must be a literal text", 1, 1),
     ("event.t.matches('(')", "invalid regular expression: missing ): (", 1, 17),
-    ("event.t.matches('a{1001}')", "the regular expressions are too large", 1, 17),
-    ("event.t.matches('(a{9}){9}')&&event.t.matches('(a{9}){9}')", "are too large", 1, 17),
-    ("event.t.matches('[a-z]{60}')||event.t.matches('[a-z]{60}')", "are too large", 1, 47),
-    ("event.t.matches(r'\\pL\\PN')", "the regular expressions are too large", 1, 17),
-    ("event.l.all(x, x.matches('a'))", "matches() is not to be had within", 1, 18),
-    ("event.l.all(x, x + 1 > 2)", "+ is not to be had within all() or exists()", 1, 18),
+    ("event.t.matches('a{1001}')", "a regular expression of about", 1, 17),
+    ("event.t.matches('(a[bc]{9}){9}')", "a regular expression of about", 1, 17),
+    (
+        "event.t.matches('[a-z]{60}')||event.t.matches('[a-z]{60}')",
+        "a regular expression of about",
+        1,
+        17,
+    ),
+    ("event.t.matches(r'\\pL\\PN')", "a regular expression of about", 1, 17),
+    ("event.l.all(x, x.matches('a'))", "a regular expression of about", 1, 26),
+    ("event.l.all(x, x + 1 > 2)", "+ is not supported within all()", 1, 18),
     (
         "event.l.all(x, x in [" + "1," * 40 + "1])",
-        "a list within all() or exists() is too l",
+        "a loop, which does this for up to",
         1,
-        21,
+        9,
     ),
-    ("+".join(["event.n"] * 10) + " > 1", "+ stands there more than 8 times", 1, 72),
-    ("event.a in [1, event.b]", "lists and maps hold literals only", 1, 16),
-    ("event.a == {'a': event.b}", "lists and maps hold literals only", 1, 18),
-    ("[[1, [event.a]]].exists(x, x == x)", "lists and maps hold literals only", 1, 7),
+    ("+".join(["event.n"] * 10) + " > 1", "+ is used more than 8 times", 1, 72),
+    ("event.a in [1, event.b]", "lists and maps may only hold literals", 1, 16),
+    ("event.a == {'a': event.b}", "lists and maps may only hold literals", 1, 18),
+    ("[[1, [event.a]]].exists(x, x == x)", "lists and maps may only hold literals", 1, 7),
 ]
 
 
@@ -429,62 +424,6 @@ def test_no_depth_of_an_event_does_any_harm(depth: int) -> None:
         document = Documents().of(Frame(Event(Partition("t", 0), 0, 0, value)))
         if document is not None:
             assert program("event == event || event.a.a == 1").matches(document) in (True, False)
-
-
-LOOPS = "event.a.all(x, event.b.all(y, x >= 0 && y >= 0))"
-MANY = {"a": list(range(200)), "b": list(range(200))}
-FEW = {"a": [1, 2], "b": [3]}
-
-
-def test_a_filter_that_keeps_hitting_its_budget_is_given_up() -> None:
-    costly = program(LOOPS)
-    assert costly.matches(document_of(FEW))
-    for offset in range(cel.STRIKES_MAX - 1):
-        assert not costly.matches(document_of(MANY, offset))
-    assert costly.matches(document_of(FEW))  # which makes up for them
-    for offset in range(cel.STRIKES_MAX - 1):
-        assert not costly.matches(document_of(MANY, offset))
-    with pytest.raises(FilterTooCostly, match=r"3 events in a row: event\.a\.all"):
-        costly.matches(document_of(MANY, 10))
-
-
-def test_one_event_seen_by_many_counts_once() -> None:
-    costly = program(LOOPS)
-    for _ in range(10):
-        assert not costly.matches(document_of(MANY, 0))
-
-
-def test_a_filter_that_was_given_up_may_try_again() -> None:
-    costly = program(LOOPS)
-    for offset in range(cel.STRIKES_MAX - 1):
-        assert not costly.matches(document_of(MANY, offset))
-    with pytest.raises(FilterTooCostly):
-        costly.matches(document_of(MANY, 10))
-    with pytest.raises(FilterTooCostly):
-        program(LOOPS).matches(document_of(MANY, 20))
-    assert program(LOOPS).matches(document_of(FEW))
-    assert not program(LOOPS).matches(document_of(MANY, 21))
-
-
-def test_no_loop_goes_over_a_large_event_again_and_again() -> None:
-    large = {"a": [1], "t": "x" * cel.LOOPED_BYTES_MAX}
-    assert matches("event.a.all(x, x == 1)", large)
-    costly = program("event.a.all(x, event == event)")
-    assert costly.matches(document_of({"a": [1]}))
-    for offset in range(cel.STRIKES_MAX - 1):
-        assert not costly.matches(document_of(large, offset))
-    with pytest.raises(FilterTooCostly):
-        costly.matches(document_of(large, 10))
-
-
-def test_an_evaluation_that_takes_long_counts_as_costly(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(1_000))
-    monkeypatch.setattr(cel.time, "perf_counter", lambda: next(clock))
-    slow = program("event.n == 3")
-    answers = [slow.matches(document_of(EVENT, offset)) for offset in range(cel.STRIKES_MAX - 1)]
-    assert all(answers), "slow, but right"
-    with pytest.raises(FilterTooCostly):
-        slow.matches(document_of(EVENT, 10))
 
 
 def test_a_shared_activation_is_replaced_before_it_has_grown() -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.errors import FilterTooCostly
-from eventstreams.fanout.cel import compile_filter
 from eventstreams.fanout.chunk import Chunk, render
-from eventstreams.fanout.selector import Documents, Selector
+from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model.event import Event, Partition
@@ -201,20 +198,3 @@ def test_a_short_run_stops_the_merge_where_something_older_may_follow() -> None:
     )
     assert chunk.position.offsets == (1, 0)
     assert chunk.body == b""
-
-
-def test_what_was_found_before_a_costly_event_goes_out_before_the_error() -> None:
-    program = compile_filter("event.a.all(x, event.a.all(y, x >= 0 && y >= 0))")
-    costly = Selector(program, (), None)
-    partition = Partition(TOPIC, 0)
-    want = Want((partition,), frozenset({TOPIC}), Format.SSE, selector=costly)
-    many = json.dumps({"a": [1] * 150}).encode()
-    values = [b'{"a":[1]}', b'{"a":[1]}', many, many, many, b'{"a":[1]}']
-    frames = [Frame(Event(partition, n, 1_000 + n, value)) for n, value in enumerate(values)]
-    documents = Documents()
-    start = Position((partition,), (0,), (0,))
-    chunk = render(want, start, {0: Run(frames, 6)}, (6,), 10**6, documents=documents)
-    assert [place_of(frame)[2] for frame in frames_of(chunk.body)] == [0, 1]
-    assert chunk.position.offsets == (4,)
-    with pytest.raises(FilterTooCostly):
-        render(want, chunk.position, {0: Run(frames[4:], 6)}, (6,), 10**6, documents=documents)

@@ -99,6 +99,11 @@ async def test_filters_that_are_one_too_many_are_refused_and_known_ones_are_not(
         ):
             refused = await gateway.get("/v2/stream/s?filter=event.a%20==%203")
             assert refused.status == 503
+            for free in ({"fields": "a"}, {"sample": "0.5"}, {"canary": "false"}):
+                async with gateway.stream("s", **free) as stream:  # 200: only filters count
+                    await stream.opened()
+            async with gateway.stream("s", filter=one, fields="a,b") as stream:
+                await stream.opened()
             assert "2 different filters" in refused.json()["detail"]
         await gateway.until("clients", 0)
         async with asyncio.timeout(PATIENCE_S):

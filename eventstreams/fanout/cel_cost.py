@@ -1,0 +1,250 @@
+"""What a filter may cost, told from its compiled expression before it looks at any event.
+
+A cost is a sum: what each evaluation takes, what each byte of a text that the filter looks at adds,
+what each value of a list or map that it goes through or compares adds, and the product of two texts
+where one is searched for the other. So it can be worked out for a reference event, which decides
+whether the filter is accepted, and for any other event before it is looked at, which decides
+whether it is looked at. Loops within loops are accepted only where the cost stays such a sum:
+where the inner loop goes through a part of what the outer loop has reached.
+
+All figures are upper bounds, in microseconds, taken from measurements of the runtime on a slow
+core; a test compares them with measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from eventstreams.fanout.cel_tree import Node
+from eventstreams.fanout.document import Document
+
+COST_US_MAX = 200.0
+"""Most that an evaluation of an accepted filter may take on the reference event."""
+EVALUATION_US_MAX = 5_000.0
+"""Most that an evaluation may take on any event. A filter does not match where it could be more."""
+TEXT_BYTES, LIST_VALUES = 400, 150
+"""Of the reference event, which has about 10 KB: each text and each list that is looked at."""
+
+_EVALUATION_US = 4.0
+_COMPARED_VALUE_US = 0.08
+_LISTED_VALUE_US = 0.03
+"""For each value of a literal that something is compared with or looked up in."""
+_COMPARED_BYTE_US = 0.0002
+_SEARCHED_BYTE_US = 0.006
+_SEARCHED_PRODUCT_US = 0.000_015
+"""For each byte of the text and each byte of what is searched for."""
+_CONVERTED_VALUE_US, _CONVERTED_BYTE_US = 0.08, 0.0001
+"""Where the event is converted for this evaluation alone."""
+_BYTES_PER_VALUE = 2
+"""No value takes less of an event's text."""
+
+Path = tuple[str, ...]
+
+
+class Refusal(Exception):
+    """Something in a well-formed expression that is not accepted, and where it is."""
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+
+
+class FilterCost(NamedTuple):
+    """Costs by the path of the event's field that they depend on; () is the whole event."""
+
+    fixed_us: float
+    byte_us: Mapping[Path, float]
+    value_us: Mapping[Path, float]
+    products: tuple[tuple[Path, Path], ...]
+    """Texts that are searched, each with the text that it is searched for."""
+    scratch_bytes: int | None
+    """About what an evaluation leaves in the activation's memory; None where that can be much."""
+
+    @property
+    def reference_us(self) -> float:
+        """On the reference event."""
+        return (
+            self.fixed_us
+            + sum(self.byte_us.values()) * TEXT_BYTES
+            + sum(self.value_us.values()) * LIST_VALUES
+            + len(self.products) * TEXT_BYTES**2 * _SEARCHED_PRODUCT_US
+        )
+
+    def most_us(self, document: Document) -> float:
+        """On this event."""
+        sizes = {path: document.size_of(path) for path in (*self.byte_us, *self.value_us)}
+        total = self.fixed_us
+        total += sum(us * sizes[path][0] for path, us in self.byte_us.items())
+        total += sum(us * sizes[path][1] for path, us in self.value_us.items())
+        for text, sought in self.products:
+            product = document.size_of(text)[0] * document.size_of(sought)[0]
+            total += product * _SEARCHED_PRODUCT_US
+        return total
+
+    @property
+    def bytes_safe(self) -> int:
+        """No event of up to this size can take an evaluation beyond `EVALUATION_US_MAX`."""
+        linear = sum(self.byte_us.values()) + sum(self.value_us.values()) / _BYTES_PER_VALUE
+        square = len(self.products) * _SEARCHED_PRODUCT_US
+        low, high = 0, 2**40
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self.fixed_us + linear * middle + square * middle**2 <= EVALUATION_US_MAX
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+
+class Times(NamedTuple):
+    """How often something is evaluated: `number`, for each value at `path` where that is given."""
+
+    number: float
+    path: Path | None = None
+    loop: int = 0
+    """Which loop goes through these values."""
+
+
+ONCE = Times(1.0)
+
+
+class Value(NamedTuple):
+    """What an expression yields, as far as its size matters."""
+
+    path: Path | None = None
+    """Where in the event it lies; None for what is no part of it."""
+    exact: bool = False
+    """Whether it is the field at the path, and not just something within it."""
+    loop: int = 0
+    """The loop whose variable it is a part of: each iteration sees another part of the path."""
+    copies: float = 1.0
+    """How often it may hold what is at the path."""
+    bytes: float = 8.0
+    """Of what is no part of the event."""
+    values: float = 1.0
+
+
+SCALAR = Value()
+
+
+class Charges:
+    """Adds up what the parts of an expression cost."""
+
+    def __init__(self) -> None:
+        self.outermost: int | None = None
+        """The offset of the outermost loop that is being looked at."""
+        self._fixed_us = _EVALUATION_US
+        self._byte_us: dict[Path, float] = {}
+        self._value_us: dict[Path, float] = {}
+        self._products: list[tuple[Path, Path]] = []
+        self._spent: dict[int, tuple[float, str]] = {}
+        """What the parts at an offset cost on the reference event, and how to make it less."""
+
+    def total(self, scratch_bytes: int | None) -> FilterCost:
+        """Raises Refusal where it is more than a filter may cost."""
+        if scratch_bytes is None:
+            self._add(self._value_us, (), _CONVERTED_VALUE_US)
+            self._add(self._byte_us, (), _CONVERTED_BYTE_US)
+        cost = FilterCost(
+            self._fixed_us, self._byte_us, self._value_us, tuple(self._products), scratch_bytes
+        )
+        if cost.reference_us > COST_US_MAX:
+            offset, (spent_us, advice) = max(self._spent.items(), key=lambda item: item[1][0])
+            raise Refusal(
+                f"the filter may take {cost.reference_us:,.0f} µs for an ordinary event of 10 KB, "
+                f"and {COST_US_MAX:.0f} µs is the most; {spent_us:,.0f} µs of it are here: "
+                f"{advice}",
+                offset,
+            )
+        return cost
+
+    def compare(self, times: Times, values: list[Value], node: Node) -> None:
+        """Comparing ends with the smaller of the values at the latest."""
+        self.charge_least(
+            times, values, node, byte_us=_COMPARED_BYTE_US, value_us=_COMPARED_VALUE_US
+        )
+
+    def look_up(self, times: Times, among: Value, node: Node) -> None:
+        """In a list, or the keys of a map."""
+        value_us = _LISTED_VALUE_US if among.path is None else _COMPARED_VALUE_US
+        self.charge_size(times, among, node, byte_us=_COMPARED_BYTE_US, value_us=value_us)
+
+    def search(self, times: Times, text: Value, sought: Value, node: Node) -> None:
+        """In a text, for another."""
+        byte_us = _SEARCHED_BYTE_US
+        if sought.path is None:
+            byte_us += sought.bytes * _SEARCHED_PRODUCT_US
+        else:
+            self.charge_size(times, sought, node, byte_us=byte_us)
+            products = max(1, round(times.number * text.copies * sought.copies))
+            self._products += [(text.path or (), sought.path)] * min(products, 100)
+        self.charge_size(times, text, node, byte_us=byte_us)
+
+    def charge_least(
+        self,
+        times: Times,
+        values: list[Value],
+        node: Node,
+        *,
+        byte_us: float,
+        value_us: float = 0.0,
+    ) -> None:
+        """By the size of the smallest of the values."""
+
+        def size(value: Value) -> int:
+            if value.path is None:
+                return 0
+            return 1 if times.path is None or value.loop == times.loop else 2
+
+        least = min(values, key=size)
+        if least.path is None:
+            value_us = min(value_us, _LISTED_VALUE_US)
+        self.charge_size(times, least, node, byte_us=byte_us, value_us=value_us)
+
+    def charge(self, times: Times, us: float, node: Node, advice: str = "") -> None:
+        """For each time."""
+        us *= times.number
+        if times.path is None:
+            self._fixed_us += us
+            self._note(node, us, advice)
+        else:
+            self._add(self._value_us, times.path, us)
+            self._note(node, us * LIST_VALUES, advice)
+
+    def charge_size(
+        self,
+        times: Times,
+        value: Value,
+        node: Node,
+        *,
+        byte_us: float,
+        value_us: float = 0.0,
+        advice: str = "",
+    ) -> None:
+        """For each byte and each value of what an expression yields, each time."""
+        if value.path is None:
+            self.charge(times, value.bytes * byte_us + value.values * value_us, node, advice)
+            return
+        if times.path is not None and value.loop != times.loop:
+            raise Refusal(
+                "within a loop only the parts of its variable can be looked at whole, and a part "
+                "of the event can't be",
+                node.offset,
+            )
+        count = times.number * value.copies
+        self._add(self._byte_us, value.path, byte_us * count)
+        self._add(self._value_us, value.path, value_us * count)
+        reference_us = count * (byte_us * TEXT_BYTES + value_us * LIST_VALUES)
+        self._note(node, reference_us, advice)
+
+    def _add(self, costs: dict[Path, float], path: Path, us: float) -> None:
+        if us:
+            costs[path] = costs.get(path, 0.0) + us
+
+    def _note(self, node: Node, us: float, advice: str) -> None:
+        offset = node.offset
+        if self.outermost is not None and not advice:
+            offset = self.outermost
+            advice = f"a loop, which does this for up to {LIST_VALUES} values: do less in it"
+        spent_us, known = self._spent.get(offset, (0.0, ""))
+        self._spent[offset] = spent_us + us, advice or known or "look at less of the event"
