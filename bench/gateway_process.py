@@ -38,6 +38,7 @@ from eventstreams.server.acceptor import protocol_class
 from eventstreams.server.drain import Server
 from eventstreams.server.serve import SWITCH_S, uvicorn_config
 from eventstreams.server.sockets import raise_file_limit
+from eventstreams.server.tls import Certificate
 from eventstreams.settings import Settings
 from eventstreams.tasks import background
 from eventstreams.workers import listener
@@ -63,18 +64,24 @@ def main() -> None:
 async def _serve(plan: Plan) -> None:
     settings = plan.settings
     sys.setswitchinterval(SWITCH_S)
-    protocol = protocol_class(settings, raise_file_limit(settings.limits))
+    connections_max = raise_file_limit(settings.limits)
     http = settings.http
     sock = listener(http.host, http.port, http.backlog)
     file = None if plan.catalogue is None else Path(plan.catalogue)
     async with gateway.running(settings, _catalogue(plan), file) as running:
         if settings.metrics.port is not None:
             running.metrics.serve(settings.metrics.host, settings.metrics.port)
+        protocol = protocol_class(
+            settings,
+            connections_max=connections_max,
+            certificate=Certificate.of(http),
+            turns=running.turns,
+            count=lambda code: running.metrics.refused.labels(code).inc(),
+        )
         config = uvicorn_config(settings, running.app, protocol)
         serving = Server(
             config,
             hub=running.hub,
-            metrics=running.metrics,
             drain_s=settings.fanout.drain_s,
             reload=running.declarations.poke,
         )

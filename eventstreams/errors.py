@@ -14,7 +14,7 @@ EventStreamsError
 │   │   ├── TooManyConnections, TooManyConnects   429 too_many_requests: at once, in a minute
 │   │   ├── those of access.errors    401, 403, 503: tokens and keys
 │   │   ├── InvalidParameter       400 invalid_parameter: limit, heartbeat, compress, ...
-│   │   ├── GatewayFull            503 unavailable (also while draining)
+│   │   ├── GatewayFull            503 unavailable; GatewayStopping: while draining
 │   │   ├── BadBody                400 bad_body: not JSON, not UTF-8, not what its headers say
 │   │   ├── NoSuchSchema           404 not_found
 │   │   ├── BrokenSchema           500 broken_schema: an operator must mend it
@@ -200,6 +200,10 @@ class TooManyConnects(Later):
 
 class GatewayFull(Later):
     pass
+
+
+class GatewayStopping(GatewayFull):
+    """The process is about to end; another one answers the same request."""
 
 
 class BadBody(ServiceProblem):

@@ -59,6 +59,7 @@ class Gateway(NamedTuple):
     declarations: Declarations
     policies: Policies
     intake: Intake | None
+    turns: Turns
 
     def reload(self) -> None:
         """Has catalogue and settings read again soon."""
@@ -172,7 +173,7 @@ async def running(
                 )
             )
             await stack.enter_async_context(_demo(settings, catalogue, log))
-            yield Gateway(app, hub, log, metrics, declarations, policies, intake)
+            yield Gateway(app, hub, log, metrics, declarations, policies, intake, turns)
     finally:
         await schemas.aclose()
         await log.aclose()

@@ -158,7 +158,7 @@ class LimitSettings(Section, frozen=True):
     filters_max: Count = 500
     """Different filters in one process at the same time; each is tried on every event."""
     head_bytes_max: Bytes = 256 * 2**10
-    """Of a request: its line and its headers. Ids of many partitions are long."""
+    """Of a request: its line and its headers (ids can be long). Of these, 65,535 for the URL."""
 
 
 class SharedSettings(Section, frozen=True):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from eventstreams.errors import (
     ConfigurationFault,
-    GatewayFull,
+    GatewayStopping,
     LogError,
     LogUnavailable,
     LogUnreachable,
@@ -57,7 +57,7 @@ class Starter:
             async with asyncio.timeout(self._patience_s):
                 await self._hub.feed.well.wait()
                 if self._hub.draining:
-                    raise GatewayFull("This gateway is being stopped", 1)
+                    raise GatewayStopping("This gateway is being stopped", 1)
                 if marks is None:
                     return await self._fresh(selection, template, since_ms)
                 return await self._resumed(selection, template, marks, since_ms)

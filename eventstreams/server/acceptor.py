@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from eventstreams.server.common import HEAD_S, Common
+from eventstreams.server.common import HEAD_S, Common, close_unasked
 from eventstreams.server.protocol import Protocol
 from eventstreams.server.refusal import LINGERING_MAX, Refusals
 from eventstreams.server.tls import Certificate
 from eventstreams.settings import Settings
+from eventstreams.turns import Turns
 from eventstreams.web.answers import common_headers
 
 _log = logging.getLogger(__name__)
@@ -55,10 +57,11 @@ class TlsAcceptor(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        if len(self._connections) >= self.common.connections_max + LINGERING_MAX:
-            self.transport.abort()  # up to LINGERING_MAX are accepted to receive a refusal
+        if self.common.closed or not self._has_room():
+            close_unasked(self.transport)
             return
         self._connections.add(self)
+        self.common.waiting[self] = None
         task = self._loop.create_task(self._shake_hands())
         task.add_done_callback(self._tasks.discard)
         self._tasks.add(task)
@@ -68,8 +71,21 @@ class TlsAcceptor(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._lost = True
-        self._connections.discard(self)
+        self._forget()
         self.common.gone(last=not self._connections)
+
+    def _has_room(self) -> bool:
+        """Up to LINGERING_MAX connections beyond the limit are accepted, to receive a refusal."""
+        count, most = len(self._connections), self.common.connections_max
+        return count < most or self.common.make_room() or count < most + LINGERING_MAX
+
+    def _forget(self) -> None:
+        self._connections.discard(self)
+        self.common.waiting.pop(self, None)
+
+    def give_way(self) -> None:
+        self.transport.abort()
+        self.connection_lost(None)
 
     def shutdown(self) -> None:
         """Drops the connection: no request has come on it."""
@@ -96,7 +112,7 @@ class TlsAcceptor(asyncio.Protocol):
             self.connection_lost(None)  # during the handshake the loop may not call it
             return
         transport.set_write_buffer_limits(high=_WRITE_BYTES_MAX)
-        self._connections.discard(self)
+        self._forget()
         transport.set_protocol(self._http)
         self._http.connection_made(transport)
         if self._early:  # the connection may have been refused, and have another protocol now
@@ -112,23 +128,31 @@ class TlsAcceptor(asyncio.Protocol):
             handshake.buffer_updated(len(early))
 
 
-def protocol_class(settings: Settings, connections_max: int) -> type[Protocol | TlsAcceptor]:
-    """The protocol of one server: uvicorn makes one instance for each connection.
-
-    Raises ConfigError where the files of certificate and key cannot be used.
-    """
+def protocol_class(
+    settings: Settings,
+    *,
+    connections_max: int,
+    certificate: Certificate | None,
+    turns: Turns,
+    count: Callable[[str], object],
+) -> type[Protocol | TlsAcceptor]:
+    """The protocol of one server: uvicorn makes one instance for each connection. `count` is called
+    with the name of the error of each refusal."""
     http = settings.http
     common = Common(
         connections_max=connections_max,
         refusals=Refusals(
-            common_headers(http), event_source=http.event_source_refusals == "stream"
+            common_headers(http),
+            event_source=http.event_source_refusals == "stream",
+            count=count,
         ),
         head_bytes_max=settings.limits.head_bytes_max,
         stall_timeout_s=settings.fanout.stall_timeout_s,
-        certificate=None if http.tls_certfile is None else Certificate(http),
+        turns=turns,
+        certificate=certificate,
     )
     plain = type("Http", (Protocol,), {"common": common})
-    if common.certificate is None:
+    if certificate is None:
         return plain
-    inside = {"common": common, "certificate": common.certificate, "http": plain}
+    inside = {"common": common, "certificate": certificate, "http": plain}
     return type("Https", (TlsAcceptor,), inside)

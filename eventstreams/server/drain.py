@@ -16,7 +16,6 @@ from typing import Any, cast
 import uvicorn
 
 from eventstreams.fanout.hub import Hub
-from eventstreams.metrics import Metrics
 from eventstreams.server.acceptor import TlsAcceptor
 from eventstreams.server.common import Common
 from eventstreams.server.protocol import Protocol
@@ -32,14 +31,12 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         *,
         hub: Hub,
-        metrics: Metrics,
         drain_s: float,
         notice_s: float = 0.0,
         reload: Callable[[], None] = lambda: None,
     ) -> None:
         """`reload` is called on SIGHUP."""
         super().__init__(config)
-        self._metrics = metrics
         self._reload = reload
         self._hub = hub
         self._drain_s = drain_s
@@ -84,7 +81,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """The event loop accepts one connection a turn from each listening socket, and while it
         writes to thousands its turns are long: so it gets each socket several times over."""
-        self._common.refusals.count = lambda code: self._metrics.refused.labels(code).inc()
         listening = sockets or []
         again = [sock.dup() for sock in listening for _ in range(_ACCEPTS_A_TURN - 1)]
         await super().startup(None if sockets is None else [*listening, *again])
@@ -92,15 +88,23 @@ class Server(uvicorn.Server):
             _log.info("listening", extra={"url": self._url(sock)})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Not ready first, then no new connections, then every stream ended in its time."""
-        self._hub.leaving = True
+        """Become not ready, then accept no more connections, then end every stream in its time.
+
+        A connection ends with its next answer from the moment that the process is not ready, and an
+        idle one at once: a client that kept its connection would send its next request to a process
+        that refuses it, and an EventSource takes a refusal for the end.
+        """
+        self._hub.leaving = self._common.leaving = True
+        self._end_connections()
         if self._notice_s:
             _log.info("not ready any more", extra={"drains_in_s": self._notice_s})
             await self._first(asyncio.sleep(self._notice_s))
         self._hub.stop_admitting()
+        self._common.closed = True
         _log.info("draining", extra={"streams": len(self._hub.subscriptions)})
         for server in self.servers:
             server.close()
+        self._end_connections()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):
                 await self._first(self._hub.drain(self._drain_s * 0.8))
@@ -129,9 +133,12 @@ class Server(uvicorn.Server):
             working.cancel()
             hurry.cancel()
 
-    async def _until_idle(self) -> None:
+    def _end_connections(self) -> None:
+        """Each ends with the answer that is under way, or at once if there is none."""
         for connection in list(self.server_state.connections):
             connection.shutdown()
+
+    async def _until_idle(self) -> None:
         if self.server_state.connections:
             idle = self._common.idle = asyncio.Event()
             await idle.wait()

@@ -4,24 +4,45 @@ The stream finds it in the request's scope["extensions"]. What uvicorn lacks is 
 on connections, on the head of a request in bytes and time, on requests sent ahead, and dead peers
 that are found. No byte of one request is ever read as another: where that is in doubt, the
 connection ends.
+
+What a client sends is parsed in pieces that take a few milliseconds at most. The first piece of a
+read is parsed at once unless others wait; the rest waits for turns of the client, and meanwhile the
+connection is not read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from typing import Any, cast
+import time
+from typing import Any, NoReturn, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from eventstreams.errors import ServiceProblem
 from eventstreams.server import sockets
-from eventstreams.server.common import HEAD_S, Common
+from eventstreams.server.common import HEAD_S, Common, close_unasked
+from eventstreams.server.errors import BadRequest, HeadTooLarge, UnwantedBody, UriTooLong
+from eventstreams.server.transports import Ending, Flow, Reason
+from eventstreams.turns import PIECE_S
+from eventstreams.web.address import site_of
 
 _AHEAD_MAX = 16
 """Requests that may wait for the answers to those before them; they come in one piece."""
-_BAD = b"400 Bad Request"
-_TOO_LARGE = b"431 Request Header Fields Too Large"
+_URL_BYTES_MAX = 65_535
+"""The parser of URLs counts bytes in 16 bits."""
+_HEADERS_MAX = 256
+"""Of one request, trailers included. Each costs a call, and a look whenever a header is sought."""
+_PIECE_BYTES = 8 * 1024
+"""Parsed without a look at the clock. The worst is about 1,500 calls, from chunks of one byte."""
+_AT_ONCE_BYTES = 1024
+"""A read of no more than this is parsed without waiting: most requests are smaller."""
+_CHUNKS_MAX = 1000
+_CHUNK_BYTES_MIN = 64
+"""Beyond `_CHUNKS_MAX` pieces of a body, their average may not be smaller than this."""
+_UNREAD_BODY_BYTES_MAX = 256 * 1024
+"""Of a request whose body nobody reads: every one but POST."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -37,23 +58,40 @@ class Protocol(HttpToolsProtocol):
     """Since the last byte of a body: of a head, trailers, or what frames a body's chunks."""
     begun = 0
     """Requests so far."""
+    body_bytes = chunks = headers_seen = 0
+    """Of the newest request, so far."""
+    fault: ServiceProblem | None = None
+    """Why the parser was stopped."""
     deaf = False
     """Whether what still comes is not read any more; what was asked before is answered yet."""
     _head_timer: asyncio.TimerHandle | None = None
     _may_go_on = True
+    _unparsed = b""
+    _site = ""
+    """The address or network that parsing is charged to."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self.connections) >= self.common.connections_max:
-            headers = self.server_state.default_headers
-            self.common.refusals.refuse(cast("asyncio.Transport", transport), headers)
+        transport = cast("asyncio.Transport", transport)
+        if self.common.closed:
+            close_unasked(transport)
             return
-        super().connection_made(cast("asyncio.Transport", transport))
+        full = len(self.connections) >= self.common.connections_max
+        if full and not self.common.make_room():
+            self.common.refusals.refuse(transport, self.server_state.default_headers)
+            return
+        super().connection_made(transport)
+        self.flow = Flow(transport)
+        if self.client is not None:
+            self._site = site_of(self.client[0])
+        self.common.waiting[self] = None
         self.common.find_dead_peer(transport)
         self._head_timer = self.loop.call_later(HEAD_S, self._give_up_waiting)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         super().connection_lost(exc)
+        self.common.waiting.pop(self, None)
+        self._unparsed = b""
         self._stop_timers()
         if self.running is not None and not self.running.response_complete:
             self.running.disconnected = True
@@ -61,21 +99,67 @@ class Protocol(HttpToolsProtocol):
         self.common.gone(last=not self.connections)
 
     def data_received(self, data: bytes) -> None:
+        if self._unparsed:  # reading is paused, but TLS may have had more
+            self._unparsed += data
+            return
+        turns = self.common.turns
+        if len(data) <= _AT_ONCE_BYTES or not turns.busy:
+            began = time.perf_counter()
+            data = self._parse(data, began)
+            turns.charge(self._site, time.perf_counter() - began)
+        if data:
+            self._unparsed = data
+            cast("Flow", self.flow).hold()
+            task = self.loop.create_task(self._parse_later())
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+
+    async def _parse_later(self) -> None:
+        """Parse what the connection has read, piece by piece."""
+        while self._unparsed:
+            async with self.common.turns.turn(self._site):
+                self._unparsed = self._parse(self._unparsed, time.perf_counter())
+        if not self.transport.is_closing():
+            cast("Flow", self.flow).release()
+
+    def _parse(self, data: bytes, began: float) -> bytes:
+        """Parse for about half of PIECE_S from `began`; return what is left."""
+        view = memoryview(data)
+        for at in range(0, len(data), _PIECE_BYTES):
+            if self.deaf or self.transport.is_closing():
+                break
+            if at and time.perf_counter() - began > PIECE_S / 2:
+                return data[at:]
+            self._parse_piece(view[at : at + _PIECE_BYTES])
+        return b""
+
+    def _parse_piece(self, data: memoryview) -> None:
         self.unread_bytes += len(data)
         if self.awaits_head and self.unread_bytes > self.common.head_bytes_max:
-            self._refuse(_TOO_LARGE)
+            self._refuse(self._head_too_large())
         if self.deaf or self.transport.is_closing():
             return
         idle, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
         begun = self.begun
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[arg-type]  # any buffer will do
         if idle is not None:
             if self.begun > begun or self.deaf:
                 idle.cancel()
             else:  # line ends before a request are none yet
                 self.timeout_keep_alive_task = idle
         if not (self.awaits_head or self.deaf) and self.unread_bytes > self.common.head_bytes_max:
-            self._refuse(_TOO_LARGE)
+            self._refuse(self._head_too_large())
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(
+            f"The head of the request exceeds limits.head_bytes_max: {self.common.head_bytes_max} "
+            "bytes"
+        )
+
+    def _stop(self, fault: ServiceProblem) -> NoReturn:
+        """Stop the parser from within one of its callbacks."""
+        self.fault = fault
+        raise ValueError(fault.detail)
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= _AHEAD_MAX:
@@ -87,10 +171,24 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self._give_up_waiting)
         self.awaits_head, self.unread_bytes = True, 0
+        self.body_bytes = self.chunks = self.headers_seen = 0
         scope = cast("dict[str, Any]", self.scope)
         scope["extensions"] = {"eventstreams.connection": self}
 
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > _URL_BYTES_MAX:
+            self._stop(
+                UriTooLong(
+                    f"The URL has more than {_URL_BYTES_MAX} bytes; a long position may be sent in "
+                    "the header Last-Event-ID instead"
+                )
+            )
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers_seen += 1
+        if self.headers_seen > _HEADERS_MAX:
+            self._stop(HeadTooLarge(f"A request may have {_HEADERS_MAX} headers and trailers"))
         if self.awaits_head:  # what comes behind a body is no header of the request
             super().on_header(name, value)
 
@@ -100,22 +198,38 @@ class Protocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         assert self.parser is not None
-        refuse_ambiguous(self.parser.get_http_version(), self.headers)
+        try:
+            refuse_ambiguous(self.parser.get_http_version(), self.headers)
+        except ValueError as error:
+            self._stop(BadRequest(str(error)))
         super().on_headers_complete()
+        self.common.waiting.pop(self, None)
         # A connection whose request has not come whole when it is answered, ends with the answer.
         if self.pipeline:  # the end of a client is seen only while it is read from
             self.flow.resume_reading()
-        self._may_go_on = self.cycle.keep_alive
+        self._may_go_on = self.cycle.keep_alive and not self.common.leaving
         self._make_last(self.cycle)
 
     def _make_last(self, cycle: RequestResponseCycle) -> None:
         """The connection ends with the answer to this one, unless it turns out otherwise."""
         cycle.keep_alive = False
-        cycle.transport = cast("asyncio.Transport", _Ending(self))
+        cycle.transport = cast("asyncio.Transport", Ending(self))
 
     def on_body(self, body: bytes) -> None:
         self.unread_bytes = 0
-        super().on_body(body)
+        self.chunks += 1
+        self.body_bytes += len(body)
+        if self.chunks > _CHUNKS_MAX and self.body_bytes < self.chunks * _CHUNK_BYTES_MIN:
+            self._stop(
+                UnwantedBody(
+                    f"The body came in more than {_CHUNKS_MAX} pieces of fewer than "
+                    f"{_CHUNK_BYTES_MIN} bytes on average; send larger chunks"
+                )
+            )
+        if self.cycle.scope["method"] == "POST":
+            super().on_body(body)
+        elif self.body_bytes > _UNREAD_BODY_BYTES_MAX:
+            self._stop(UnwantedBody("Only POST requests may have a body"))
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -129,23 +243,34 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.parser is not None:  # else the connection was given away with this answer
             super().on_response_complete()
+            if self.timeout_keep_alive_task is not None:
+                self.common.waiting[self] = None
+
+    def shutdown(self) -> None:
+        self._may_go_on = False
+        super().shutdown()
+
+    def give_way(self) -> None:
+        transport = self.transport
+        self.connection_lost(ConnectionAbortedError("its place is needed"))
+        close_unasked(transport)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         if not self.deaf:
-            self._refuse(_BAD)
+            self._refuse(self.fault or BadRequest("This is not a request of HTTP/1.1"))
 
-    def _refuse(self, status: bytes) -> None:
+    def _refuse(self, error: ServiceProblem) -> None:
         """Ends a connection on which nothing can be told any more; says so, unless that would be
         taken for the answer to a request before."""
         running, self.deaf = self.running, True
-        self.common.refusals.count("HeadTooLarge" if status is _TOO_LARGE else "BadRequest")
+        self.common.refusals.count(type(error).__name__)
         if running is not None and not running.response_complete:
             its_own = running is self.cycle and running.more_body and not running.response_started
             if not its_own:
                 self.transport.close()
                 return
         headers = self.server_state.default_headers
-        self.transport.write(self.common.refusals.bad(status, headers))
+        self.transport.write(self.common.refusals.bad(error, headers))
         self.linger()
 
     def linger(self) -> None:
@@ -198,53 +323,21 @@ class Protocol(HttpToolsProtocol):
     def set_reason(self, reason: bytes) -> None:
         """The reason phrase of the response that comes next."""
         assert self.running is not None
-        outlet = _Reason(self.running.transport, reason)
+        outlet = Reason(self.running.transport, reason)
         self.running.transport = cast("asyncio.Transport", outlet)
-
-
-class _Ending:
-    """A transport that is not closed behind an answer while its peer still sends, for that would
-    take the answer from it."""
-
-    def __init__(self, connection: Protocol) -> None:
-        self._connection = connection
-
-    def close(self) -> None:
-        self._connection.linger()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection.transport, name)
-
-
-class _Reason:
-    """A transport that exchanges the reason phrase in the first bytes of a response."""
-
-    def __init__(self, transport: asyncio.Transport, reason: bytes) -> None:
-        self._transport = transport
-        self._reason: bytes | None = reason
-
-    def write(self, data: bytes) -> None:
-        if self._reason is not None:
-            status, rest = data.split(b"\r\n", 1)
-            data = b"%b %b\r\n%b" % (status[: len(b"HTTP/1.1 200")], self._reason, rest)
-            self._reason = None
-        self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 def refuse_ambiguous(version: str, headers: list[tuple[bytes, bytes]]) -> None:
     """Raises ValueError where a proxy in front might have understood something else (RFC 9112, 3.2
     and 6.1). The parser has refused lengths that contradict each other."""
     if version not in ("1.0", "1.1"):
-        raise ValueError("no version that is spoken here")
+        raise ValueError("The gateway speaks HTTP/1.1 and HTTP/1.0")
     hosts = sum(name == b"host" for name, _ in headers)
     if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise ValueError("one host is needed")
+        raise ValueError("A request needs exactly one Host header")
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if codings and (codings != [b"chunked"] or version == "1.0"):
-        raise ValueError("a transfer coding that is not known here")
+        raise ValueError("The only transfer coding is chunked, in HTTP/1.1")
 
 
 def chunked(body: bytes) -> bytes:

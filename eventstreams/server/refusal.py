@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
-from eventstreams.errors import GatewayFull
+import msgspec
+
+from eventstreams.errors import GatewayFull, ServiceProblem
 from eventstreams.web import event_source
 from eventstreams.web.answers import spread_ms
 
@@ -31,14 +34,15 @@ _FULL = GatewayFull("As many connections are open as there may be", _SOONEST_S)
 class Refusals:
     """Answers in the place of the application."""
 
-    def __init__(self, headers: Headers, *, event_source: bool = True) -> None:
-        """`headers` are those of every answer; `event_source`: a browser's EventSource gets what it
-        can live with."""
+    def __init__(
+        self, headers: Headers, *, event_source: bool = True, count: Callable[[str], object]
+    ) -> None:
+        """`headers` are those of every answer. `event_source`: whether a browser's EventSource gets
+        an answer after which it reconnects. `count` is called with the name of each error."""
         self._headers = headers
+        self.count = count
         self._event_source = event_source
         self._lingering: dict[_Lingering, None] = {}  # oldest first
-        self.count: Callable[[str], object] = lambda _: None
-        """Told of each by the name of its error."""
 
     def refuse(self, transport: asyncio.Transport, headers: Headers) -> None:
         """Takes the connection over, and answers when it is known who asks. `headers` are those
@@ -46,9 +50,17 @@ class Refusals:
         self.count(type(_FULL).__name__)
         self._keep(transport, lambda head: self._full(head, [*headers, *self._headers]))
 
-    def bad(self, status: bytes, headers: Headers) -> bytes:
-        """The answer to what is no proper request. `status` with its phrase."""
-        return _whole(status, [*headers, *self._headers], b"")
+    def bad(self, error: ServiceProblem, headers: Headers) -> bytes:
+        """The answer to what is not a proper request."""
+        document = {
+            "status": error.status,
+            "type": error.type,
+            "title": error.title,
+            "detail": error.detail,
+        }
+        lines = [*headers, *self._headers, (b"content-type", b"application/json; charset=utf-8")]
+        status = f"{error.status} {HTTPStatus(error.status).phrase}".encode()
+        return _whole(status, lines, msgspec.json.encode(document) + b"\n")
 
     def linger(self, transport: asyncio.Transport) -> None:
         """Takes over a connection that has been sent its last bytes."""

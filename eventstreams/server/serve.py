@@ -24,6 +24,7 @@ from eventstreams.server.acceptor import TlsAcceptor, protocol_class
 from eventstreams.server.drain import Server
 from eventstreams.server.protocol import Protocol
 from eventstreams.server.sockets import raise_file_limit
+from eventstreams.server.tls import Certificate
 from eventstreams.settings import Settings
 from eventstreams.web.app import App
 from eventstreams.workers import Workers, listener
@@ -63,8 +64,9 @@ def serve(
         raise ConfigError(
             [f"metrics.port: {metrics_port} leaves no port for each of {workers} workers"]
         )
-    protocol = protocol_class(settings, raise_file_limit(settings.limits))
     http = settings.http
+    certificate = Certificate.of(http)
+    connections_max = raise_file_limit(settings.limits)
 
     def run(
         number: int,
@@ -77,7 +79,8 @@ def serve(
                 settings=_of_worker(settings, number),
                 catalogue=catalogue,
                 catalogue_path=catalogue_path,
-                protocol=protocol,
+                certificate=certificate,
+                connections_max=connections_max,
                 sock=sock,
                 parent=parent,
                 line=line,
@@ -145,7 +148,8 @@ async def _serve(
     settings: Settings,
     catalogue: Catalogue,
     catalogue_path: Path,
-    protocol: type[Protocol | TlsAcceptor],
+    certificate: Certificate | None,
+    connections_max: int,
     sock: socket.socket,
     parent: int | None,
     line: socket.socket | None,
@@ -159,11 +163,17 @@ async def _serve(
             except OSError as error:
                 _cannot_listen(host, port, error)
                 return 1
+        protocol = protocol_class(
+            settings,
+            connections_max=connections_max,
+            certificate=certificate,
+            turns=running.turns,
+            count=lambda code: running.metrics.refused.labels(code).inc(),
+        )
         config = uvicorn_config(settings, running.app, protocol)
         server = Server(
             config,
             hub=running.hub,
-            metrics=running.metrics,
             drain_s=settings.fanout.drain_s,
             notice_s=settings.fanout.drain_notice_s,
             reload=running.reload,

@@ -16,6 +16,11 @@ _log = logging.getLogger(__name__)
 class Certificate:
     """`context` stays the same when its files are read again: new handshakes show what is new."""
 
+    @classmethod
+    def of(cls, http: HttpSettings) -> Certificate | None:
+        """None where connections are plain. Raises ConfigError as the constructor does."""
+        return None if http.tls_certfile is None else cls(http)
+
     def __init__(self, http: HttpSettings) -> None:
         """Raises ConfigError where the files of certificate and key are not good ones."""
         assert http.tls_certfile is not None

@@ -13,7 +13,13 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 from starlette.types import Scope, Send
 
-from eventstreams.errors import AssignmentProblem, ClientError, GapFound, ServiceProblem
+from eventstreams.errors import (
+    AssignmentProblem,
+    ClientError,
+    GapFound,
+    GatewayStopping,
+    ServiceProblem,
+)
 from eventstreams.settings import HttpSettings
 
 Headers = list[tuple[bytes, bytes]]
@@ -75,6 +81,8 @@ async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError)
     soonest_s: int | None = getattr(error, "retry_after_s", None)
     if soonest_s is not None:
         headers = [*headers, (b"retry-after", b"%d" % (spread_ms(soonest_s) // 1000))]
+    if isinstance(error, GatewayStopping):  # the client's next connection meets another process
+        headers = [*headers, (b"connection", b"close")]
     if isinstance(error, GapFound):
         body = orjson.dumps(error.document)
         await answer(send, error.status, headers, body, b"application/json; charset=utf-8")

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from eventstreams.access.errors import InvalidToken
 from eventstreams.access.identity import Identity
 from eventstreams.declarations import Declarations
-from eventstreams.errors import ClientError, GapFound, LogError, LogUnreachable
+from eventstreams.errors import ClientError, GapFound, GatewayStopping, LogError, LogUnreachable
 from eventstreams.fanout.bound import Bound
 from eventstreams.fanout.compression import EncodedResponse, Encoding, begin
 from eventstreams.fanout.connection import Connection
@@ -145,9 +145,15 @@ class Streams:
     ) -> Subscription | None:
         """Starts the response; None where that was all. What is only needed for that is let go
         here, and not kept by everyone who waits."""
-        start = await self._starter.start(
-            selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
-        )
+        try:
+            start = await self._starter.start(
+                selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
+            )
+        except GatewayStopping:
+            if ask.template.format is not Format.SSE:
+                raise
+            await self._end_unopened(send)
+            return None
         if start.gaps and start.want.gap_fails:
             raise GapFound(gap_document(start.gaps))
         bound = None if ask.extent is None else Bound(ask.extent)
@@ -176,6 +182,15 @@ class Streams:
         except LogError as error:
             raise LogUnreachable(f"The log is out of reach: {error}", RETRY_AFTER_S) from error
         return bound.is_reached(start.position)
+
+    async def _end_unopened(self, send: Send) -> None:
+        """Answer as to a stream that is drained at once. Clients of Server-Sent Events reconnect
+        after that, and many never do after a 503."""
+        headers = self._stream_headers[Format.SSE, Encoding.IDENTITY]
+        closing = [(n, b"close" if n == b"connection" else v) for n, v in headers]
+        await send({"type": "http.response.start", "status": 200, "headers": closing})
+        body = sse.OK + _retry(_RETRY_MS)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _over(self, send: Send) -> None:
         """There is no more: 204 is what makes an EventSource stop coming back."""

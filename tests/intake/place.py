@@ -170,6 +170,7 @@ async def place(
     streams: Mapping[str, Any] | None = None,
     catalogue_refresh_s: float = 3600.0,
     access: AccessSettings | None = None,
+    http: HttpSettings | None = None,
     **intake: Any,
 ) -> AsyncIterator[Place]:
     """`intake`: settings of it. The streams are STREAMS unless others are given; their catalogue
@@ -181,7 +182,7 @@ async def place(
                 await site.log.create_topic(topic, 1)
         settings = Settings(
             log=settings_of(site.backend),
-            http=HttpSettings(),
+            http=http or HttpSettings(),
             fanout=FanoutSettings(),
             catalogue_refresh_s=catalogue_refresh_s,
             schemas=(str(SHIPPED), str(folder / "schemas")),
@@ -191,9 +192,9 @@ async def place(
         async with (
             running(settings, catalogue, folder / "streams.yaml") as parts,
             listening(settings, parts) as served,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", timeout=30) as http,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", timeout=30) as client,
         ):
-            yield Place(served, site.log, http)
+            yield Place(served, site.log, client)
 
 
 def event(test: Any = "specific value", stream: str = TEST, **more: Any) -> dict[str, Any]:

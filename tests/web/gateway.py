@@ -23,6 +23,7 @@ from eventstreams.model.stream import Stream as CatalogueStream
 from eventstreams.server.acceptor import protocol_class
 from eventstreams.server.drain import Server
 from eventstreams.server.serve import uvicorn_config
+from eventstreams.server.tls import Certificate
 from eventstreams.settings import (
     AccessSettings,
     FanoutSettings,
@@ -209,12 +210,15 @@ def as_value(value: Any) -> bytes | None:
 
 @asynccontextmanager
 async def listening(settings: Settings, parts: Gateway) -> AsyncIterator[Served]:
-    limits = settings.limits
-    protocol = await asyncio.to_thread(protocol_class, settings, limits.connections_max)
-    config = uvicorn_config(settings, parts.app, protocol)
-    its_server = _Server(
-        config, hub=parts.hub, metrics=parts.metrics, drain_s=settings.fanout.drain_s
+    protocol = protocol_class(
+        settings,
+        connections_max=settings.limits.connections_max,
+        certificate=await asyncio.to_thread(Certificate.of, settings.http),
+        turns=parts.turns,
+        count=lambda code: parts.metrics.refused.labels(code).inc(),
     )
+    config = uvicorn_config(settings, parts.app, protocol)
+    its_server = _Server(config, hub=parts.hub, drain_s=settings.fanout.drain_s)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(100)

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from eventstreams.fanout.ending import Reason
 from tests.web.client import connected, frames_of
 from tests.web.gateway import NDJSON, Site, ask
 
@@ -67,6 +68,51 @@ async def test_a_client_in_the_middle_of_history_gets_whole_frames_and_goes_on_e
     assert [frame.place[2] for frame in frames] == list(range(150))
 
 
+async def test_a_drained_stream_closes_its_connection_and_an_idle_one_is_closed_first(
+    site: Site,
+) -> None:
+    """A client that kept its connection would ask the process that refuses it."""
+    topic = await site.topic()
+    async with (
+        site.gateway({"s": [topic]}, drain_s=600.0) as gateway,
+        gateway.stream("s") as stream,
+        gateway.stream("s") as last,
+        connected(gateway.port) as kept,
+        connected(gateway.port) as fresh,
+    ):
+        await stream.opened()
+        await last.opened()
+        assert (await ask(kept, "GET", "/healthz")).status == 200
+        draining = asyncio.create_task(gateway.server.drain())
+        for idle in (kept, fresh):  # though no stream has to end for minutes
+            assert await idle.some(1) == b""
+        for subscription in gateway.parts.hub.subscriptions.copy():
+            subscription.end(Reason.DRAINED)
+        for open_stream in (stream, last):
+            await open_stream.rest()
+            assert await open_stream.client.some(1) == b""
+        gateway.server._hurry.set()
+        await draining
+
+
+async def test_during_the_notice_an_answer_ends_its_connection(site: Site) -> None:
+    topic = await site.topic()
+    async with (
+        site.gateway({"s": [topic]}, drain_s=1.0) as gateway,
+        connected(gateway.port) as kept,
+    ):
+        gateway.server._notice_s = 600.0
+        assert (await ask(kept, "GET", "/healthz")).status == 200
+        draining = asyncio.create_task(gateway.server.drain())
+        assert await kept.some(1) == b""
+        async with connected(gateway.port) as late:
+            answer = await ask(late, "GET", "/healthz")
+            assert (answer.status, answer.head.get("connection")) == (200, "close")
+            assert await late.some(1) == b""
+        gateway.server._hurry.set()
+        await draining
+
+
 async def test_while_draining_it_is_not_ready_and_takes_no_new_stream(site: Site) -> None:
     topic = await site.topic()
     async with (
@@ -80,7 +126,13 @@ async def test_while_draining_it_is_not_ready_and_takes_no_new_stream(site: Site
         ready = await ask(kept, "GET", "/readyz")
         assert (ready.status, ready.json()["draining"]) == (503, True)
         assert (await ask(kept, "GET", "/healthz")).status == 200
-        refused = await ask(kept, "GET", "/v2/stream/s")
+        async with gateway.stream("s") as late:  # a 503 would be the end for many clients
+            assert late.head.get("connection") == "close"
+            [only] = await late.rest()
+            assert re.fullmatch(rb":ok\n\nretry: [1-8]\d\d\d\n", only)
+            assert await late.client.some(1) == b"", "the connection ends with the answer"
+        refused = await ask(kept, "GET", "/v2/stream/s", NDJSON)
+        assert refused.head.get("connection") == "close"
         assert (refused.status, refused.json()["type"]) == (503, "unavailable")
         assert 1 <= int(refused.head.get("retry-after") or 0) <= 5
         assert refused.head.get("access-control-allow-origin") == "*"

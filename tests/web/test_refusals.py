@@ -47,7 +47,10 @@ async def full(site: Site, http: HttpSettings | None = None) -> AsyncIterator[tu
         site.gateway({"s": [await site.topic()]}, limits=ONE, http=http) as gateway,
         connected(gateway.port) as there,
     ):
-        yield gateway, (await ask(there, "GET", "/healthz")).head
+        head = (await ask(there, "GET", "/healthz")).head
+        await there.send("GET", "/v2/stream/s")  # an idle connection would give way
+        assert (await there.head()).status == 200
+        yield gateway, head
 
 
 @pytest.mark.parametrize("size", [len(REQUEST), 150_000])
@@ -134,6 +137,32 @@ async def test_a_server_that_stops_drops_those_it_has_refused(embedded: Site) ->
         await gateway.parts.hub.feed.well.wait()
         await gateway.server.drain()
         assert not refusals(gateway).lingering
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_connections_without_a_request_give_way_the_oldest_first(
+    embedded: Site, said: bytes
+) -> None:
+    limits = LimitSettings(connections_max=4)
+    async with (
+        embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway,
+        gateway.stream("s") as stream,
+        AsyncExitStack() as stack,
+    ):
+        await stream.opened()
+        idle = [await stack.enter_async_context(connected(gateway.port)) for _ in range(3)]
+        for one in idle:
+            one.writer.write(said)
+            if said.endswith(b"\r\n\r\n"):
+                await one.body(await one.head())
+        for left in (2, 1):
+            client = await stack.enter_async_context(connected(gateway.port))
+            assert (await ask(client, "GET", "/healthz")).status == 200
+            assert await idle[2 - left].some(1) == b"", "an end"
+        idle[2].writer.write(b"\r\n")
+        assert len(gateway.server.server_state.connections) == 4
+        assert gateway.count("refused_total", code="GatewayFull") == 0
+        assert len(gateway.parts.hub.subscriptions) == 1
 
 
 EVENT_SOURCE = (

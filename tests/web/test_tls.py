@@ -14,7 +14,6 @@ import pytest
 
 from eventstreams.errors import ConfigError
 from eventstreams.server import acceptor
-from eventstreams.server.refusal import LINGERING_MAX
 from eventstreams.server.tls import Certificate
 from eventstreams.settings import HttpSettings, LimitSettings
 from tests.programs import running
@@ -165,7 +164,8 @@ async def test_beyond_the_most_connections_there_is_503_over_tls(
         embedded.gateway({"s": ["t"]}, http=files.http(), limits=limits) as gateway,
         connected(gateway.port, files) as there,
     ):
-        assert (await ask(there, "GET", "/healthz")).status == 200
+        await there.send("GET", "/v2/stream/s")
+        assert (await there.head()).status == 200
         for _ in range(3):
             async with connected(gateway.port, files) as beyond:
                 await beyond.send("GET", "/healthz")
@@ -173,7 +173,6 @@ async def test_beyond_the_most_connections_there_is_503_over_tls(
                 assert head.status == 503
                 assert (await beyond.body(head)).startswith(b'{"status":503,')
                 assert await beyond.some(1) == b"", "an end, not a reset"
-        assert (await ask(there, "GET", "/healthz")).status == 200
 
 
 SILENT_OR_WRONG = [
@@ -206,20 +205,24 @@ async def test_what_is_no_tls_is_closed_and_does_no_harm(
             assert (await ask(client, "GET", "/healthz")).status == 200
 
 
-async def test_connections_that_never_shake_hands_are_counted(embedded: Site, files: Files) -> None:
-    limits = LimitSettings(connections_max=1)
+async def test_silent_connections_give_way_to_a_client_that_asks(
+    embedded: Site, files: Files
+) -> None:
+    limits = LimitSettings(connections_max=3)
     async with (
         embedded.gateway({"s": ["t"]}, http=files.http(), limits=limits) as gateway,
         AsyncExitStack() as stack,
     ):
-        clients = [await silent(gateway, stack) for _ in range(1 + LINGERING_MAX)]
+        first, *others = [await silent(gateway, stack) for _ in range(3)]
         async with asyncio.timeout(PATIENCE_S):
-            while len(gateway.server.server_state.connections) < len(clients):
+            while len(gateway.server.server_state.connections) < 3:
                 await asyncio.sleep(0)
-            beyond = await silent(gateway, stack)
-            with suppress(ConnectionError):
-                assert await beyond.read(1) == b""
-            assert not any(client.at_eof() for client in clients)
+            async with connected(gateway.port, files) as client:
+                assert (await ask(client, "GET", "/healthz")).status == 200
+                with suppress(ConnectionError):
+                    assert await first.read(1) == b"", "the oldest one gives way"
+                assert not any(other.at_eof() for other in others)
+                assert len(gateway.server.server_state.connections) == 3
 
 
 async def silent(gateway: Served, stack: AsyncExitStack) -> asyncio.StreamReader:

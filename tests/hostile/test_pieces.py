@@ -1,0 +1,221 @@
+"""Requests in very many small parts: the gateway parses them in turns, and bounds their number."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from eventstreams.server import protocol
+from eventstreams.turns import Turns
+from tests.hostile.raw import Answer, answers, exchange
+from tests.hostile.sent import STREAM
+from tests.hostile.target import Target
+from tests.intake.place import TEST, event, place
+from tests.web.certificates import certificate
+from tests.web.client import PATIENCE_S, Client, connected
+from tests.web.gateway import ask
+
+pytestmark = pytest.mark.anyio
+
+POST = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+TINY = b"1\r\n \r\n"
+
+
+async def the_answer(on: Target, *sent: bytes) -> Answer:
+    [answer] = answers(await exchange(on.port, *sent))
+    return answer
+
+
+def problem(answer: Answer) -> tuple[int, str]:
+    """What an error says; every one is JSON with a reason."""
+    document = json.loads(answer.body)
+    assert document["status"] == answer.status
+    assert document["detail"]
+    return answer.status, document["type"]
+
+
+# Bodies.
+
+
+async def test_a_posted_body_in_one_byte_chunks_is_refused_with_the_reason(
+    everything: Target,
+) -> None:
+    answer = await the_answer(everything, POST + CHUNKED + TINY * 1500)
+    assert problem(answer) == (413, "unwanted_body")
+    assert "larger chunks" in json.loads(answer.body)["detail"]
+    await everything.is_unharmed()
+
+
+async def test_a_body_in_as_many_chunks_of_some_size_is_taken(everything: Target) -> None:
+    body = json.dumps([event(f"{n}") for n in range(1200)]).encode()
+    sent = [body[at : at + 100] for at in range(0, len(body), 100)]
+    assert len(sent) > protocol._CHUNKS_MAX
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in sent)
+    last = b"0\r\n\r\n"
+    async with connected(everything.port) as client:
+        client.writer.write(POST + CHUNKED + chunks + last)
+        head = await client.head()
+        assert head.status in (201, 413), "413: as many events as one request may have"
+        assert b"unwanted_body" not in await client.body(head)
+    await everything.is_unharmed()
+
+
+async def test_tiny_chunks_behind_a_get_end_its_stream(everything: Target) -> None:
+    head = b"GET " + STREAM + b" HTTP/1.1\r\nHost: a\r\n" + CHUNKED
+    async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
+        client.writer.write(head)
+        assert (await client.head()).status == 200
+        client.writer.write(TINY * 1500)
+        await until_closed(client)
+    await everything.is_unharmed()
+
+
+async def test_a_body_that_nobody_reads_is_not_kept_and_is_bounded(everything: Target) -> None:
+    head = b"GET " + STREAM + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n"
+    async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
+        client.writer.write(head)
+        assert (await client.head()).status == 200
+        client.writer.write(b"x" * 200_000)
+        while [c.body_bytes for c in connections(everything)] != [200_000]:
+            await asyncio.sleep(0)
+        assert [len(c.cycle.body) for c in connections(everything)] == [0]
+        client.writer.write(b"x" * 200_000)
+        await until_closed(client)
+    await everything.is_unharmed()
+
+
+def connections(on: Target) -> list[protocol.Protocol]:
+    found = list(on.served.server.server_state.connections)
+    return [each for each in found if isinstance(each, protocol.Protocol)]
+
+
+async def until_closed(client: Client) -> None:
+    try:
+        while await client.some(2**16):
+            pass
+    except ConnectionError:
+        pass
+
+
+# Heads.
+
+
+async def test_more_headers_than_may_be_are_refused_with_431(everything: Target) -> None:
+    most = protocol._HEADERS_MAX - 1  # and Host
+    async with connected(everything.port) as client:
+        client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * most + b"\r\n")
+        assert (await client.head()).status == 200
+    sent = b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * 50_000 + b"\r\n"
+    assert problem(await the_answer(everything, sent)) == (431, "head_too_large")
+    await everything.is_unharmed()
+
+
+async def test_more_trailers_than_may_be_end_the_request(everything: Target) -> None:
+    sent = POST + CHUNKED + b"2\r\n{}\r\n0\r\n" + b"a:\r\n" * 10_000 + b"\r\n"
+    assert problem(await the_answer(everything, sent)) == (431, "head_too_large")
+    await everything.is_unharmed()
+
+
+@pytest.mark.parametrize(("length", "status"), [(65_535, 200), (65_536, 414), (200_000, 414)])
+async def test_a_url_beyond_64_kib_gets_414_with_the_reason(
+    everything: Target, length: int, status: int
+) -> None:
+    url = b"/healthz?".ljust(length, b"x")
+    sent = b"GET " + url + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    answer = await the_answer(everything, sent)
+    assert answer.status == status
+    if status == 414:
+        assert problem(answer) == (414, "uri_too_long")
+        assert "65535 bytes" in json.loads(answer.body)["detail"]
+    await everything.is_unharmed()
+
+
+@pytest.mark.parametrize(
+    ("sent", "detail"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "exactly one Host"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "exactly one Host"),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "transfer coding"),
+        (b"\x16\x03\x01\r\n\r\n", "not a request"),
+    ],
+)
+async def test_a_bad_request_is_told_what_is_wrong(
+    everything: Target, sent: bytes, detail: str
+) -> None:
+    answer = await the_answer(everything, sent)
+    assert problem(answer) == (400, "bad_request")
+    assert detail in json.loads(answer.body)["detail"]
+
+
+# Turns.
+
+
+@pytest.fixture
+def tiny_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every piece beyond the first of a read waits for a turn; the sizes of pieces."""
+    monkeypatch.setattr(protocol, "PIECE_S", 0.0)
+    sizes: list[int] = []
+    parse = protocol.Protocol._parse_piece
+
+    def noted(self: protocol.Protocol, data: memoryview) -> None:
+        sizes.append(len(data))
+        parse(self, data)
+
+    monkeypatch.setattr(protocol.Protocol, "_parse_piece", noted)
+    return sizes
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_body_that_is_parsed_in_many_turns_arrives_whole(
+    tmp_path: Path, tiny_turns: list[int], *, tls: bool
+) -> None:
+    files = certificate(tmp_path) if tls else None
+    http = files.http() if files else None
+    texts = [f"{n} {'x' * random.randrange(20_000)}" for n in range(150)]
+    body = json.dumps([event(text) for text in texts]).encode()
+    async with place(tmp_path, error_stream=None, http=http) as intake:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", intake.served.port, ssl=files.client() if files else None
+        )
+        client = Client(reader, writer)
+        for _ in range(2):  # the second request comes behind the first one's last piece
+            writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        for _ in range(2):
+            head = await client.head()
+            assert head.status == 201
+            await client.body(head)
+        assert (await ask(client, "GET", "/healthz")).status == 200
+        writer.transport.abort()
+        found = [document["test"] for document in await intake.documents(TEST)]
+        assert found == 2 * texts
+    assert max(tiny_turns) <= protocol._PIECE_BYTES
+    assert len(tiny_turns) > 2 * len(body) / protocol._PIECE_BYTES
+
+
+async def test_others_are_served_between_the_pieces_of_one_read(
+    everything: Target, tiny_turns: list[int]
+) -> None:
+    sent = POST + b"Content-Length: 4000000\r\n\r\n" + b" " * 3_000_000
+    async with connected(everything.port) as flood, connected(everything.port) as other:
+        flood.writer.write(sent)
+        served = 0
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(tiny_turns) < len(sent):
+                assert (await ask(other, "GET", "/healthz")).status == 200
+                served += 1
+        assert served > 3
+    await everything.is_unharmed()
+
+
+async def test_what_is_parsed_is_charged_to_its_client(everything: Target) -> None:
+    turns: Turns = everything.served.parts.turns
+    before = turns._used_s.get("127.0.0.1", 0.0)
+    async with connected(everything.port) as client:
+        client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * 200 + b"\r\n")
+        assert (await client.head()).status == 200
+    assert turns._used_s["127.0.0.1"] > before
