@@ -33,12 +33,21 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventProblem(Exception):
-    """Why one event is refused. `kind` is a name for programs, as in events of errors."""
+    """Why one event is refused. `kind` is a name for programs, as in events of errors.
 
-    def __init__(self, kind: str, message: str) -> None:
+    `message` may repeat parts of the event. `rule` says which rule the event breaks and holds
+    nothing of it, for those who may not see the event.
+    """
+
+    def __init__(self, kind: str, message: str, rule: str) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self._rule = rule
+
+    @property
+    def rule(self) -> str:
+        return self._rule
 
 
 def split(body: bytes, *, events_max: int, lenient: bool) -> list[bytes]:
@@ -107,18 +116,23 @@ def read(event: bytes, *, bytes_max: int, depth_max: int, lenient: bool) -> Any:
     Raises EventProblem.
     """
     if len(event) > bytes_max:
-        raise EventProblem(
-            "EventTooLargeError", f"event has {len(event)} bytes; at most {bytes_max} are taken"
-        )
+        raise too_large(f"event has {len(event)} bytes", bytes_max)
     if event.count(b"{") + event.count(b"[") > depth_max and _depth(event) > depth_max:
-        raise EventProblem("EventTooDeepError", f"event is nested more than {depth_max} deep")
+        message = f"event is nested more than {depth_max} deep"
+        raise EventProblem("EventTooDeepError", message, message)
     try:
         document = _EVENT.decode(event)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise EventProblem("SyntaxError", f"event can't be read: {error}") from error
+        message = f"event can't be read: {error}"
+        raise EventProblem("SyntaxError", message, "event can't be read") from error
     if _FRACTION.search(event) or (lenient and _LONG_NUMBER.search(event)):
         document = _numbers(document, rounded=lenient)
     return document
+
+
+def too_large(found: str, bytes_max: int) -> EventProblem:
+    message = f"{found}; at most {bytes_max} are taken"
+    return EventProblem("EventTooLargeError", message, f"event has more than {bytes_max} bytes")
 
 
 def write(document: Any) -> bytes:

@@ -29,6 +29,7 @@ _NAMED: tuple[tuple[str, Path], ...] = (
     ("errored_stream_name", ("meta", "stream")),
 )
 _COPIED: tuple[Path, ...] = (("meta", "uri"), ("meta", "domain"), ("meta", "request_id"))
+"""Fields of the event that are repeated where the event itself may be."""
 
 
 class Refused(NamedTuple):
@@ -38,8 +39,7 @@ class Refused(NamedTuple):
     """As it was posted."""
     document: Any
     """The same, as far as it could be read."""
-    kind: str
-    message: str
+    problem: EventProblem
 
 
 class ErrorEvents:
@@ -96,27 +96,43 @@ class ErrorEvents:
         return self._gate.known(self._stream, uri) or await self._gate.route(self._stream, uri)
 
     def _document(self, route: Route, refused: Refused, now: str | None) -> dict[str, Any]:
-        meta: dict[str, Any] = {"stream": self._stream, "id": str(uuid4()), "dt": now}
-        may_repeat = self._may_repeat(refused.document)
-        for path in _COPIED:
-            value = value_at(refused.document, path)
-            if may_repeat and isinstance(value, str):
-                meta[path[-1]] = value[:_NAME_MAX]
         document: dict[str, Any] = {
             "$schema": str(route.schema.schema.uri),
-            "meta": meta,
+            "meta": {"stream": self._stream, "id": str(uuid4()), "dt": now},
             "dt": now,
             "emitter_id": self._emitter_id,
-            "message": _cut(refused.message, _MESSAGE_MAX),
-            "error_type": refused.kind,
+            "error_type": refused.problem.kind,
         }
-        if may_repeat:
-            document["raw_event"] = _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX)
+        if self._may_repeat(refused.document):
+            self._repeat(document, refused)
+        else:
+            self._describe(document, refused)
+        return document
+
+    def _repeat(self, document: dict[str, Any], refused: Refused) -> None:
+        """Put in what was posted."""
+        document["message"] = _cut(refused.problem.message, _MESSAGE_MAX)
+        document["raw_event"] = _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX)
+        for path in _COPIED:
+            value = value_at(refused.document, path)
+            if isinstance(value, str):
+                document["meta"][path[-1]] = value[:_NAME_MAX]
         for name, named in _NAMED:
             value = value_at(refused.document, named)
             if isinstance(value, str):
                 document[name] = _cut(value, _NAME_MAX)
-        return document
+
+    def _describe(self, document: dict[str, Any], refused: Refused) -> None:
+        """Put in which rule was broken, and what is declared: nothing that the event holds."""
+        document["message"] = _cut(refused.problem.rule, _MESSAGE_MAX)
+        config = self._gate.declared(refused.document)
+        if config is None:
+            return
+        document["errored_stream_name"] = config.label
+        uri = value_at(refused.document, ("$schema",))
+        route = self._gate.known(config.name, uri) if isinstance(uri, str) else None
+        if route is not None:
+            document["errored_schema_uri"] = str(route.schema.schema.uri)
 
     def _may_repeat(self, document: Any) -> bool:
         """Whether those who read about it may see the event itself."""

@@ -49,10 +49,14 @@ class Gate:
 
     def label(self, document: Any) -> str:
         """What stands for an event's stream in metrics; clients can't make new ones."""
+        config = self.declared(document)
+        return "undeclared" if config is None else config.label
+
+    def declared(self, document: Any) -> StreamConfig | None:
+        """The stream that the event names, if it is declared."""
         meta: Any = cast("dict[str, Any]", document).get("meta") if _is_dict(document) else None
         name: Any = cast("dict[str, Any]", meta).get("stream") if _is_dict(meta) else None
-        config = self._configs().get(name) if isinstance(name, str) else None
-        return "undeclared" if config is None else config.label
+        return self._configs().get(name) if isinstance(name, str) else None
 
     def known(self, stream: str, schema_uri: str) -> Route | None:
         """The way that others have gone before, if nothing has changed since."""
@@ -67,9 +71,11 @@ class Gate:
         configs = self._configs()
         config = configs.get(stream)
         if config is None:
-            raise _unauthorized(f"Stream {_cut(stream)} is not declared")
+            message = f"Stream {_cut(stream)} is not declared"
+            raise _unauthorized(message, "the stream is not declared")
         if config.schema_title is None:
-            raise _unauthorized(f"Stream {stream} has no schema_title setting")
+            message = f"Stream {stream} has no schema_title setting"
+            raise _unauthorized(message, "the stream has no schema_title setting")
         try:
             schema = await self._schemas.get(schema_uri)
         except BadSchemaUri as error:
@@ -79,9 +85,10 @@ class Gate:
         except SchemaError as error:
             raise _unloadable(schema_uri, str(error).splitlines()[0]) from error
         if schema.schema.title != config.schema_title:
+            takes = f"which takes {config.schema_title}"
             raise _unauthorized(
-                f"Schema {schema.schema.title} is not allowed in stream {stream}, which takes "
-                f"{config.schema_title}"
+                f"Schema {schema.schema.title} is not allowed in stream {stream}, {takes}",
+                f"the schema is not allowed in the stream, {takes}",
             )
         route = Route(
             config,
@@ -112,7 +119,7 @@ def schema_uri_of(document: dict[str, Any], sender: Sender) -> str:
     if uri is None:
         raise _missing("$schema")
     if not isinstance(uri, str):
-        raise EventProblem("MissingFieldError", "$schema is not text")
+        raise EventProblem("MissingFieldError", "$schema is not text", "$schema is not text")
     return uri
 
 
@@ -130,25 +137,26 @@ def stream_of(document: dict[str, Any], sender: Sender) -> str:
     if stream is None:
         raise _missing("meta.stream")
     if not isinstance(stream, str) or not stream:
-        raise EventProblem("MissingFieldError", "meta.stream is not the name of a stream")
+        message = "meta.stream is not the name of a stream"
+        raise EventProblem("MissingFieldError", message, message)
     if sender.may_post_to is not None and not sender.may_post_to(stream):
-        raise EventProblem("ForbiddenStreamError", f"The key is not for stream {_cut(stream)}")
+        message = f"The key is not for stream {_cut(stream)}"
+        raise EventProblem("ForbiddenStreamError", message, "the key is not for the stream")
     return stream
 
 
 def _missing(field: str) -> EventProblem:
-    return EventProblem(
-        "MissingFieldError",
-        f"Field(s) {field} were missing from event and could not be extracted.",
-    )
+    message = f"Field(s) {field} were missing from event and could not be extracted."
+    return EventProblem("MissingFieldError", message, message)
 
 
 def _unloadable(uri: str, why: str) -> EventProblem:
-    return EventProblem("EventSchemaLoadError", f"Failed loading schema at {_cut(uri)}: {why}")
+    message = f"Failed loading schema at {_cut(uri)}: {why}"
+    return EventProblem("EventSchemaLoadError", message, "the event's schema can't be loaded")
 
 
-def _unauthorized(message: str) -> EventProblem:
-    return EventProblem("UnauthorizedSchemaForStreamError", message)
+def _unauthorized(message: str, rule: str) -> EventProblem:
+    return EventProblem("UnauthorizedSchemaForStreamError", message, rule)
 
 
 def _cut(text: str) -> str:

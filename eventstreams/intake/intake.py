@@ -49,10 +49,16 @@ class _Ready(NamedTuple):
     route: Route
 
 
-class _Violation(EventProblem):
+class Violation(EventProblem):
     def __init__(self, problems: Sequence[ValidationProblem]) -> None:
-        super().__init__(_VALIDATION, errors_text(problems))
+        super().__init__(_VALIDATION, errors_text(problems), "")
         self.problems = problems
+
+    @property
+    def rule(self) -> str:
+        """Only places in the schema: what is declared there, and not what the event has there."""
+        rules = dict.fromkeys(f"{each.schema_path} is not met" for each in self.problems)
+        return ", ".join(rules)
 
 
 class Intake:
@@ -139,7 +145,7 @@ class Intake:
         if not isinstance(document, dict):
             # upstream's words for whatever has no fields
             message = "Field(s) $schema were missing from event and could not be extracted."
-            raise EventProblem("MissingFieldError", message)
+            raise EventProblem("MissingFieldError", message, message)
         fields = cast("dict[str, Any]", document)
         uri = schema_uri_of(fields, sender)
         stream = stream_of(fields, sender)
@@ -148,14 +154,11 @@ class Intake:
         route.schema.defaults.fill(fields)
         problems = route.schema.validator.validate(fields)
         if problems:
-            raise _Violation(problems)
+            raise Violation(problems)
         value = events.write(fields)
         if len(value) > self.settings.event_bytes_max:
-            raise EventProblem(
-                "EventTooLargeError",
-                f"event has {len(value)} bytes with what is filled in; at most "
-                f"{self.settings.event_bytes_max} are taken",
-            )
+            found = f"event has {len(value)} bytes with what is filled in"
+            raise events.too_large(found, self.settings.event_bytes_max)
         timestamp_ms = now_ms if dated else _time_of(fields)
         key = None if route.key is None else route.key.of(fields)
         return _Ready(Record(route.topic, value, key, timestamp_ms), route)
@@ -166,10 +169,10 @@ class Intake:
         self._count(self._gate.label(document), "invalid")
         if self.lenient:
             shown = event if document is None else events.write(document)
-            if not isinstance(problem, _Violation):
+            if not isinstance(problem, Violation):
                 return Failed(index, shown, problem.message, retryable=False)
             return Invalid(index, shown, problem.message, problem.problems)
-        problems = problem.problems if isinstance(problem, _Violation) else ()
+        problems = problem.problems if isinstance(problem, Violation) else ()
         return Invalid(index, event, problem.message, problems)
 
     async def _offer(
@@ -201,10 +204,10 @@ class Intake:
     ) -> None:
         if self._error_events is None:
             return
-        if self.lenient and not isinstance(problem, _Violation):
+        if self.lenient and not isinstance(problem, Violation):
             return  # upstream is silent about these
         if self._error_events.admit():
-            refused.append(Refused(event, document, problem.kind, problem.message))
+            refused.append(Refused(event, document, problem))
         else:
             self._metrics.intake_error_events.labels("suppressed").inc()
 

@@ -34,10 +34,8 @@ class MessageKey:
             else:
                 _set(key, place, value)
         if missing:
-            raise EventProblem(
-                "MissingFieldError",
-                f"Field(s) {','.join(missing)} of the message key were missing from event",
-            )
+            message = f"Field(s) {','.join(missing)} of the message key were missing from event"
+            raise EventProblem("MissingFieldError", message, message)
         return events.write(key)
 
 

@@ -89,5 +89,8 @@ def _value_at(document: Any, pointer: str) -> Any:
     """The value that a JSON pointer leads to, which must be there."""
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
-        document = document[int(name)] if isinstance(document, list) else document[name]
-    return cast("Any", document)
+        if isinstance(document, list):
+            document = cast("list[Any]", document)[int(name)]
+        else:
+            document = cast("dict[str, Any]", document)[name]
+    return document
