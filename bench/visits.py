@@ -20,7 +20,8 @@ import httpx
 import jwt
 import msgspec
 import orjson
-from httpx_sse import EventSource, ServerSentEvent
+
+from eventstreams.model.sse_reader import SseEvent, SseReader
 
 PATIENCE_S = 20.0
 _WRONG_KEPT = 20
@@ -134,14 +135,15 @@ class Reader:
             headers["Last-Event-ID"] = self._last_id
         async with self._place.reading(self._target, headers) as answer:
             self._place.expect(answer, 200)
+            reader = SseReader(last_event_id=self._last_id or "")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    async for event in EventSource(answer).aiter_sse():
-                        self._take(event)
+                    async for chunk in answer.aiter_bytes():
+                        for event in reader.feed(chunk):
+                            self._take(event)
+            self._last_id = reader.last_event_id
 
-    def _take(self, event: ServerSentEvent) -> None:
-        if event.id:
-            self._last_id = event.id
+    def _take(self, event: SseEvent) -> None:
         if event.event == "gap":  # it was away for longer than events are kept
             self._place.done["gap told"] += 1
             self._seq = None
@@ -161,6 +163,7 @@ class Reader:
 
 async def events_of(answer: httpx.Response) -> AsyncIterator[tuple[str, Any]]:
     """(event, document) to the end of the response."""
-    async for event in EventSource(answer).aiter_sse():
-        if event.data:
+    reader = SseReader()
+    async for chunk in answer.aiter_bytes():
+        for event in reader.feed(chunk):
             yield event.event, orjson.loads(event.data)

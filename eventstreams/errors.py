@@ -33,6 +33,7 @@ EventStreamsError
 │   ├── SchemaNotFound         there is none at this URI
 │   └── BadSchemaUri           not a URI that a schema of a repository can have
 ├── ProducerClosed         an event came, or was waited for, when the producer had ended
+├── SseEventTooLarge       an event stream that is read has an event beyond the limit
 ├── LedgerUnavailable      those who share limits can't be asked
 ├── OutboxError            the outbox can't be used: another process has it, disk full, damaged
 └── LogError               the log's: what a backend raises, whatever library it is built on
@@ -100,6 +101,10 @@ class SchemaNotFound(SchemaError):
 
 class BadSchemaUri(SchemaError):
     """Not a URI that a schema of a repository can have."""
+
+
+class SseEventTooLarge(EventStreamsError):
+    """An event stream that is read has an event beyond the reader's limit."""
 
 
 class LedgerUnavailable(EventStreamsError):

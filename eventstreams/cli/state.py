@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from eventstreams.model.position import parse_last_event_id
 _BYTES_MAX = 2 * 2**20
 """Longer than any id: servers take far less in a header."""
 _GATEWAY_ID_BEGINS = ("[", "{", "v1.")
+_NO_HEADER_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What RFC 9110 (5.5) keeps out of the value of a header."""
 _START_AGAIN = "remove the file to start without it"
 
 
@@ -67,7 +70,7 @@ class StateFile:
             raise self._wrong("is empty")
         if not text:
             raise self._wrong("holds only white space")
-        if not text.isprintable() or len(content) > _BYTES_MAX:
+        if not is_header_value(text) or len(content) > _BYTES_MAX:
             raise self._wrong("does not hold the id of an event: one line of text")
         if text.startswith(_GATEWAY_ID_BEGINS):
             try:
@@ -101,3 +104,8 @@ class StateFile:
 
     def _wrong(self, what: str) -> ConfigError:
         return ConfigError([f"--state: {self._path} {what}; {_START_AGAIN}"])
+
+
+def is_header_value(event_id: str) -> bool:
+    """Whether a Last-Event-ID header can carry the id."""
+    return not _NO_HEADER_VALUE.search(event_id)

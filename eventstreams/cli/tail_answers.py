@@ -21,6 +21,10 @@ class StreamRefused(EventStreamsError):
     """The server's answer is final; asking again would not help."""
 
 
+class StreamComplete(EventStreamsError):
+    """The server has no more events for this request, and says so with 204."""
+
+
 class Backoff:
     """Waiting times that double with every failure in a row, and differ between clients."""
 

@@ -8,33 +8,32 @@ that arrived together last.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import orjson
-from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 import eventstreams
-from eventstreams.cli.state import StateFile
+from eventstreams.cli.state import StateFile, is_header_value
 from eventstreams.cli.tail_answers import (
     Backoff,
+    StreamComplete,
     StreamRefused,
     is_final,
     readable,
     retry_after_s,
 )
 from eventstreams.cli.tail_output import Output
+from eventstreams.errors import SseEventTooLarge
+from eventstreams.model.sse_reader import CONTENT_TYPE, SseEvent, SseReader, is_event_stream
 
 _CONNECT_TIMEOUT_S = 10.0
 _SILENCE_MAX_S = 60.0  # the gateway sends a comment at least every 15 s
-_LAST_RETRY = re.compile(rb"\nretry: ?(\d{1,9})\n\Z")
-_LAST_BYTES = 32
+_ID_SHOWN_MAX = 80
 _HEADERS = {
-    "Accept": "text/event-stream",
+    "Accept": CONTENT_TYPE,
     "Cache-Control": "no-cache",
     "User-Agent": f"eventstreams-tail/{eventstreams.__version__}",
 }
@@ -59,11 +58,13 @@ class Tail:
         self._say = say
         self._state = state
         self._left = count
-        self._last_id = state.load() if state else None
+        self._last_id = self._kept_id = state.load() if state else None
+        self._warned_of_id = False
         self._backoff = Backoff()
 
     async def run(self) -> None:
-        """Returns after `count` events; else runs until cancelled or nobody reads the output.
+        """Returns after `count` events, or when the server says that the stream is complete (204);
+        else runs until cancelled or nobody reads the output.
 
         Raises StreamRefused, BrokenPipeError, and OSError where the state can't be saved or the
         token not be read.
@@ -79,6 +80,8 @@ class Tail:
                         return
                     self._say(f"{why}; trying again in {wait_s:.1f} s")
                     await asyncio.sleep(wait_s)
+        except StreamComplete:
+            self._say("the stream is complete")
         finally:
             self._save()
 
@@ -92,7 +95,7 @@ class Tail:
                     return self._refused(response)
                 await self._read(response)
                 return self._backoff.next_s(), "the server ended the stream"
-        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, SSEError) as error:
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, SseEventTooLarge) as error:
             raise StreamRefused(f"{self._url}: {error}") from error
         except httpx.ReadTimeout:
             return self._backoff.next_s(), f"nothing came for {_SILENCE_MAX_S:.0f} s"
@@ -110,23 +113,31 @@ class Tail:
         return headers
 
     async def _read(self, response: httpx.Response) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = noticed = _Noticed(response.stream, before_waiting=self._save)
-        async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
-            async for event in events:
+        """Writes the events of one response. Keeps the id before it waits for more.
+
+        Raises StreamRefused, SseEventTooLarge.
+        """
+        content_type = response.headers.get("content-type")
+        if not is_event_stream(content_type):
+            raise StreamRefused(
+                f"{self._url}: the answer is {content_type or 'without a Content-Type'}, "
+                f"not {CONTENT_TYPE}"
+            )
+        reader = SseReader(last_event_id=self._last_id or "")
+        async for chunk in response.aiter_bytes():
+            for event in reader.feed(chunk):
                 self._take(event)
+                self._remember(reader.last_event_id)
                 if self._left == 0:
                     return
-        self._honour(noticed.last_retry_ms())
+            self._remember(reader.last_event_id)
+            if reader.retry_ms is not None:
+                self._backoff.base_s = reader.retry_ms / 1000
+            self._save()
 
-    def _honour(self, retry_ms: int | None) -> None:
-        if retry_ms is not None and retry_ms >= 0:
-            self._backoff.base_s = retry_ms / 1000
-
-    def _take(self, event: ServerSentEvent) -> None:
-        self._honour(event.retry)
+    def _take(self, event: SseEvent) -> None:
         if not event.data:
-            pass  # the decoder makes an event of a bare `retry:` or `id:`, too
+            pass  # nothing to print
         elif event.event in ("error", "gap"):
             self._say(f"{event.event}: {_message(event.data)}")
         else:
@@ -134,10 +145,28 @@ class Tail:
             self._backoff.reset()
             if self._left is not None:
                 self._left -= 1
-        if event.id:
-            self._last_id = event.id
+
+    def _remember(self, event_id: str) -> None:
+        """Take the id to go on from.
+
+        One that no header can carry leaves the one before: what came since is then received again
+        rather than lost. An empty one takes the ids back, so a reconnect carries none; the state
+        file keeps the last that there was.
+        """
+        event_id = event_id.strip(" \t")  # HTTP drops it from a header's value
+        if is_header_value(event_id):
+            self._last_id = event_id
+            self._kept_id = event_id or self._kept_id
+        elif not self._warned_of_id:
+            self._warned_of_id = True
+            self._say(
+                f"the id {event_id[:_ID_SHOWN_MAX]!r} has a character that HTTP cannot carry; "
+                "a reconnect goes on from the id before it"
+            )
 
     def _refused(self, response: httpx.Response) -> tuple[float, str]:
+        if response.status_code == httpx.codes.NO_CONTENT:
+            raise StreamComplete
         what = readable(response)
         if is_final(response.status_code):
             if self._last_id and self._state:
@@ -147,32 +176,7 @@ class Tail:
 
     def _save(self) -> None:
         if self._state:
-            self._state.save(self._last_id)
-
-
-class _Noticed(httpx.AsyncByteStream):
-    """Bytes of a response; tells each time when all that came is used and more is waited for."""
-
-    def __init__(
-        self, stream: httpx.AsyncByteStream, *, before_waiting: Callable[[], None]
-    ) -> None:
-        self._stream = stream
-        self._before_waiting = before_waiting
-        self._end = b""
-
-    def last_retry_ms(self) -> int | None:
-        """What a bare `retry:` at the very end says; the decoder keeps it for an event to come."""
-        match = _LAST_RETRY.search(self._end)
-        return int(match[1]) if match else None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            self._end = (self._end + chunk)[-_LAST_BYTES:]
-            yield chunk
-            self._before_waiting()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+            self._state.save(self._kept_id)
 
 
 def _message(data: str) -> str:

@@ -78,6 +78,77 @@ def test_a_bare_retry_at_the_end_of_a_stream_says_when_to_come_back() -> None:
     assert stderr == "the server ended the stream; trying again in 0.0 s\n"
 
 
+def test_a_stream_that_is_complete_ends_it_with_exit_code_0(tmp_path: Path) -> None:
+    done = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
+    state = tmp_path / "state"
+    for answers in ((OK + QUICK + frame('{"n":1}', "a"), done), (done,)):
+        with upstream(*answers) as server:
+            tail = TailProcess("x", "--url", server.url, "--state", state)
+            stdout, stderr = tail.end()
+        assert tail.code == 0
+        assert stdout == (b'{"n":1}\n' if len(answers) == 2 else b"")
+        assert stderr.splitlines()[-1] == "the stream is complete"
+        assert state.read_text() == "a\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "header"),
+    [
+        ("abc ", "abc"),
+        ("\tabc\t", "abc"),
+        ("a  b", "a  b"),
+        ("caf\u00e9\u2026", "caf\u00e9\u2026"),
+        ("a\u00a0b\u2028c", "a\u00a0b\u2028c"),
+        ("a\x0bb", "first"),
+        ("a\x01b", "first"),
+        ("a\x7fb", "first"),
+        ("a\0b", "first"),
+        ("", None),
+    ],
+)
+def test_it_reconnects_whatever_the_id_holds(sent: str, header: str | None, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    answers = (
+        OK + QUICK + frame('{"n":1}', "first") + frame('{"n":2}', sent),
+        OK + b'data: {"n":3}\n\n',
+    )
+    with upstream(*answers) as server:
+        tail = TailProcess("x", "--url", server.url, "-n", 3, "--state", state)
+        stdout, stderr = tail.end()
+        server.requests.get(timeout=PATIENCE_S)
+        request = server.requests.get(timeout=PATIENCE_S)
+    assert stdout == b'{"n":1}\n{"n":2}\n{"n":3}\n', stderr
+    assert request.headers.get("last-event-id") == header
+    unfit = any(character in sent for character in "\x0b\x01\x7f")
+    assert stderr.count("has a character that HTTP cannot carry") == unfit
+    kept = state.read_text().removesuffix("\n")
+    assert kept == (header or "first")
+    with upstream(OK + frame('{"n":4}', "z")) as server:
+        tail = TailProcess("x", "--url", server.url, "-n", 1, "--state", state)
+        assert tail.end()[0] == b'{"n":4}\n'
+        assert server.requests.get(timeout=PATIENCE_S).headers["last-event-id"] == kept
+
+
+def test_other_servers_streams_are_read_as_html_says() -> None:
+    stream = (
+        OK.removesuffix(b":ok\n\n")
+        + b"\xef\xbb\xbfdata: 1\r\n\r\n:\r\rdata\rdata: \r\r"
+        + "data: \u2028\u0085\n\nevent: a\n\ndata: 4\n\ndata: torn".encode()
+    )
+    with upstream(stream + b"\n\n") as server:
+        stdout, _ = TailProcess("x", "--url", server.url, "-n", 5, "--json").end()
+    assert stdout.decode().split("\n")[:-1] == ["1", " ", "\u2028\u0085", "4", "torn"]
+
+
+@pytest.mark.parametrize("kind", ["text/event-streams", "x text/event-stream", ""])
+def test_an_answer_of_another_type_is_no_stream(kind: str) -> None:
+    with upstream(refusal("200 OK", b"data: 1\n\n", f"content-type: {kind}")) as server:
+        tail = TailProcess("x", "--url", server.url)
+        stdout, stderr = tail.end()
+    assert (tail.code, stdout) == (1, b"")
+    assert "not text/event-stream" in stderr
+
+
 def test_a_token_is_read_anew_for_each_connection(tmp_path: Path) -> None:
     token = tmp_path / "token"
     os.mkfifo(token)  # whoever writes to it waits for its reader
@@ -279,6 +350,15 @@ def test_ended_by_signals_it_loses_and_repeats_nothing(served: Gateway, tmp_path
             if line.endswith(b"\n")
         ]
     assert seen == list(range(len(seen)))
+
+
+def test_the_gateways_streams_with_an_end_are_complete(served: Gateway) -> None:
+    _produce(served, 20_000, 3)
+    tail = TailProcess(f"{served.url}/v2/stream/test?since=earliest&limit=3")
+    stdout, stderr = tail.end()
+    assert tail.code == 0
+    assert len(stdout.splitlines()) == 3
+    assert stderr.splitlines()[-1] == "the stream is complete"
 
 
 def test_the_gateways_refusals_are_readable(served: Gateway) -> None:

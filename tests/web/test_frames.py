@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from httpx_sse._decoders import SSEDecoder
 from sse_starlette import ServerSentEvent
 
+from eventstreams.model.sse_reader import SseEvent, SseReader
 from tests.web.gateway import Site
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +120,5 @@ async def test_frames_mean_to_a_client_what_those_of_a_known_library_mean(site: 
     assert len(_parsed(sent)) == len(documents)
 
 
-def _parsed(body: bytes) -> list[tuple[str, str, str]]:
-    decoder = SSEDecoder()
-    events = [decoder.decode(line) for line in body.decode().split("\n")[:-1]]
-    return [(event.event, event.data, event.id) for event in events if event is not None]
+def _parsed(body: bytes) -> list[SseEvent]:
+    return list(SseReader().feed(body))
