@@ -2,6 +2,11 @@
 
 What a process holds is one hash, `held:PROCESS`, that expires unless it is renewed: a host that is
 cut off or dies gives back what it held. A Redis that has lost its memory is told everything again.
+
+The address may lead to another server at any time (a failover), and the server's clock may be set.
+A connection that was answered with an error is therefore closed, and the command is sent once more
+on a new one. Rates keep what is owed beside the time at which that was so: a clock that was set
+back adds nothing to it, and one that was set forward clears at most a minute's worth.
 """
 
 from __future__ import annotations
@@ -14,8 +19,10 @@ from uuid import uuid4
 
 import redis
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from eventstreams.errors import LedgerUnavailable
 from eventstreams.ledger.book import Claim, Rate
@@ -26,24 +33,37 @@ _RATE = """
 local function wait(key, amount, per_minute)
   local t = redis.call('TIME')
   local now = t[1] * 1000 + t[2] / 1000
-  local due = math.max(now, tonumber(redis.call('GET', key) or '0'))
+  local owed, at = string.match(redis.call('GET', key) or '', '^(%S+) (%S+)$')
+  owed, at = math.min(tonumber(owed) or 0, 60000), tonumber(at) or now
+  owed = math.max(0, owed - math.max(0, now - at))
   local cost = 60000 * math.min(amount, per_minute) / per_minute
-  local over = due + cost - now - 60000
-  if over > 0.001 then return over end
-  redis.call('SET', key, string.format('%.3f', due + cost),
-    'PX', math.ceil(due + cost - now) + 1000)
-  return 0
+  local over = owed + cost - 60000
+  local granted = over <= 0.001
+  if granted then owed = owed + cost end
+  if granted or at > now then
+    redis.call('SET', key, string.format('%.3f %.3f', owed, now), 'PX', math.ceil(owed) + 1000)
+  end
+  if granted then return 0 end
+  return over
 end
 """
 _TAKE = (
     _RATE
     + """
-local prefix, me, life = ARGV[1], ARGV[2], ARGV[3]
+local prefix, me, life = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if tonumber(ARGV[5]) > 0 and
     wait(prefix .. 'connects:' .. ARGV[4], 1, tonumber(ARGV[5])) > 0 then
   return 'rate'
 end
 local holders = redis.call('SMEMBERS', prefix .. 'holders')
+for _, holder in ipairs(holders) do
+  local left = redis.call('PTTL', prefix .. 'held:' .. holder)
+  if left == -2 then
+    redis.call('SREM', prefix .. 'holders', holder)
+  elseif left > life then -- the clock was set back: it would hold for as much longer
+    redis.call('PEXPIRE', prefix .. 'held:' .. holder, life)
+  end
+end
 for i = 6, #ARGV, 3 do
   local sum = tonumber(ARGV[i + 1])
   for _, holder in ipairs(holders) do
@@ -53,11 +73,6 @@ for i = 6, #ARGV, 3 do
     end
   end
   if sum > tonumber(ARGV[i + 2]) then return ARGV[i] end
-end
-for _, holder in ipairs(holders) do
-  if redis.call('EXISTS', prefix .. 'held:' .. holder) == 0 then
-    redis.call('SREM', prefix .. 'holders', holder)
-  end
 end
 for i = 6, #ARGV, 3 do redis.call('HSET', prefix .. 'held:' .. me, ARGV[i], ARGV[i + 1]) end
 redis.call('SADD', prefix .. 'holders', me)
@@ -84,6 +99,8 @@ class RedisShared:
             socket_timeout=timeout_s,
             max_connections=_CONNECTIONS_MAX,
             timeout=timeout_s,  # for a free one
+            retry=Retry(NoBackoff(), 1),
+            retry_on_error=[ResponseError],
             driver_info=DriverInfo(
                 lib_version=redis.__version__
             ),  # else each connection reads it from disk

@@ -39,6 +39,10 @@ class Proxy:
             for writer in maimed:
                 writer.transport.abort()
 
+    def lead_to(self, port: int) -> None:
+        """New connections go there; those that are open stay where they are."""
+        self._port = port
+
     @contextmanager
     def slow(self, *, latency_s: float, chunk_bytes: int) -> Generator[None]:
         """That many bytes take that long, each way."""
