@@ -31,6 +31,7 @@ from eventstreams.ledger.ledger import Ledger
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
 from eventstreams.logs import log_to_stderr
+from eventstreams.memory import keep_objects
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
 from eventstreams.model.stream import Catalogue, Stream, load_catalogue
@@ -94,6 +95,7 @@ async def _serve(plan: Plan) -> None:
             beside.append(_feed(running.log, plan))
         async with background(*beside):
             await running.hub.feed.well.wait()
+            keep_objects()
             child.say({"port": sock.getsockname()[1]})
             await serving.serve([sock])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -34,3 +36,26 @@ def test_the_c_library_of_this_system_can_do_it() -> None:
     trim = memory._trim()
     assert trim is not None
     trim()
+
+
+_KEPT = """
+import gc, weakref
+from eventstreams.memory import keep_objects
+
+class Node:
+    pass
+
+keep_objects()
+assert gc.get_freeze_count() > 10_000
+assert len(gc.get_objects()) < 1_000, "a collection looks at little"
+node = Node()
+node.itself = node
+gone = weakref.ref(node)
+del node
+gc.collect()
+assert gone() is None, "what is made later is collected"
+"""
+
+
+def test_objects_that_stay_cost_a_collection_nothing() -> None:
+    subprocess.run([sys.executable, "-c", _KEPT], check=True, timeout=60)

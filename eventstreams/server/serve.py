@@ -19,6 +19,7 @@ import uvloop
 
 from eventstreams import gateway
 from eventstreams.errors import ConfigError, LogError
+from eventstreams.memory import keep_objects
 from eventstreams.model.stream import Catalogue
 from eventstreams.server.acceptor import TlsAcceptor, protocol_class
 from eventstreams.server.drain import Server
@@ -180,6 +181,7 @@ async def _serve(
         )
         if parent is not None:
             server.end_with(parent)
+        keep_objects()
         await server.serve([sock])
         return 0 if server.started else 1
 
