@@ -165,7 +165,7 @@ class Tail:
             )
 
     def _refused(self, response: httpx.Response) -> tuple[float, str]:
-        if response.status_code == httpx.codes.NO_CONTENT:
+        if response.status_code == 204:
             raise StreamComplete
         what = readable(response)
         if is_final(response.status_code):

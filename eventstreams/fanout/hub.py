@@ -187,6 +187,11 @@ class Hub:
             return cohort.position.offsets
         return tuple(self.tails.end(partition) for partition in want.partitions)
 
+    async def oldest(self, want: Want) -> tuple[int, ...]:
+        """Return the oldest offset kept of each partition. Raises LogError."""
+        bounds = await self._log.bounds(want.partitions)
+        return tuple(bounds[partition].oldest for partition in want.partitions)
+
     async def ends_at(self, want: Want, until_ms: int) -> tuple[int, ...]:
         """Where a stream until this time, which has come, ends. Raises LogError."""
         found = await self._log.offset_at(dict.fromkeys(want.partitions, until_ms))

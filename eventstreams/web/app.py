@@ -36,6 +36,9 @@ from eventstreams.web.selftest import selftest
 from eventstreams.web.spec import Spec
 from eventstreams.web.stream_configs import stream_config_routes
 
+_WITH_SLASH = ("/", "/v2/ui/")
+"""Paths of which the last slash is a part."""
+
 
 class App:
     def __init__(
@@ -87,6 +90,9 @@ class App:
             await refuse(scope, send, self._headers, error)
             return
         path = scope["path"]
+        if path.endswith("/") and path not in _WITH_SLASH and not path.startswith(PREFIX):
+            path = path.removesuffix("/")  # as upstream's web framework has it
+            scope = {**scope, "path": path}
         if self._streams is not None and path.startswith(PREFIX):
             await self._streams(scope, receive, send)
         elif self._events is not None and path in (*EVENTS, TEST_EVENTS):

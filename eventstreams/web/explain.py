@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.declarations import Declarations
 from eventstreams.errors import ClientError, InvalidParameter, LogError
+from eventstreams.fanout.bound import now_ms
 from eventstreams.fanout.hub import Hub
 from eventstreams.fanout.selector import Selector
 from eventstreams.fanout.start import Start, Starter
@@ -38,6 +39,8 @@ _RECENT_MAX = 1000
 """Newest events, over all partitions, that are looked at."""
 
 _AT_ONCE = 2
+_PATIENCE_S = 2.0
+"""How long the log may take for what is only a note."""
 _TURN = 50
 """Events between which others get their turn."""
 
@@ -115,10 +118,30 @@ class Explain:
             "sample": selector and selector.sample,
             "canary": selector is None or selector.canaries,
             "ends": ask.extent and ask.extent.document(),
+            "since": await self._since(ask, start),
             "start": self._start(start),
             "gaps": [gap.document() for gap in start.gaps],
             "recent": await self._matching(want, frames),
         }
+
+    async def _since(self, ask: request.Ask, start: Start) -> dict[str, Any] | None:
+        """The time that `since` was understood as, and what is odd about it."""
+        if ask.since_ms is None:
+            return None
+        note: str | None = None
+        if ask.marks is not None:
+            note = "ignored: the id says where to begin"
+        elif ask.since_ms > now_ms():
+            note = "in the future: begins with the next event"
+        else:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    oldest = await self._hub.oldest(start.want)
+            except (LogError, TimeoutError):
+                oldest = ()  # it is only a note
+            if oldest == start.position.offsets:
+                note = "nothing older is kept: begins with the oldest event"
+        return {"time": iso_of(ask.since_ms), "milliseconds": ask.since_ms, "note": note}
 
     def _start(self, start: Start) -> list[dict[str, Any]]:
         """Where each partition would be read from, and how many offsets that is behind."""

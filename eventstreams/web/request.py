@@ -30,9 +30,11 @@ _SINGLE = (
 _WHOLE = re.compile(r"\d{1,15}", re.ASCII)
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
 _FORMS = (
-    "give milliseconds since 1970, ISO 8601 like 2026-01-31T12:00:00Z, a time ago like -15m, -2h "
-    "or -7d, or earliest"
+    "give milliseconds since 1970 (13 digits), seconds (10 digits), ISO 8601 like "
+    "2026-01-31T12:00:00Z, a time ago like -15m, -2h or -7d, or earliest"
 )
+_JOINED_IDS = re.compile(r"((?<=\])|(?<=\]\})|v1\.[\w-]+)\s*,\s*(?=[\[{])|\s*,\s*(?=v1\.)")
+"""Between ids that a proxy has joined to one header line; never within one."""
 
 
 class Query(NamedTuple):
@@ -57,7 +59,7 @@ def stream_names(scope: Scope) -> list[str] | None:
     """The names in the path; None where it is not the path of a stream."""
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else scope["path"]
-    rest = path.removeprefix(PREFIX)
+    rest = path.removeprefix(PREFIX).removesuffix("/")
     if not rest or "/" in rest:
         return None
     return unquote(rest).split(",")
@@ -83,7 +85,7 @@ def read(scope: Scope, compression: Compression) -> Ask:
         query.single.get("compress"),
         is_browser=from_browser,
     )
-    text = (header(scope, b"last-event-id") or "").strip() or query.last_event_id
+    text = _last_event_id(scope) or query.last_event_id
     carried, text = unwrap(text) if text else (None, None)
     extent = carried if carried is not None else bounds
     template = everything(wanted_format(scope))._replace(
@@ -95,6 +97,16 @@ def read(scope: Scope, compression: Compression) -> Ask:
     )
     marks = parse_last_event_id(text) if text else None
     return Ask(template, extent, since_ms, marks)
+
+
+def _last_event_id(scope: Scope) -> str | None:
+    """The newest id: of several header lines the last that is not empty, because a client that was
+    started with one appends those that it receives."""
+    lines = [value for key, value in scope["headers"] if key == b"last-event-id" and value.strip()]
+    if not lines:
+        return None
+    text = str(lines[-1].decode("utf-8", "replace"))
+    return _JOINED_IDS.split(text)[-1].strip()
 
 
 def parse_query(scope: Scope) -> Query:

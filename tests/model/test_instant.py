@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.model.instant import parse_instant
+from eventstreams.model.instant import parse_instant, parse_moment
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 zones = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
@@ -94,6 +94,34 @@ def test_a_number_is_milliseconds(number: int) -> None:
         ("2026-01-01 00:00:00 +01:00", 1767222000000),
         ("2026-01-01T00:00:00 01:00", 1767222000000),
         ("1969-12-31T23:59:59.999Z", -1),
+        ("2023-11", 1698796800000),
+        ("2023-11T10:00Z", 1698832800000),
+        ("2023-11-14T24:00:00Z", 1700006400000),
+        ("2023-11-14 24:00", 1700006400000),
+        ("2023-11-14T00:00:00+00", 1699920000000),
+        ("2023-11-14 22:13:20+01", 1699996400000),
+        ("14 Nov 2023", 1699920000000),
+        ("14 November 2023", 1699920000000),
+        ("14-Nov-2023", 1699920000000),
+        ("Tue, 14 Nov 2023", 1699920000000),
+        ("Nov 14, 2023", 1699920000000),
+        ("nov 14 2023", 1699920000000),
+        ("Sept. 14, 2023", 1694649600000),
+        ("November 14, 2023 10:13 PM", 1699999980000),
+        ("Nov 14, 2023, 12:00:00 AM", 1699920000000),
+        ("14 Nov 2023 22:13:20", 1700000000000),
+        ("14 Nov 2023 22:13:20 UTC", 1700000000000),
+        ("14 Nov 2023 22:13:20.5Z", 1700000000500),
+        ("Tue Nov 14 2023 22:13:20 GMT+0000 (Coordinated Universal Time)", 1700000000000),
+        ("Tue Nov 14 2023 23:13:20 GMT 0100 (Central European Time)", 1700000000000),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1700000000000),
+        ("Tue Nov 14 22:13:20 UTC 2023", 1700000000000),
+        ("Tue Nov 14 22:13:20 2023", 1700000000000),
+        ("2023/11/14", 1699920000000),
+        ("2023-11-4", 1699056000000),
+        ("2023-1-5 10:00", 1672912800000),
+        ("11/14/2023", 1699920000000),
+        ("11/14/2023 22:13:20", 1700000000000),
     ],
 )
 def test_times_as_clients_write_them(text: str, expected: int) -> None:
@@ -123,10 +151,72 @@ def test_times_as_clients_write_them(text: str, expected: int) -> None:
         "9" * 19,
         "0000-01-01",
         "Mon, 45 Jan 2026 00:00:00 GMT",
+        "2023-11-14T24:00:01Z",
+        "2023-11-14T24:01",
+        "2023-11-14T25:00",
+        "2023-13",
+        "2023-00",
+        "2023-11-14T00:00:60Z",
+        "2023-11-14T00:00:00+24",
+        "14 Foo 2023",
+        "14 Novfoo 2023",
+        "foo 14 Nov 2023",
+        "31 Feb 2023",
+        "Nov 14",
+        "14/11/2023",
+        "2023/02/30",
+        "Nov 14, 2023 13:00 PM",
+        "14 Nov 2023 22:13:20 CET extra",
+        "foo 1",
     ],
 )
 def test_what_is_no_time_is_none(text: str) -> None:
     assert parse_instant(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20231114221320", 1700000000000),  # a timestamp of MediaWiki
+        ("20231114", 1699920000000),
+        ("2023", 1672531200000),
+        ("1700000000", 1700000000000),
+        ("1700000000.5", 1700000000500),
+        ("1700000000.123456", 1700000000123),
+        ("999999999", 999999999000),
+        ("1700000000000", 1700000000000),
+        ("0", 0),
+        ("-1", -1),
+        ("5", 5),
+        ("1969", 1969),
+        ("12345678", 12345678),
+        ("99999999999", 99999999999),
+        ("20231314221320", None),
+        ("20231114241320", None),
+        ("17000000000000", None),
+        ("1700000000000000", None),
+        ("1700000000000000000", None),
+        ("earliest", 0),
+        ("-1m", 1699999940000),
+    ],
+)
+def test_a_number_in_a_url_is_what_its_digits_say(text: str, expected: int | None) -> None:
+    assert parse_moment(text, 1_700_000_000_000) == expected
+
+
+@given(st.integers(10**11, 10**13 - 1))
+def test_milliseconds_in_a_url_stay_milliseconds(number: int) -> None:
+    assert parse_moment(str(number), 0) == number
+
+
+@given(moments_from(1971))
+def test_what_javascript_prints_is_read(moment: datetime) -> None:
+    moment = moment.replace(microsecond=0)
+    assert parse_instant(
+        moment.strftime("%a %b %d ")
+        + f"{moment.year:04} "
+        + moment.strftime("%H:%M:%S GMT%z (Somewhere)")
+    ) == milliseconds(moment)
 
 
 @given(st.text() | st.text("0123456789TZ:-+. ,") | st.text("Mon, 1Jan20:GMT+-"))

@@ -87,3 +87,21 @@ async def test_rates_and_shares_are_of_a_time_of_which_every_partition_is_known(
     assert recent["looked_at"] == 500 + 50
     assert recent["matched"] == 50
     assert recent["events_per_second"] == pytest.approx(0.1, rel=0.05)
+
+
+async def test_what_a_time_was_understood_as_is_said_with_what_is_odd(site: Site) -> None:
+    topic = await filled(site, count=4)
+    await site.forget_before(topic, 1)
+    future = "20991231235959"
+    cases = {
+        f"since={T0 + 2000}": (T0 + 2000, None),
+        "since=1700000001": (T0 + 1000, "nothing older is kept: begins with the oldest event"),
+        "since=5": (5, "nothing older is kept: begins with the oldest event"),
+        f"since={future}": (4_102_444_799_000, "in the future: begins with the next event"),
+        f"since=5&last-event-id=%5B%22{topic}%22%5D": (5, "ignored: the id says where to begin"),
+    }
+    async with site.gateway({"s": [topic]}) as gateway:
+        for query, (milliseconds, note) in cases.items():
+            said = (await gateway.get(f"/v2/explain?streams=s&{query}")).json()["since"]
+            assert (said["milliseconds"], said["note"]) == (milliseconds, note), query
+        assert (await gateway.get("/v2/explain?streams=s")).json()["since"] is None

@@ -268,8 +268,8 @@ async def test_a_bad_filter_is_refused_with_a_caret_below_its_fault(embedded: Si
 
 
 TIMES = (
-    " is not a time: give milliseconds since 1970, ISO 8601 like 2026-01-31T12:00:00Z, "
-    "a time ago like -15m, -2h or -7d, or earliest"
+    " is not a time: give milliseconds since 1970 (13 digits), seconds (10 digits), ISO 8601 like "
+    "2026-01-31T12:00:00Z, a time ago like -15m, -2h or -7d, or earliest"
 )
 SINGLE = (
     *("filter", "fields", "sample", "canary", "until", "limit", "max_seconds"),

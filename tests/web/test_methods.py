@@ -164,7 +164,7 @@ async def test_other_methods_on_a_stream_get_the_404_page(embedded: Site, method
 
 
 async def test_stream_urls_never_redirect(embedded: Site) -> None:
-    paths = ["/v2/stream", "/v2/stream/", "/v2/stream/s/", "/v2/stream//s", "/v2/stream/s/x"]
+    paths = ["/v2/stream", "/v2/stream/", "/v2/stream//s", "/v2/stream/s//", "/v2/stream/s/x"]
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         for path in paths:
             answer = await gateway.get(path)
@@ -173,6 +173,32 @@ async def test_stream_urls_never_redirect(embedded: Site) -> None:
             assert b"<pre>Cannot GET " in answer.body
         async with gateway.opened("/v2/stream/s?") as stream:
             assert stream.head.status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v2/stream/s/?since=0", "/v2/explain/?streams=s", "/v2/streams/", "/_info/", "/rc/"),
+        *("/_info/name/", "/robots.txt/", "/healthz/", "/v1/schemas/", "/?spec"),
+        *("/v1/stream-configs/", "/v1/stream-configs/s/", "/v2/cursor/?id=%5B%22t%22%5D"),
+    ],
+)
+async def test_a_slash_at_the_end_of_a_path_makes_no_difference(embedded: Site, path: str) -> None:
+    topic = await embedded.topic()
+    await embedded.produce(topic, {"n": 1})
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        answers = []
+        for target in (path, path.replace("/?", "?").removesuffix("/")):
+            if target.startswith("?"):
+                continue
+            if "/stream/" in path:
+                async with gateway.opened(target) as stream:
+                    answers.append((stream.head.status, (await stream.frame()).document))
+            else:
+                answer = await gateway.get(target)
+                answers.append((answer.status, answer.head.get("content-type")))
+    assert answers[0] == answers[-1]
+    assert answers[0][0] in (200, 301)
 
 
 async def test_the_answer_is_never_compressed(site: Site) -> None:

@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
+from eventstreams.model.event import Partition
+from eventstreams.model.position import Position
 from tests.web.client import Stream
 from tests.web.gateway import Site, stream_of
 
@@ -152,6 +154,46 @@ async def test_the_id_may_come_in_the_query_and_the_header_wins(site: Site, name
             assert await numbers(stream, 1) == [3]
         async with gateway.opened(query, last_event_id=[entry(topic, offset=1)]) as stream:
             assert await numbers(stream, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("older", "between", "newer"),
+    [
+        ("[1]", "\r\nLast-Event-ID: ", "[3]"),
+        ("[3]", "\r\nLast-Event-ID: ", ""),
+        ("", "\r\nLast-Event-ID: ", "[3]"),
+        ("[1]", "\r\nLast-Event-ID: [2]\r\nlast-event-id: ", "[3]"),
+        ("[1]", ", ", "[3]"),
+        ("[1]", ",", "{3}"),
+        ("{1}", ", ", "{3}"),
+        ("[1]", ", ", "v3"),
+        ("v1", ",", "v3"),
+        ("v1", ", ", "[3]"),
+    ],
+)
+async def test_the_newest_of_several_ids_wins(
+    embedded: Site, older: str, between: str, newer: str
+) -> None:
+    """A client appends those that it gets to the one it was started with; a proxy may join them."""
+    topic = await filled(embedded)
+
+    def id_of(form: str) -> str:
+        if not form:
+            return ""
+        offset = int(form.strip("[]{}v"))
+        array = json.dumps([entry(topic, offset=offset)])
+        token = Position(
+            (Partition(topic, 0),), (offset,), (T0 + 1000 * (offset - 1),)
+        ).encode_token()
+        assert token is not None
+        return {"[": array, "{": f'{{"left":9,"id":{array}}}', "v": token.decode()}[form[0]]
+
+    header = f"{id_of(older)}{between}{id_of(newer)}"
+    async with (
+        embedded.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", {"Last-Event-ID": header}) as stream,
+    ):
+        assert await numbers(stream, 1) == [3]
 
 
 async def test_the_headers_name_may_be_in_any_case(site: Site) -> None:
