@@ -1,5 +1,18 @@
-"""`python -m eventstreams`, the same as `eventstreams`."""
+"""The entry of the command line: `eventstreams`, the same as `python -m eventstreams`."""
 
-from eventstreams.cli import main
+import sys
 
-main(prog_name="eventstreams")
+from eventstreams import signals
+
+
+def run() -> None:
+    """Run the command that the arguments name."""
+    if sys.argv[1:2] == ["serve"]:
+        signals.catch_early()
+    from eventstreams.cli import main  # noqa: PLC0415 - slow, and signals come first
+
+    main(prog_name="eventstreams")
+
+
+if __name__ == "__main__":
+    run()

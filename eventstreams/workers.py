@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
+from eventstreams import signals
 from eventstreams.ledger.book import Book
 from eventstreams.ledger.desk import Desk
 
@@ -103,8 +104,8 @@ class Workers:
         process = multiprocessing.get_context("fork").Process(
             target=self._child, args=(number, desk), name=f"worker {number}"
         )
-        signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one that comes now is passed on after
+        handled = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled)  # one that comes now is passed on after
         try:
             process.start()
             self._processes[number] = process
@@ -112,15 +113,13 @@ class Workers:
             self._desks[number] = desk
             desk.far.close()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
 
     def _child(self, number: int, desk: Desk) -> None:
         for other in (desk, *self._desks.values()):
             other.line.close()
         os.setpgrp()  # Ctrl-C reaches the parent, which tells us
-        for handled in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(handled, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves
+        signals.catch_early()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         os.close(self._ends_with_us)
         sock = listener(self._host, self._port, self._backlog, shared=True)
@@ -133,7 +132,7 @@ class Workers:
         if desk := self._desks.pop(number, None):
             desk.close()
         if self._ending:
-            return process.exitcode not in (0, -signal.SIGTERM)  # told before it was ready to hear
+            return process.exitcode != 0
         _log.error("worker died", extra={"worker": number, "exit_status": process.exitcode})
         if time.monotonic() - self._started[number] < _AGAIN_S:
             time.sleep(_AGAIN_S)

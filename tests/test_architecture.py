@@ -16,7 +16,7 @@ PACKAGE = ROOT / "eventstreams"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "metrics"},
+    {"errors", "metrics", "signals"},
     {"yaml_file", "contradictions", "settings", "model", "tasks", "turns", "memory"},
     {"log", "schemas", "demo_events", "declarations", "producer", "ledger"},
     {"logs", "fanout", "intake", "demo", "access"},

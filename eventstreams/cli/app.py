@@ -40,7 +40,7 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        if os.getpid() == 1:
+        if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _as_if_unhandled)
         try:
             return super().invoke(ctx)

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from eventstreams import signals
 from eventstreams.fanout.hub import Hub
 from eventstreams.server.acceptor import TlsAcceptor
 from eventstreams.server.common import Common
@@ -37,6 +38,8 @@ class Server(uvicorn.Server):
     ) -> None:
         """`reload` is called on SIGHUP."""
         super().__init__(config)
+        if not config.loaded:
+            config.load()
         self._reload = reload
         self._hub = hub
         self._drain_s = drain_s
@@ -47,15 +50,18 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """The first signal drains, the second ends at once. The process exits with 0 then."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
+        stopping = (signal.SIGINT, signal.SIGTERM)
+        for number in stopping:
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        if signals.take_hangup():
+            self._on_hangup()
         try:
             yield
         finally:
-            for number in (*signals, signal.SIGHUP):
+            for number in (*stopping, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+            signals.catch_early()
 
     def _on_signal(self) -> None:
         if self.should_exit:

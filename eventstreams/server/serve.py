@@ -17,7 +17,7 @@ import msgspec
 import uvicorn
 import uvloop
 
-from eventstreams import gateway
+from eventstreams import gateway, signals
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.memory import keep_objects
 from eventstreams.model.stream import Catalogue
@@ -123,6 +123,8 @@ def _run(serving: Callable[[], Coroutine[Any, Any, int]]) -> int:
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         status = runner.run(serving())
+    except asyncio.CancelledError:  # by a signal, before it served
+        status = 0
     except LogError as error:
         _log.error("can't open the log: %s", error)
     finally:
@@ -156,34 +158,37 @@ async def _serve(
     line: socket.socket | None,
     reread: Callable[[], Settings],
 ) -> int:
-    async with gateway.running(settings, catalogue, catalogue_path, line, reread) as running:
-        host, port = settings.metrics.host, settings.metrics.port
-        if port is not None:
-            try:
-                running.metrics.serve(host, port)
-            except OSError as error:
-                _cannot_listen(host, port, error)
-                return 1
-        protocol = protocol_class(
-            settings,
-            connections_max=connections_max,
-            certificate=certificate,
-            turns=running.turns,
-            count=lambda code: running.metrics.refused.labels(code).inc(),
-        )
-        config = uvicorn_config(settings, running.app, protocol)
-        server = Server(
-            config,
-            hub=running.hub,
-            drain_s=settings.fanout.drain_s,
-            notice_s=settings.fanout.drain_notice_s,
-            reload=running.reload,
-        )
-        if parent is not None:
-            server.end_with(parent)
-        keep_objects()
-        await server.serve([sock])
-        return 0 if server.started else 1
+    task = asyncio.current_task()
+    assert task is not None
+    with signals.during_start(task.cancel):
+        async with gateway.running(settings, catalogue, catalogue_path, line, reread) as running:
+            host, port = settings.metrics.host, settings.metrics.port
+            if port is not None:
+                try:
+                    running.metrics.serve(host, port)
+                except OSError as error:
+                    _cannot_listen(host, port, error)
+                    return 1
+            protocol = protocol_class(
+                settings,
+                connections_max=connections_max,
+                certificate=certificate,
+                turns=running.turns,
+                count=lambda code: running.metrics.refused.labels(code).inc(),
+            )
+            config = uvicorn_config(settings, running.app, protocol)
+            server = Server(
+                config,
+                hub=running.hub,
+                drain_s=settings.fanout.drain_s,
+                notice_s=settings.fanout.drain_notice_s,
+                reload=running.reload,
+            )
+            if parent is not None:
+                server.end_with(parent)
+            keep_objects()
+            await server.serve([sock])
+            return 0 if server.started else 1
 
 
 def uvicorn_config(

@@ -47,6 +47,8 @@ _LATER_MS = (45_000, 75_000)
 """An EventSource comes back by itself after an error that it would only meet again."""
 _GOODBYE_S = 1.0
 """How long the last bytes of a response may take before the connection is dropped."""
+_GAP_HEADER_BYTES_MAX = 2048
+"""nginx answers 502 where the whole head of a response exceeds 4 KiB."""
 _METHODS = b"GET,HEAD"
 _TOLD = (Reason.LOG_ERROR, Reason.FILTER_ERROR, Reason.EXPIRED, Reason.REVOKED)
 
@@ -211,7 +213,7 @@ class Streams:
             if format_ is Format.SSE:
                 first += sse.control("gap", document, position_id)
             else:
-                headers = [*headers, (b"x-eventstreams-gap", orjson.dumps(document))]
+                headers = [*headers, (b"x-eventstreams-gap", _gap_header(document))]
         elif start.want.checkpoints and format_ is Format.SSE:
             first += sse.checkpoint(position_id)  # who is cut before its first event resumes here
         response, content = begin(encoding, first)
@@ -259,6 +261,23 @@ class Streams:
             (b"access-control-max-age", b"86400"),
         ]
         await answer(send, 200, headers, _METHODS, b"text/plain; charset=utf-8")
+
+
+def _gap_header(document: dict[str, Any]) -> bytes:
+    """The gaps as JSON in at most `_GAP_HEADER_BYTES_MAX`; `left_out` counts those beyond it."""
+    whole = orjson.dumps(document)
+    if len(whole) <= _GAP_HEADER_BYTES_MAX:
+        return whole
+    gaps: list[Any] = document["partitions"]
+    size = len(orjson.dumps({**document, "partitions": [], "left_out": len(gaps)}))
+    kept = 0
+    for gap in gaps:
+        size += len(orjson.dumps(gap)) + 1
+        if size > _GAP_HEADER_BYTES_MAX:
+            break
+        kept += 1
+    short = {**document, "partitions": gaps[:kept], "left_out": len(gaps) - kept}
+    return orjson.dumps(short)
 
 
 @contextlib.contextmanager

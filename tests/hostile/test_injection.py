@@ -217,6 +217,32 @@ async def test_a_gap_is_one_frame_or_one_header(everything: Target) -> None:
     assert json.loads(answer.get(b"x-eventstreams-gap") or b"") == json.loads(gap.data)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v2/stream/%b",
+        STREAM + b"?filter=%b",
+        STREAM + b"?fields=%b",
+        STREAM + b"?since=%b",
+        STREAM + b"?lastEventId=%b",
+        b"/v2/explain?stream=%b",
+        b"/v2/cursor?id=%b",
+        b"/v2/ui?%b",
+        b"/v2/ui/%b",
+        b"/_info/%b",
+        b"/?spec&%b",
+        b"/%b",
+    ],
+)
+async def test_no_head_grows_with_what_the_client_sends(everything: Target, path: bytes) -> None:
+    """A proxy answers 502 in the place of a long head."""
+    sent = get(
+        path % (b"a%3d" * 10_000), b"Accept: application/json", b"X-Request-Id: " + b"b" * 9000
+    )
+    data = await exchange(everything.port, sent)
+    assert len(data.partition(b"\r\n\r\n")[0]) < 2048
+
+
 async def close_when_it_has(on: Target, count: int) -> None:
     """The one stream there is, as an operator does it: a page does not come back soon."""
     key = b"Authorization: Bearer " + ADMIN_KEY.encode()

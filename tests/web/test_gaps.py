@@ -120,6 +120,22 @@ async def test_in_ndjson_a_header_tells_the_gap(site: Site) -> None:
     assert [json.loads(line)["n"] for line in lines] == [5, 6, 7]
 
 
+async def test_the_header_of_many_gaps_is_bounded_and_counts_the_rest(embedded: Site) -> None:
+    topics = [await kept(embedded, oldest=5, end=8) for _ in range(40)]
+    async with embedded.gateway({"s": topics}) as gateway:
+        marks = [entry(topic, 2) for topic in topics]
+        async with gateway.stream("s", NDJSON, last_event_id=marks) as stream:
+            header = stream.head.get("x-eventstreams-gap") or ""
+        async with gateway.stream(
+            "s", NDJSON, last_event_id=marks, status=410, gap="fail"
+        ) as refused:
+            whole = json.loads(await refused.client.body(refused.head))
+    told = json.loads(header)
+    assert len(header) <= 2048
+    assert told["partitions"] == whole["partitions"][: len(told["partitions"])] != []
+    assert len(told["partitions"]) + told["left_out"] == len(whole["partitions"]) == 40
+
+
 async def test_an_offset_at_the_oldest_or_at_the_end_is_no_gap(site: Site) -> None:
     topic = await kept(site, oldest=5, end=8)
     async with site.gateway({"s": [topic]}) as gateway:

@@ -157,3 +157,83 @@ async def test_a_port_in_use_or_a_log_that_is_none_is_told_and_exits_with_1(
             record = json.loads(told.splitlines()[-1])
             assert record["level"] == "error"
             assert reason in record["message"]
+
+
+AT_IMPORT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class At(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, At())
+"""
+AT_LISTEN = """
+import os, pathlib, socket
+listen = socket.socket.listen
+
+def signalled(sock, backlog):
+    listen(sock, backlog)
+    path = pathlib.Path("{config}")
+    path.write_text(path.read_text().replace("streams_max: 9", "streams_max: 1"))
+    os.kill(os.getpid(), {number})
+
+socket.socket.listen = signalled
+"""
+MODULES = ["click", "eventstreams.gateway"]
+
+
+async def started_with(folder: Path, settings: Path, script: str, **names: Any) -> Process:
+    """The process, with a script that Python runs before it."""
+    (folder / "sitecustomize.py").write_text(script.format(**names))
+    command = (sys.executable, "-m", "eventstreams", "serve", "--config", str(settings))
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return await asyncio.create_subprocess_exec(
+        *command, "--port", "0", stderr=PIPE, env=environment
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+async def test_a_hangup_while_the_process_starts_does_not_end_it(
+    embedded: Site, tmp_path: Path, module: str
+) -> None:
+    config = configured(tmp_path, embedded, "t")
+    number = int(signal.SIGHUP)
+    process = await started_with(tmp_path, config, AT_IMPORT, module=module, number=number)
+    await logged(process, "listening")
+    process.send_signal(signal.SIGTERM)
+    assert await exit_status(process) == 0
+
+
+async def test_a_hangup_before_the_server_listens_has_the_settings_read_again(
+    embedded: Site, tmp_path: Path
+) -> None:
+    topic = await embedded.topic()
+    config = configured(tmp_path, embedded, topic, limits={"streams_max": 9})
+    number = int(signal.SIGHUP)
+    process = await started_with(tmp_path, config, AT_LISTEN, config=config, number=number)
+    port = int((await logged(process, "listening"))["url"].rpartition(":")[2])
+    async with asyncio.timeout(PATIENCE_S), streaming(port):
+        status = 200
+        while status != 503:
+            async with connected(port) as client:
+                await client.send("GET", "/v2/stream/s")
+                status = (await client.head()).status
+    process.send_signal(signal.SIGTERM)
+    assert await exit_status(process) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "number"), [("click", signal.SIGTERM), ("eventstreams.log.sqlite", signal.SIGINT)]
+)
+async def test_a_signal_to_stop_while_the_process_starts_ends_it_cleanly(
+    embedded: Site, tmp_path: Path, module: str, number: signal.Signals
+) -> None:
+    config = configured(tmp_path, embedded, "t")
+    process = await started_with(tmp_path, config, AT_IMPORT, module=module, number=int(number))
+    assert await exit_status(process) == 0
+    assert process.stderr is not None
+    assert await process.stderr.read() == b""
