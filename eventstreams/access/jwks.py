@@ -25,8 +25,13 @@ _AGAIN_S = 10.0
 _TIMEOUT_S = 5.0
 _BYTES_MAX = 1 << 20
 _RSA_BITS_MIN = 2048
-_ALGORITHMS = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
-"""By the type of the key, so that no token chooses how it is checked."""
+_ALGORITHMS = {
+    ("RSA", None): "RS256",
+    ("EC", "P-256"): "ES256",
+    ("OKP", "Ed25519"): "EdDSA",
+    ("OKP", "Ed448"): "EdDSA",
+}
+"""By type and curve of the key, so that no token chooses how it is checked."""
 
 
 class Key(NamedTuple):
@@ -123,10 +128,14 @@ def parse(text: bytes) -> list[Key]:
     keys: list[Key] = []
     for number, entry in enumerate(cast("list[Any]", entries)):
         fields = cast("dict[str, Any]", entry) if _is_dict(entry) else {}
-        algorithm = _ALGORITHMS.get(str(fields.get("kty")))
-        if algorithm is None or fields.get("use", "sig") != "sig":
+        kind, curve = fields.get("kty"), fields.get("crv")
+        if (fields.get("use") or "sig") != "sig":
             continue
-        if fields.get("alg", algorithm) != algorithm or fields.get("d") is not None:
+        algorithm = _ALGORITHMS.get((str(kind), None if curve is None else str(curve)))
+        if algorithm is None:
+            _log.info("keys[%d] is of a type that checks no token here, left out", number)
+            continue
+        if (fields.get("alg") or algorithm) != algorithm or fields.get("d") is not None:
             _log.warning("keys[%d] is not one to check %s with; left out", number, algorithm)
             continue
         try:

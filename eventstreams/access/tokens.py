@@ -46,7 +46,7 @@ class Tokens:
         claims = await self._claims(token, header)
         subject = claims.get("sub")
         return Identity(
-            _sound(subject) if isinstance(subject, str) else None,
+            _subject(subject),
             frozenset(map(_sound, _scopes(claims))),
             _seconds(claims["exp"]) + self._leeway_s,
         )
@@ -66,8 +66,8 @@ class Tokens:
         for key in keys:
             try:
                 return self._decode(token, key)
-            except jwt.InvalidSignatureError as error:
-                problem = error
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
+                problem = error  # another key may fit
             except ExpiredSignatureError as error:
                 raise InvalidToken("The token has expired") from error
             except (PyJWTError, ValueError, OverflowError, RecursionError) as error:
@@ -87,6 +87,8 @@ class Tokens:
                 leeway=self._leeway_s,
                 options={
                     "require": ["exp"],
+                    "verify_sub": False,  # MediaWiki's OAuth has issued numbers
+                    "verify_jti": False,
                     "verify_aud": self._audience is not None,
                     "verify_iss": self._issuer is not None,
                 },
@@ -100,6 +102,13 @@ def _seconds(claim: Any) -> float:
         return min(float(claim), _FAR_S)
     except OverflowError:
         return _FAR_S
+
+
+def _subject(claim: Any) -> str | None:
+    """Text as RFC 7519 has it, or the number of a user."""
+    if isinstance(claim, int | float) and not isinstance(claim, bool):
+        return str(claim)
+    return _sound(claim) if isinstance(claim, str) else None
 
 
 def _sound(text: str) -> str:
@@ -124,8 +133,9 @@ def _why(problem: PyJWTError | None) -> str:
 
 
 def _scopes(claims: dict[str, Any]) -> Iterator[str]:
-    """`scope` as RFC 8693 has it, `scp` as some issuers do; text with spaces, or a list."""
-    for name in ("scope", "scp"):
+    """`scope` as RFC 8693 has it, `scp` as some issuers, `scopes` as MediaWiki; text with spaces,
+    or a list."""
+    for name in ("scope", "scp", "scopes"):
         value: Any = claims.get(name)
         if isinstance(value, str):
             yield from value.split()

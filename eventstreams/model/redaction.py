@@ -6,14 +6,18 @@ domain and one of its title fields is its title, however that is spelt.
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 
 TITLE_FIELDS = ("page_title", "page.page_title", "title")
-_SPACES = re.compile(r"[ _]+")
+_INVISIBLE = re.compile("[\u200e\u200f\u202a-\u202e]")
+_SPACES = re.compile("[\t-\r _\x85\xa0\u1680\u180e\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_AROUND_COLON = re.compile("_?:_?")
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +38,7 @@ class Redaction:
         self.rules = tuple(dict.fromkeys(rules))
         self._made = [
             (
-                rule.domain,
+                rule.domain.lower(),
                 frozenset(_normal(title) for title in rule.titles),
                 [tuple(path.split(".")) for path in rule.title_fields],
                 [tuple(path.split(".")) for path in rule.remove],
@@ -54,7 +58,7 @@ class Redaction:
         domain = _at(event, ("meta", "domain"))
         found = False
         for of_domain, titles, title_fields, paths in self._made:
-            if domain != of_domain:
+            if not isinstance(domain, str) or domain.lower() != of_domain:
                 continue
             its = (_at(event, path) for path in title_fields)
             if any(_normal(title) in titles for title in its if title is not None):
@@ -92,9 +96,19 @@ class Redactions:
 
 
 def _normal(title: Any) -> str:
-    """As upstream compares: text, trimmed, runs of spaces as one underscore, lower case."""
+    """The form in which titles are compared: that of MediaWiki, in lower case as upstream has it.
+
+    MediaWiki's rules (MediaWikiTitleCodec): character references are decoded; text is NFC; marks of
+    direction go; white space and underscores are one underscore, and none at either end or around
+    the colon of a namespace; a colon at the start and a fragment go. Which prefixes are namespaces
+    only the wiki knows, so every first colon counts as that of one: of two pages whose titles
+    differ only in a space there, both are meant.
+    """
     text = str(title).lower() if isinstance(title, bool) else str(title)
-    return _SPACES.sub("_", text.strip()).lower()
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", html.unescape(text)))
+    text = _SPACES.sub("_", text.partition("#")[0]).strip("_")
+    text = _AROUND_COLON.sub(":", text.removeprefix(":").strip("_"), count=1)
+    return unicodedata.normalize("NFC", text.lower())
 
 
 def _at(event: dict[str, Any], path: tuple[str, ...]) -> Any:

@@ -24,8 +24,9 @@ class Pair:
             case "RS256":
                 self.private: Any = rsa.generate_private_key(65537, bits)
                 kind = RSAAlgorithm
-            case "ES256":
-                self.private = ec.generate_private_key(ec.SECP256R1())
+            case "ES256" | "ES384" | "ES256K":
+                curve = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES256K": ec.SECP256K1}
+                self.private = ec.generate_private_key(curve[algorithm]())
                 kind = ECAlgorithm
             case _:
                 self.private = ed25519.Ed25519PrivateKey.generate()

@@ -99,6 +99,43 @@ async def test_what_does_not_hold_is_refused_with_the_reason(issuer: Issuer) -> 
         assert reason in await refused(tokens, pair.token(**{**good, **changed})), changed
 
 
+@pytest.mark.parametrize(
+    ("claims", "subject"),
+    [
+        ({"sub": 4}, "4"),  # MediaWiki's OAuth issued them
+        ({"sub": 4.5}, "4.5"),
+        ({"sub": 10**30}, str(10**30)),
+        ({"sub": "4"}, "4"),
+        ({"sub": None}, None),
+        ({"sub": ["a"]}, None),
+        ({"sub": True}, None),
+        ({"sub": "a", "jti": 7}, "a"),
+    ],
+)
+async def test_a_subject_may_be_a_number(
+    issuer: Issuer, claims: dict[str, Any], subject: str | None
+) -> None:
+    token = PAIRS[2].token(**claims, scopes=["basic"])
+    found = await checking(issuer.key_set()).identity(token)
+    assert (found.subject, found.scopes) == (subject, {"basic"})
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+async def test_every_key_that_fits_is_tried(algorithm: str) -> None:
+    """A set may hold keys of other curves and types, and older keys of the same."""
+    pair = Pair(algorithm, None)
+    others = [Pair("ES384", None), Pair("ES256K", None), Pair("ES256", None), Pair("EdDSA", None)]
+    exchange = {"kty": "OKP", "crv": "X25519", "x": "A" * 43}
+    unknown: list[dict[str, Any]] = [exchange, {"kty": "AKP"}, {"kty": "oct", "k": "AA"}]
+    ours = {**pair.jwk, "alg": None, "use": None}
+    keys = [*unknown, *(other.jwk for other in others), ours]
+    for order in (keys, keys[::-1]):
+        tokens = checking(Issuer(json.dumps({"keys": order}).encode()).key_set())
+        assert (await tokens.identity(pair.token())).subject == "someone"
+        assert "signature" in await refused(tokens, Pair(algorithm, None).token())
+        assert await refused(tokens, others[0].token())
+
+
 def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
     parts = [base64.urlsafe_b64encode(json.dumps(p).encode()) for p in (header, claims)]
     return b".".join([*(part.rstrip(b"=") for part in parts), b""]).decode()

@@ -44,6 +44,21 @@ def event(title: Any, field: str = "title", domain: str = DOMAIN) -> dict[str, A
         (404, "404"),
         ("404", 404),
         ("Ünïcode", "ünïCODE"),
+        ("Шаблон: X", "Шаблон:X"),  # a space behind the colon, as in a real list
+        ("Template : X", "Template:X"),
+        ("Template:X", "template:_X"),
+        ("Template:A: b", "Template: A: b"),
+        (":Redact", "Redact"),
+        (": Template:X", "Template:X"),
+        ("_redact_", "redact"),
+        ("redact\u00a0this", "redact this"),
+        ("redact\u3000\u2009this", "redact_this"),
+        ("\u200eredact\u202c", "redact"),
+        ("Cafe\u0301", "Caf\u00e9"),
+        ("Q&amp;A", "Q&A"),
+        ("A&#39;s", "A's"),
+        ("Redact#History", "Redact"),
+        ("redact\tthis\n", "redact this"),
     ],
 )
 @pytest.mark.parametrize("field", ["title", "page_title", "page.page_title"])
@@ -59,6 +74,9 @@ def test_a_title_is_meant_however_it_is_spelt(listed: Any, title: Any, field: st
     [
         event("redact", domain="other.org"),
         event("redact it"),
+        event("red act"),
+        event("redact:"),
+        event("redact/sub"),
         event("xredact"),
         event("redact", "comment"),
         event(["redact"]),
@@ -77,6 +95,26 @@ def test_other_events_stay_as_they_are(document: Any) -> None:
     before = json.dumps(document)
     assert not Redaction([rule("redact", None.__class__.__name__)]).apply(document)
     assert json.dumps(document) == before
+
+
+def test_a_domain_is_meant_in_any_case() -> None:
+    document = event("redact", domain=DOMAIN.upper())
+    assert Redaction([Rule(DOMAIN.title(), ("redact",), ("user",))]).apply(document)
+    assert "user" not in document
+
+
+def test_only_the_first_colon_of_a_title_is_that_of_a_namespace() -> None:
+    assert not Redaction([rule("Template:A: b")]).apply(event("Template:A:b"))
+
+
+_TITLES = st.text(st.sampled_from("aA bБ_:#\u00a0\u0301\u200e&amp;"), max_size=12)
+
+
+@given(_TITLES)
+def test_a_title_is_meant_by_each_spelling_of_itself(title: str) -> None:
+    spelt = f" _{title.replace(' ', '_').upper()}\u200e "
+    if spelt.lower() == f" _{title.replace(' ', '_').lower()}\u200e ":
+        assert Redaction([rule(title)]).apply(event(spelt))
 
 
 def test_paths_lead_through_maps_and_lists_and_may_lead_nowhere() -> None:
