@@ -182,3 +182,12 @@ async def refusal(log: SqliteLog) -> object:
 
 async def values_of(log: SqliteLog) -> list[bytes | None]:
     return [event.value for event in (await log.read(T0, 0, 1 << 20)).events]
+
+
+async def test_files_lost_in_the_middle_of_a_transaction_are_noticed_before_the_answer(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.append([Record("t", b"x")])
+        with pytest.raises(LogFilesLost, match="deleted or moved away"):
+            await log._write(lambda _: deleted("")(tmp_path))
