@@ -17,7 +17,7 @@ EventStreamsError
 │   │   ├── GatewayFull            503 unavailable; GatewayStopping: while draining
 │   │   ├── BadBody                400 bad_body: not JSON, not UTF-8, not what its headers say
 │   │   ├── NoSuchSchema           404 not_found
-│   │   ├── BrokenSchema           500 broken_schema: an operator must mend it
+│   │   ├── BrokenSchema           422 broken_schema: an operator must mend it
 │   │   ├── BodyTimeout            408 body_timeout
 │   │   ├── BodyTooLarge           413 body_too_large: in bytes or events
 │   │   ├── UnsupportedBody        415 unsupported_body: content type, charset or coding
@@ -223,7 +223,7 @@ class NoSuchSchema(ServiceProblem):
 
 
 class BrokenSchema(ServiceProblem):
-    status = 500
+    status = 422
     type = "broken_schema"
     title = "Broken Schema"
 

@@ -1,8 +1,9 @@
 """Missing properties filled in by `default`, as AJV 6 does with `useDefaults`.
 
-In properties and items, and through `allOf`; not where a schema may or may not apply (anyOf, oneOf,
-not, if, dependencies, patternProperties). A parent that is missing is not made for the sake of what
-is below it. What is there stays, null too.
+In properties and items, and through what applies: `allOf`, `additionalProperties`,
+`patternProperties`, `then` or `else`, and schemas in `dependencies`. Not in what only tests:
+anyOf, oneOf, not, if, contains, propertyNames. A parent that is missing is not made for the sake of
+what is below it. What is there stays, null too.
 
 The order is AJV's, since it shows: an object's own properties, what is below each, then `allOf`.
 So a parent that comes from `allOf` is filled in by what `allOf` says of it alone.
@@ -11,17 +12,21 @@ So a parent that comes from `allOf` is filled in by what `allOf` says of it alon
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 K = TypeVar("K")
+Test = Callable[[Any], bool]
+Compile = Callable[[Any], Test]
+"""Schema -> whether a value is valid under it."""
 
 
 class Defaults:
     """Of one schema without references, which must be valid; compiled once."""
 
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self._node = _compile(schema)
+    def __init__(self, schema: dict[str, Any], *, compile_test: Compile) -> None:
+        """`compile_test` makes the tests of `if` and of names that have a pattern."""
+        self._node = _compile(schema, compile_test)
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -36,27 +41,38 @@ class Defaults:
 class _Node:
     """What one schema fills in."""
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    def __init__(self, schema: dict[str, Any], compile_test: Compile) -> None:
         properties = _named(schema.get("properties"))
         self._values = _values(properties.items())
-        self._properties = _below(properties.items())
+        self._properties = _below(properties.items(), compile_test)
         self._known = properties.keys()
-        # Which names are left over is then for patterns to say.
-        open_ended = "patternProperties" not in schema
-        self._others = _compile(schema.get("additionalProperties")) if open_ended else None
+        patterns = _named(schema.get("patternProperties"))
+        self._patterns = [
+            (compile_test({"pattern": pattern}), node)
+            for pattern, node in _below(patterns.items(), compile_test)
+        ]
+        self._others = _compile(schema.get("additionalProperties"), compile_test)
+        self._has_pattern = (
+            [compile_test({"pattern": pattern}) for pattern in patterns] if self._others else []
+        )
+        self._dependencies = _below(_named(schema.get("dependencies")).items(), compile_test)
         items = schema.get("items")
         places = cast("list[Any]", items) if isinstance(items, list) else []
         self._place_values = _values(enumerate(places))
-        self._places = _below(enumerate(places))
-        self._rest = _compile(schema.get("additionalItems") if places else items)
+        self._places = _below(enumerate(places), compile_test)
+        self._rest = _compile(schema.get("additionalItems") if places else items, compile_test)
         self._rest_from = len(places)
         parts = cast("list[Any]", schema.get("allOf") or [])
-        self._all_of = [node for part in parts if (node := _compile(part)) is not None]
+        self._all_of = [node for _, node in _below(enumerate(parts), compile_test)]
+        self._then = _compile(schema.get("then"), compile_test) if "if" in schema else None
+        self._else = _compile(schema.get("else"), compile_test) if "if" in schema else None
+        self._if = compile_test(schema["if"]) if self._then or self._else else None
 
     def __bool__(self) -> bool:
         return bool(
-            self._values or self._properties or self._others
-            or self._place_values or self._places or self._rest or self._all_of
+            self._values or self._properties or self._patterns or self._others
+            or self._dependencies or self._place_values or self._places or self._rest
+            or self._all_of or self._if
         )  # fmt: skip
 
     def fill(self, value: Any) -> None:
@@ -66,18 +82,29 @@ class _Node:
             self._fill_list(cast("list[Any]", value))
         for node in self._all_of:
             node.fill(value)
+        if self._if is not None:
+            chosen = self._then if self._if(value) else self._else
+            if chosen is not None:
+                chosen.fill(value)
 
     def _fill_object(self, fields: dict[str, Any]) -> None:
         for name, default in self._values:
             if name not in fields:
                 fields[name] = copy.deepcopy(default)
+        for name, node in self._dependencies:
+            if name in fields:
+                node.fill(fields)
         if self._others is not None:
             for name, field in fields.items():
-                if name not in self._known:
+                if name not in self._known and not any(has(name) for has in self._has_pattern):
                     self._others.fill(field)
         for name, node in self._properties:
             if name in fields:
                 node.fill(fields[name])
+        for has, node in self._patterns:
+            for name, field in fields.items():
+                if has(name):
+                    node.fill(field)
 
     def _fill_list(self, items: list[Any]) -> None:
         for place, default in self._place_values:
@@ -93,9 +120,11 @@ class _Node:
                 self._rest.fill(item)
 
 
-def _compile(schema: Any) -> _Node | None:
+def _compile(schema: Any, compile_test: Compile) -> _Node | None:
     """None where there is nothing to fill in."""
-    return (_Node(cast("dict[str, Any]", schema)) or None) if isinstance(schema, dict) else None
+    if not isinstance(schema, dict):
+        return None
+    return _Node(cast("dict[str, Any]", schema), compile_test) or None
 
 
 def _named(schemas: Any) -> dict[str, Any]:
@@ -110,5 +139,6 @@ def _values(schemas: Iterable[tuple[K, Any]]) -> list[tuple[K, Any]]:
     ]
 
 
-def _below(schemas: Iterable[tuple[K, Any]]) -> list[tuple[K, _Node]]:
-    return [(key, node) for key, schema in schemas if (node := _compile(schema)) is not None]
+def _below(schemas: Iterable[tuple[K, Any]], compile_test: Compile) -> list[tuple[K, _Node]]:
+    compiled = ((key, _compile(schema, compile_test)) for key, schema in schemas)
+    return [(key, node) for key, node in compiled if node is not None]

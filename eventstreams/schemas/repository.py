@@ -91,9 +91,6 @@ class SchemaRepository:
         if path is None:
             raise SchemaNotFound([Problem(str(uri), "", "there is no such schema")])
         document = read_document(path, str(uri))
-        given = document.get("$id")
-        if given is not None and (not isinstance(given, str) or given.rstrip("#") != str(uri)):
-            raise SchemaError([Problem(str(uri), "/$id", f"is {given!r}, not the schema's URI")])
         document = dereference(
             document, str(uri), lambda other: self._get(other, (*on_the_way, uri)).document
         )

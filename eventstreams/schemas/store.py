@@ -18,7 +18,7 @@ from eventstreams.errors import SchemaError
 from eventstreams.schemas.defaults import Defaults
 from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.repository import Schema, SchemaRepository
-from eventstreams.schemas.uri import SchemaUri, parse_uri
+from eventstreams.schemas.uri import SchemaUri, parse_named_uri
 from eventstreams.schemas.validation import Validator
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class SchemaStore:
         compiled = self._compiled.get(uri)
         if compiled is not None:
             return compiled
-        name = str(parse_uri(uri))  # also keeps absurd ones out of what is remembered
+        name = str(parse_named_uri(uri))  # also keeps absurd ones out of what is remembered
         failed = self._failed.get(name)
         if failed is not None:
             if time.monotonic() < failed.until:
@@ -101,7 +101,8 @@ class SchemaStore:
             validator = Validator(
                 schema.document, str(schema.uri), lenient_formats=self._lenient_formats
             )
-            return Compiled(schema, validator, Defaults(schema.document))
+            defaults = Defaults(schema.document, compile_test=validator.test_of)
+            return Compiled(schema, validator, defaults)
 
         return await self._in_thread(load)
 

@@ -63,5 +63,13 @@ def parse_uri(text: str) -> SchemaUri:
     return SchemaUri(title, version)
 
 
+def parse_named_uri(text: str) -> SchemaUri:
+    """The schema that an event or a request names, in any form that EventGate finds: the leading
+    slash may be missing, and the extension of a file may follow. Raises BadSchemaUri."""
+    name = text.removesuffix(".yaml").removesuffix(".json")
+    is_relative = not name.startswith("/") and ":" not in name
+    return parse_uri(f"/{name}" if is_relative else name)
+
+
 def bad_uri(uri: str, reason: str) -> BadSchemaUri:
     return BadSchemaUri([Problem(repr(uri), "", f"the schema URI {reason}")])

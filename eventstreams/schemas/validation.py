@@ -9,20 +9,24 @@ Problems have the words and paths of EventGate's answers (AJV 6): `'.meta.dt' sh
 
 from __future__ import annotations
 
+import copy
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 
 from eventstreams.errors import SchemaError
+from eventstreams.schemas.ajv import Errors
 from eventstreams.schemas.cost import is_cheap, without_branches
 from eventstreams.schemas.formats import FORMATS, LENIENT_FORMATS, Format
 from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.repository import SchemaRepository
-from eventstreams.schemas.wording import data_path, wordings
+from eventstreams.schemas.subschemas import subschemas
+from eventstreams.schemas.text import in_order
 
 PROBLEMS_MAX = 100
 """Of one document; a document with a million wrong fields is wrong enough."""
@@ -84,11 +88,15 @@ class Validator:
         problems = list(schema_problems(schema, place))
         if problems:
             raise SchemaError(problems)
-        formats = LENIENT_FORMATS if lenient_formats else FORMATS
+        self._formats = LENIENT_FORMATS if lenient_formats else FORMATS
+        self._draft, schema = _as_ajv_reads_it(schema)
         self._schema = schema
-        self._compiled = _compile(schema, formats)
+        self._compiled = _compile(schema, self._formats, self._draft)
+        self._parts: dict[int, jsonschema_rs.Validator] = {}
         simpler = without_branches(schema)
-        self._simpler = self._compiled if simpler == schema else _compile(simpler, formats)
+        self._simpler = (
+            self._compiled if simpler == schema else _compile(simpler, self._formats, self._draft)
+        )
 
     def validate(self, document: Any) -> list[ValidationProblem]:
         """Return what is wrong with the document, at most PROBLEMS_MAX problems; none if it is
@@ -97,14 +105,28 @@ class Validator:
         try:
             if self._compiled.is_valid(document):
                 return []
-            found: Iterable[jsonschema_rs.ValidationError]
-            if is_cheap(document, lambda: self._compiled.evaluate(document).errors()):
-                found = self._compiled.iter_errors(document)
-            else:
-                found = self._first_error(document)
-            return list(islice(self._problems(found, document), PROBLEMS_MAX)) or [IN_A_BRANCH]
+            in_full = is_cheap(document, lambda: self._compiled.evaluate(document).errors())
+            find = self._compiled.iter_errors if in_full else self._first_error
+            found: Iterable[jsonschema_rs.ValidationError] = find(document)
+            problems = self._problems(found, document, in_full=in_full)
+            return list(islice(problems, PROBLEMS_MAX)) or [IN_A_BRANCH]
         except UnicodeEncodeError:
             return [HALF_A_PAIR]
+
+    def test_of(self, part: Any) -> Callable[[Any], bool]:
+        """Return a function that says whether a value is valid under a part of the schema.
+
+        Half of a surrogate pair is valid nowhere.
+        """
+        compiled = _compile(part, self._formats, self._draft)
+
+        def test(value: Any) -> bool:
+            try:
+                return compiled.is_valid(value)
+            except UnicodeEncodeError:
+                return False
+
+        return test
 
     def _first_error(self, document: Any) -> list[jsonschema_rs.ValidationError]:
         """None where only a keyword with branches says that the document is invalid."""
@@ -115,24 +137,22 @@ class Validator:
         return []
 
     def _problems(
-        self, errors: Iterable[jsonschema_rs.ValidationError], document: Any
+        self, errors: Iterable[jsonschema_rs.ValidationError], document: Any, *, in_full: bool
     ) -> Iterator[ValidationProblem]:
-        for error in errors:
-            details: dict[str, Any] = error.kind.as_dict()
-            kind = error.kind.name
-            if kind == "falseSchema" and error.schema_path[-1:] == ["additionalProperties"]:
-                # that of an object without properties; told for the first one, without its name
-                kind = "additionalProperties"
-                details = {"unexpected": list(_value_at(document, error.instance_path))}
-            for branch in details.get("context", ()):  # of anyOf, oneOf
-                yield from self._problems(branch, document)
-            if isinstance(details.get("error"), jsonschema_rs.ValidationError):  # of a name
-                yield from self._problems([details["error"]], document)
-            pointer = below("#", *error.schema_path)
-            told = _value_at(self._schema, error.schema_path)
-            for keyword, message, params in wordings(kind, details, told):
-                where = data_path(error.instance_path)
-                yield ValidationProblem(keyword, where, pointer, message, params)
+        evaluate = self._evaluate if in_full else _no_errors
+        for error in Errors(self._schema, document, evaluate).of(errors):
+            keyword, message, params = error.wording
+            yield ValidationProblem(keyword, error.data_path, error.schema_path, message, params)
+
+    def _evaluate(self, part: Any, value: Any) -> Iterable[jsonschema_rs.ValidationError]:
+        """The errors of a value under a part of the schema."""
+        if id(part) not in self._parts:
+            self._parts[id(part)] = _compile(part, self._formats, self._draft)
+        return self._parts[id(part)].iter_errors(value)
+
+
+def _no_errors(part: Any, value: Any) -> Iterable[jsonschema_rs.ValidationError]:  # noqa: ARG001
+    return ()
 
 
 class Validators:
@@ -164,10 +184,17 @@ def schema_problems(schema: dict[str, Any], place: str) -> Iterator[Problem]:
     for error in islice(meta.iter_errors(schema), PROBLEMS_MAX):
         valid = False
         yield problem(below("", *error.instance_path), error.verbose_message.splitlines()[0])
+    for pointer, node in subschemas(schema) if valid else ():
+        enum: Any = node.get("enum", [None])
+        if len({json.dumps(in_order(value)) for value in enum}) < max(1, len(enum)):
+            valid = False
+            what = "holds a value twice" if enum else "holds no value"
+            yield problem(below(pointer, "enum"), f"{what}, which AJV does not allow")
     if not valid:
         return
     try:
-        _compile(schema, FORMATS)
+        draft, read = _as_ajv_reads_it(schema)
+        _compile(read, FORMATS, draft)
     except ValueError as error:
         path = getattr(error, "instance_path", ())
         yield problem(below("", *path), f"can't be compiled: {_first_line(error)}")
@@ -177,9 +204,7 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
-def _compile(schema: dict[str, Any], formats: Mapping[str, Format]) -> jsonschema_rs.Validator:
-    draft = _draft(schema)
-    assert draft is not None
+def _compile(schema: Any, formats: Mapping[str, Format], draft: str) -> jsonschema_rs.Validator:
     return _DRAFTS[draft](
         schema,
         validate_formats=True,
@@ -188,6 +213,24 @@ def _compile(schema: dict[str, Any], formats: Mapping[str, Format]) -> jsonschem
         pattern_options=jsonschema_rs.RegexOptions(),
         offline=True,
     )
+
+
+def _as_ajv_reads_it(schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A draft and the schema in it. AJV has one meaning for each keyword in drafts 4 to 7, but for
+    the two that were booleans in draft 4; there, too, 1.0 is an integer."""
+    draft = _draft(schema)
+    assert draft is not None
+    if draft not in ("draft-04", "draft-06"):
+        return draft, schema
+    read: dict[str, Any] = copy.deepcopy(schema)
+    read["$schema"] = "http://json-schema.org/draft-07/schema#"
+    for _, node in subschemas(read):
+        for bound, keyword in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+            if node.get(keyword) is True and bound in node:
+                node[keyword] = node.pop(bound)
+            elif isinstance(node.get(keyword), bool):
+                del node[keyword]
+    return "draft-07", read
 
 
 def _draft(schema: dict[str, Any]) -> str | None:
@@ -199,15 +242,3 @@ def _draft(schema: dict[str, Any]) -> str | None:
 
 def _scheme(draft: str) -> str:
     return "http" if draft.startswith("draft-") else "https"
-
-
-def _value_at(schema: Any, path: Sequence[str | int]) -> Any:
-    """None where the path does not lead through this schema alone."""
-    for token in path:
-        if isinstance(schema, dict):
-            schema = cast("dict[str, Any]", schema).get(str(token))
-        elif isinstance(schema, list) and isinstance(token, int):
-            schema = cast("list[Any]", schema)[token]
-        else:
-            return None
-    return schema

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
@@ -24,21 +24,23 @@ class Wording(NamedTuple):
     params: dict[str, Any]
 
 
-def data_path(path: Sequence[str | int]) -> str:
-    """`.meta.dt`, `.tags[0]`, `['user-agent']`; empty for the document itself."""
-    return "".join(map(_step, path))
+def static_step(name: str) -> str:
+    """A step of a data path to a property that the schema declares: `.dt`, `['user-agent']`."""
+    name = cut(name)
+    if _IDENTIFIER.fullmatch(name):
+        return f".{name}"
+    escaped = re.sub(r"(['\\\\])", r"\\\1", name)
+    for raw, text in (("\n", "\\n"), ("\r", "\\r"), ("\f", "\\f"), ("\t", "\\t")):
+        escaped = escaped.replace(raw, text)
+    return f"['{escaped}']"
 
 
-def _step(token: str | int) -> str:
-    if isinstance(token, int):
-        return f"[{token}]"
-    token = _cut(token)
-    if _IDENTIFIER.fullmatch(token):
-        return f".{token}"
-    return "['" + token.replace("\\", "\\\\").replace("'", "\\'") + "']"
+def dynamic_step(name: str) -> str:
+    """A step to any other property, which AJV writes without escapes: `['dt']`."""
+    return f"['{cut(name)}']"
 
 
-def _cut(name: str) -> str:
+def cut(name: str) -> str:
     return name if len(name) <= _NAME_MAX else name[:_NAME_MAX] + "…"
 
 
@@ -48,7 +50,7 @@ def wordings(kind: str, details: Details, told: Any) -> Iterator[Wording]:
     if kind == "additionalProperties":
         for name in details["unexpected"]:
             yield Wording(
-                kind, "should NOT have additional properties", {"additionalProperty": _cut(name)}
+                kind, "should NOT have additional properties", {"additionalProperty": cut(name)}
             )
     elif kind in _BOUNDS:
         yield _bound(kind, details)
@@ -87,29 +89,10 @@ def _type(details: Details, told: Any) -> Wording:
     return Wording("type", f"should be {','.join(types)}", {"type": ",".join(types)})
 
 
-def _required(details: Details, told: Any) -> Wording:
+def _required(details: Details, told: Any) -> Wording:  # noqa: ARG001
     name = details["property"]
-    if not isinstance(told, dict):
-        message = f"should have required property '{name}'"
-        return Wording("required", message, {"missingProperty": name})
-    # a `dependencies` keyword, which the library reports as what it requires
-    wanting = next((p for p, needs in cast("dict[str, Any]", told).items() if name in needs), "")
-    return Wording(
-        "dependencies",
-        f"should have property {name} when property {wanting} is present",
-        {"property": wanting, "missingProperty": name},
-    )
-
-
-def _one_of(details: Details, told: Any) -> Wording:  # noqa: ARG001
-    passing = [n for n, problems in enumerate(details["context"]) if not problems]
-    message = "should match exactly one schema in oneOf"
-    return Wording("oneOf", message, {"passingSchemas": passing or None})
-
-
-def _property_names(details: Details, told: Any) -> Wording:  # noqa: ARG001
-    name = _cut(str(details["error"].instance))
-    return Wording("propertyNames", f"property name '{name}' is invalid", {"propertyName": name})
+    message = f"should have required property '{name}'"
+    return Wording("required", message, {"missingProperty": name})
 
 
 def _fixed(
@@ -130,11 +113,8 @@ _WORDS: dict[str, Callable[[Details, Any], Wording]] = {
     "pattern": _fixed("pattern", 'should match pattern "{}"', pattern="pattern"),
     "format": _fixed("format", 'should match format "{}"', format="format"),
     "multipleOf": _fixed("multipleOf", "should be multiple of {}", multipleOf="multiple_of"),
-    "uniqueItems": _fixed("uniqueItems", "should NOT have duplicate items"),
-    "oneOf": _one_of,
     "anyOf": _fixed("anyOf", "should match some schema in anyOf"),
     "not": _fixed("not", "should NOT be valid"),
     "contains": _fixed("contains", "should contain a valid item"),
-    "propertyNames": _property_names,
     "falseSchema": _fixed("false schema", "boolean schema is false"),
 }

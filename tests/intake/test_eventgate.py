@@ -79,7 +79,7 @@ async def test_two_invalid_events_are_told_in_their_order(tmp_path: Path, mode: 
         assert answer.status_code == 400
         assert answer.reason_phrase == "2 out of 2 events were invalid and not accepted."
         texts = [element["context"]["errorsText"] for element in answer.json()["invalid"]]
-        assert texts == ["'.test' should be string", "'.test_map.a' should be string"]
+        assert texts == ["'.test' should be string", "'.test_map['a']' should be string"]
 
 
 @both

@@ -75,8 +75,9 @@ async def test_a_pattern_does_not_make_any_text_a_topic(
         "/test/event/../event/1.0.0",
         "/test/event/latest",
         "/test/event",
-        "/test/event/1.0.0.yaml",
-        "test/event/1.0.0",
+        "/test/event/1.0.0.yml",
+        "./test/event/1.0.0",
+        "test:test/event/1.0.0",
         "/test/event/9.9.9",
         "/" + "x" * 10_000 + "/1.0.0",
         "",
@@ -107,3 +108,16 @@ async def test_metrics_know_declared_streams_only(tmp_path: Path) -> None:
         assert count("intake_events_total", stream="undeclared", outcome="invalid") == 3
         assert count("intake_events_total", stream=TEST, outcome="invalid") == 1
         assert count("intake_requests_total", status="400") == 1
+
+
+@both
+@pytest.mark.parametrize(
+    "uri", ["test/event/1.0.0", "/test/event/1.0.0.yaml", "test/event/1.0.0.json"]
+)
+async def test_a_schema_uri_may_lack_its_slash_and_have_an_extension(
+    tmp_path: Path, mode: str, uri: str
+) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
+        assert (await here.post({**event(), "$schema": uri})).status_code == 201
+        [stored] = await here.documents()
+        assert stored["$schema"] == uri

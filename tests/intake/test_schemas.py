@@ -9,7 +9,8 @@ import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tests.intake.place import SHIPPED, TEST, place
+from tests.intake.place import SHIPPED, TEST, event, place
+from tests.schemas.folders import put
 
 pytestmark = pytest.mark.anyio
 ONE = "/v1/schemas/test/event/1.0.0"
@@ -90,10 +91,29 @@ async def test_a_broken_schema_is_an_operators_fault_and_told(tmp_path: Path) ->
         (tmp_path / "schemas" / "broken").mkdir()
         (tmp_path / "schemas" / "broken" / "1.0.0.yaml").write_text("{a: [")
         answer = await here.http.get("/v1/schemas/broken/1.0.0")
-        assert answer.status_code == 500
+        assert answer.status_code == 422
         assert answer.json()["type"] == "broken_schema"
         assert answer.json()["detail"].startswith("/broken/1.0.0:2:1: not YAML: ")
         assert str(tmp_path) not in answer.text
+
+
+async def test_a_schema_with_another_id_or_a_recursive_reference_is_no_error_of_ours(
+    tmp_path: Path,
+) -> None:
+    async with place(tmp_path) as here:
+        other = {"$id": "/other/1.0.0", "title": "test/event", "type": "object"}
+        put(tmp_path, "schemas/other/place/1.0.0.yaml", other)
+        loop = {"title": "loop", "properties": {"a": {"$ref": "#"}}}
+        put(tmp_path, "schemas/loop/1.0.0.yaml", loop)
+        answer = await here.http.get("/v1/schemas/other/place/1.0.0")
+        assert (answer.status_code, answer.json()) == (200, other)
+        assert (await here.post({**event(), "$schema": "/other/place/1.0.0"})).status_code == 201
+        answer = await here.http.get("/v1/schemas/loop/1.0.0")
+        assert answer.status_code == 422
+        assert "leads round to itself" in answer.json()["detail"]
+        answer = await here.post({**event(), "$schema": "/loop/1.0.0"})
+        assert answer.status_code == 400
+        assert "leads round to itself" in answer.json()["invalid"][0]["context"]["errorsText"]
 
 
 async def test_the_spec_shows_the_schema_and_an_example_of_each_stream(tmp_path: Path) -> None:

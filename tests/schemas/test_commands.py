@@ -92,7 +92,7 @@ def test_check_says_all_problems_and_exits_1(tmp_path: Path) -> None:
     put(tmp_path, "b/current.yaml", "a: [")
     result = _run("check", tmp_path)
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [
+    assert result.stderr.splitlines()[-4:] == [
         "a/1.0.0.yaml#/properties/aB: is not in snake_case [schema-snake-case-properties]",
         "a/current.yaml#/properties/aB: is not in snake_case [schema-snake-case-properties]",
         "b/current.yaml:2:1: not YAML: did not find expected node content",

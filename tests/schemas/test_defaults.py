@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.schemas.defaults import Defaults
+from eventstreams.schemas import defaults
+from eventstreams.schemas.validation import Validator
+
+
+def Defaults(schema: dict[str, Any]) -> defaults.Defaults:  # noqa: N802
+    return defaults.Defaults(schema, compile_test=Validator({}, "f").test_of)
+
 
 A = {"default": "a"}
 B = {"default": "b"}
@@ -65,8 +71,34 @@ Schema = dict[str, Any]
         ({"properties": {"x": B}, "allOf": [{"properties": {"x": A}}]}, {}, {"x": "b"}),
         *(({keyword: [{"properties": {"x": A}}]}, {}, {}) for keyword in ("anyOf", "oneOf")),
         *(({keyword: {"properties": {"x": A}}}, {}, {}) for keyword in ("not", "if", "then")),
-        ({"dependencies": {"y": {"properties": {"x": A}}}}, {"y": 1}, {"y": 1}),
-        ({"patternProperties": {".": {"properties": {"x": A}}}}, {"y": {}}, {"y": {}}),
+        ({"contains": {"properties": {"x": A}}}, [{}], [{}]),
+        # parts that apply to this document
+        (
+            {"if": {"required": ["y"]}, "then": {"properties": {"x": A}}},
+            {"y": 1},
+            {"y": 1, "x": "a"},
+        ),
+        ({"if": {"required": ["y"]}, "then": {"properties": {"x": A}}}, {}, {}),
+        ({"if": {"required": ["y"]}, "else": {"properties": {"x": A}}}, {}, {"x": "a"}),
+        ({"if": {"properties": {"x": A}}, "then": {}}, {}, {}),
+        (
+            {"if": {"required": ["x"]}, "then": {"properties": {"y": B}}, "properties": {"x": A}},
+            {},
+            {"x": "a", "y": "b"},
+        ),
+        ({"dependencies": {"y": {"properties": {"x": A}}}}, {"y": 1}, {"y": 1, "x": "a"}),
+        ({"dependencies": {"y": {"properties": {"x": A}}}}, {}, {}),
+        ({"dependencies": {"y": ["x"]}}, {"y": 1}, {"y": 1}),
+        (
+            {"patternProperties": {"y": {"properties": {"x": A}}}},
+            {"y": {}, "z": {}},
+            {"y": {"x": "a"}, "z": {}},
+        ),
+        (
+            {"patternProperties": {"z": {}}, "additionalProperties": {"properties": {"y": A}}},
+            {"z": {}, "q": {}},
+            {"z": {}, "q": {"y": "a"}},
+        ),
         # order: own, below, allOf
         (
             {

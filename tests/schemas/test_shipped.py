@@ -76,7 +76,7 @@ def test_real_events_are_valid(validators: Validators) -> None:
                                       "'.meta' should have required property 'stream'"),
         ("/error/2.1.0", {"message": None}, "'.message' should be string"),
         ("/error/2.1.0", {"other": 1}, "'' should NOT have additional properties"),
-        ("/test/event/1.0.0", {"test_map": {"a": 1}}, "'.test_map.a' should be string"),
+        ("/test/event/1.0.0", {"test_map": {"a": 1}}, "'.test_map['a']' should be string"),
         ("/mediawiki/revision/create/2.0.0", {"page_id": -1}, "'.page_id' should be >= 0"),
     ],
 )  # fmt: skip

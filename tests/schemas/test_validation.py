@@ -21,7 +21,7 @@ from eventstreams.schemas.validation import (
     Validators,
     errors_text,
 )
-from eventstreams.schemas.wording import data_path
+from eventstreams.schemas.wording import dynamic_step, static_step
 from tests.schemas.folders import put, schema
 from tests.strategies import documents
 
@@ -63,8 +63,12 @@ DATE_TIME = {"format": "date-time"}
             "should NOT have more than 1 items",
             {"limit": 1},
         ),
-        ({"uniqueItems": True}, [1, 1], "should NOT have duplicate items", {}),
-        ({"contains": {"const": 1}}, [2], "should contain a valid item", {}),
+        (
+            {"uniqueItems": True},
+            [1, 2, 1],
+            "should NOT have duplicate items (items ## 0 and 2 are identical)",
+            {"i": 2, "j": 0},
+        ),
         ({"minProperties": 1}, {}, "should NOT have fewer than 1 properties", {"limit": 1}),
         ({"maxProperties": 0}, {"a": 1}, "should NOT have more than 0 properties", {"limit": 0}),
         ({"required": ["a"]}, {}, "should have required property 'a'", {"missingProperty": "a"}),
@@ -72,7 +76,7 @@ DATE_TIME = {"format": "date-time"}
             {"dependencies": {"a": ["b"]}},
             {"a": 1},
             "should have property b when property a is present",
-            {"property": "a", "missingProperty": "b"},
+            {"property": "a", "missingProperty": "b", "depsCount": 1, "deps": "b"},
         ),
         (
             {"additionalProperties": False},
@@ -119,6 +123,16 @@ def test_messages_and_params_are_those_of_ajv(
             ["should be string", "should be >= 5", "should match exactly one schema in oneOf"],
         ),
         (
+            {"contains": {"const": 1}},
+            [2],
+            ["should be equal to constant", "should contain a valid item"],
+        ),
+        (
+            {"if": {"type": "string"}, "then": {"minLength": 2}},
+            "a",
+            ["should NOT be shorter than 2 characters", 'should match "then" schema'],
+        ),
+        (
             {"propertyNames": {"maxLength": 2}},
             {"abc": 1},
             ["should NOT be longer than 2 characters", "property name 'abc' is invalid"],
@@ -147,15 +161,17 @@ def test_all_problems_are_told_with_their_paths() -> None:
         "'.meta.dt' should be string",
         "'.tags[1]' should NOT be longer than 1 characters",
         "'.headers['user-agent']' should be string",
-        "'.headers['it\\'s']' should be string",
+        "'.headers['it's']' should be string",
     }
     paths = {problem.schema_path for problem in _problems(keywords, document)}
     assert "#/properties/meta/properties/dt/type" in paths
 
 
-def test_a_path_is_as_javascript_writes_it() -> None:
-    assert data_path(["a", 0, "$b_1", "c d", "0"]) == ".a[0].$b_1['c d']['0']"
-    assert data_path([]) == ""
+def test_a_path_is_as_ajv_writes_it() -> None:
+    assert "".join(map(static_step, ["a", "$b_1", "c d", "0", "it's"])) == (
+        ".a.$b_1['c d']['0']['it\\'s']"
+    )
+    assert dynamic_step("a") + dynamic_step("it's") == "['a']['it's']"
 
 
 @pytest.mark.parametrize(
