@@ -45,7 +45,8 @@ EventStreamsError
     ├── RecordsDamaged         some records can't be read as they were written; others can
     ├── UnknownTopic           the topic does not exist (never did, or was deleted)
     ├── UnknownPartition       the topic exists but has no such partition
-    └── OffsetOutOfRange       before the oldest kept record, or beyond the end
+    ├── OffsetOutOfRange       before the oldest kept record, or beyond the end
+    └── LogTruncated           the end of a partition was lost, other records have its offsets
 
 A backend translates its library's errors into LogErrors where they arise; nothing above the log
 imports that library. The web layer turns ClientErrors into answers in one handler.
@@ -373,3 +374,15 @@ class OffsetOutOfRange(LogError):
         self.partition = partition
         self.offset = offset
         self.bounds = bounds
+
+
+class LogTruncated(LogError):
+    """The log holds other records than were read, from `end` on. `offset`: where the reader was."""
+
+    def __init__(self, partition: Partition, offset: int, end: int) -> None:
+        super().__init__(
+            f"{partition.topic}/{partition.number} lost what was read from {end} to {offset}"
+        )
+        self.partition = partition
+        self.offset = offset
+        self.end = end

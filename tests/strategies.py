@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from eventstreams.model.epochs import EPOCH_MAX, NO_EPOCH
 from eventstreams.model.event import Partition, Record
 from eventstreams.model.position import Position
 
@@ -32,6 +33,7 @@ topic_names = st.text("abcxyz0189._-", min_size=1, max_size=12) | st.text(min_si
 """Mostly what logs allow; the rest must be encoded all the same."""
 partitions = st.builds(Partition, topic_names, st.integers(0, 40))
 offsets = st.integers(0, 2**63 - 1)
+epochs = st.integers(NO_EPOCH, 40) | st.integers(0, EPOCH_MAX)
 
 
 @st.composite
@@ -42,6 +44,7 @@ def positions(draw: st.DrawFn, max_size: int = 5) -> Position:
         tuple(mine),
         tuple(draw(st.lists(offsets, min_size=size, max_size=size))),
         tuple(draw(st.lists(timestamps_ms, min_size=size, max_size=size))),
+        tuple(draw(st.just([NO_EPOCH] * size) | st.lists(epochs, min_size=size, max_size=size))),
     )
 
 

@@ -86,7 +86,7 @@ class Follow:
     async def run(self) -> None:
         while True:
             try:
-                for partition, events, _ in await self._follower.next():
+                for partition, events, *_ in await self._follower.next():
                     self.events.setdefault(partition, []).extend(events)
             except LogUnavailable as error:
                 self.named |= error.partitions

@@ -92,6 +92,7 @@ class CatchUp:
             run = self._tails.since(partition, offset)
             if run is None:
                 run = await self._from_history(partition, offset, ends[i], len(ends))
+            await self._history.require_same(partition, offset, position.epochs[i], run)
             runs[i] = run
             if run.next == offset:
                 raise LogUnavailable(

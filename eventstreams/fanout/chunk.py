@@ -17,6 +17,7 @@ from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Cursor, Position
 
@@ -82,7 +83,8 @@ def render(
             data = selector.select(frame, documents)
             selecting_s += time.perf_counter() - began
             looked += 1
-        position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms)
+        epoch = runs[index].epochs.at(frame.offset)
+        position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms, epoch)
         if frame.data is None:
             skipped += 1
         elif data is not None:
@@ -95,7 +97,9 @@ def render(
         for index, run in runs.items():
             mine = frames[index]
             if not mine or cursor.offset(index) > mine[-1].offset:
-                cursor.pass_hole(index, min(run.next, ends[index]))
+                whole = run.next <= ends[index]
+                end = run.next if whole else ends[index]
+                cursor.pass_hole(index, end, run.last_epoch if whole else NO_EPOCH)
     return Chunk(b"".join(parts), cursor.position(), events, skipped, selecting_s)
 
 

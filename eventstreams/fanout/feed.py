@@ -17,6 +17,7 @@ from typing import Protocol
 
 from eventstreams.errors import (
     LogError,
+    LogTruncated,
     LogUnavailable,
     OffsetOutOfRange,
     RecordsDamaged,
@@ -55,6 +56,10 @@ class Listener(Protocol):
 
     def skipped(self, partition: Partition) -> None:
         """Records of its tail are gone or damaged; it goes on further ahead."""
+        ...
+
+    def truncated(self, partition: Partition, end: int) -> None:
+        """The log holds other records from `end` on, where its tail goes on."""
         ...
 
     def gave_up(
@@ -212,10 +217,11 @@ class Feed:
 
     def _follow(self, partitions: Iterable[Partition]) -> None:
         starts = {partition: self.tails.end(partition) for partition in partitions}
+        epochs = self.tails.epochs(starts)
         if self._follower is None:
-            self._follower = self._log.follow(starts)
+            self._follower = self._log.follow(starts, epochs)
         elif starts:
-            self._follower.assign(starts)
+            self._follower.assign(starts, epochs)
 
     def _lose_topic(self, topic: str) -> None:
         _log.warning("topic %s is gone", topic)
@@ -311,6 +317,8 @@ class Feed:
             except RecordsDamaged as error:
                 if error.partition in self.tails.by_partition:
                     self._skip(error.partition, error.next, error)
+            except LogTruncated as error:
+                self._truncated(error)
             except LogError as error:  # damaged
                 self._fail(LogUnavailable(str(error)), follower=True)
                 await asyncio.sleep(_RETRY_S)
@@ -320,14 +328,21 @@ class Feed:
 
     def _take(self, slices: list[Slice]) -> None:
         came: list[tuple[str, Sequence[Frame]]] = []
-        for partition, events, following in slices:
+        for partition, events, following, epochs in slices:
             came.append((partition.topic, self.tails.frames(events)))
-            self.tails.append(partition, came[-1][1], following)
+            self.tails.append(partition, came[-1][1], following, epochs)
             self._metrics.events_in.inc(len(events))
         if self._outages:
             self._regain(one.partition for one in slices)
         self._metrics.tail_bytes.set(self.tails.trim())
         self._listener.came(came)
+
+    def _truncated(self, error: LogTruncated) -> None:
+        """An election lost the end of a partition."""
+        if error.partition in self.tails.by_partition:
+            _log.warning("%s", error)
+            self.tails.truncate(error.partition, error.end)
+            self._listener.truncated(error.partition, error.end)
 
     async def _overtaken(self, error: OffsetOutOfRange) -> None:
         """Retention overtook the follower; or the topic is not the one that was followed."""

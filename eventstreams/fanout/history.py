@@ -14,12 +14,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange, RecordsDamaged
+from eventstreams.errors import (
+    LogError,
+    LogTruncated,
+    LogUnavailable,
+    OffsetOutOfRange,
+    RecordsDamaged,
+)
 from eventstreams.fanout.chunk import Portion
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log, Slice
 from eventstreams.metrics import Metrics
+from eventstreams.model.epochs import NO_EPOCH, Epochs
 from eventstreams.model.event import Partition
 from eventstreams.model.frame import NO_REDACTIONS, Frame
 from eventstreams.model.position import Position
@@ -36,6 +43,9 @@ class Block(NamedTuple):
     frames: list[Frame]
     next: int
     bytes: int
+    epochs: Epochs
+    last_epoch: int
+    """Of what is directly before `next`; NO_EPOCH where that is not known."""
 
 
 class History:
@@ -72,7 +82,8 @@ class History:
         block = self._block(partition, offset)
         if block is None:
             return None
-        return Run(block.frames[bisect_left(block.frames, offset, key=_offset) :], block.next)
+        frames = block.frames[bisect_left(block.frames, offset, key=_offset) :]
+        return Run(frames, block.next, block.epochs, block.last_epoch)
 
     async def load(self, partition: Partition, offset: int, beside: int = 1) -> Run:
         """Reads on from `offset`, unless somebody else just did. Raises LogError.
@@ -125,6 +136,27 @@ class History:
         before = bisect_left(block.frames, offset, key=_offset)
         return block.frames[before - 1].timestamp_ms if before else None
 
+    async def epoch_before(self, partition: Partition, offset: int) -> int:
+        """Epoch of the record directly before `offset`; NO_EPOCH where there is none, or the log
+        has no epochs. Raises LogError, OffsetOutOfRange as `timestamp_before` does."""
+        await self.timestamp_before(partition, offset)
+        block = self._block(partition, offset - 1)
+        if block is None:
+            return NO_EPOCH
+        i = bisect_left(block.frames, offset - 1, key=_offset)
+        held = i < len(block.frames) and block.frames[i].offset == offset - 1
+        return block.epochs.at(offset - 1) if held else NO_EPOCH
+
+    async def require_same(self, partition: Partition, offset: int, epoch: int, run: Run) -> None:
+        """Raises LogTruncated where `run`, read at `offset`, does not follow on a record of this
+        epoch: other records have taken the place of those that were read. Raises LogError."""
+        first = run.epochs.at(run.frames[0].offset) if run.frames else NO_EPOCH
+        if first == epoch or NO_EPOCH in (first, epoch):
+            return
+        end = await self._log.divergence(partition, offset, epoch)
+        if end is not None:
+            raise LogTruncated(partition, offset, end)
+
     def forget(self, partition: Partition) -> None:
         """Drops what is held of a partition that is not what it was, and what is being read."""
         self._ages[partition] = self._ages.get(partition, 0) + 1
@@ -171,17 +203,21 @@ class History:
         return block
 
     def _keep(self, start: int, found: Slice) -> None:
-        partition, events, end = found
+        partition, events, end, epochs = found
         self._metrics.history_events.inc(len(events))
+        last_epoch = epochs.at(end - 1)
         starts = self._starts.setdefault(partition, [])
         following = bisect_left(starts, start)
         if following < len(starts) and starts[following] < end:
             end = starts[following]
+            last_epoch = NO_EPOCH
             events = events[: bisect_left(events, end, key=lambda event: event.offset)]
         if end <= start:
             return
         frames = [Frame(event, self._redactions) for event in events]
-        block = Block(start, frames, end, 256 + sum(frame.size for frame in frames))
+        block = Block(
+            start, frames, end, 256 + sum(frame.size for frame in frames), epochs, last_epoch
+        )
         insort(starts, start)
         self._blocks[partition, start] = block
         self._bytes += block.bytes
@@ -197,13 +233,12 @@ class ChunkCache:
         self._bytes = 0
         self.age = 0
         """How often it was cleared: what was made before that is not to be kept after."""
-        self._chunks: OrderedDict[tuple[Want, tuple[int, ...], tuple[int, ...]], Portion] = (
-            OrderedDict()
-        )
+        self._chunks: OrderedDict[tuple[Want, Position, tuple[int, ...], tuple[int, ...]], Portion]
+        self._chunks = OrderedDict()
 
     def get(self, want: Want, position: Position, ends: tuple[int, ...]) -> Portion | None:
         """The chunk from `position`, unless it goes beyond `ends`."""
-        key = (want, position.offsets, position.timestamps)
+        key = (want, position, position.timestamps, position.epochs)
         chunk = self._chunks.get(key)
         if chunk is None:
             return None
@@ -214,7 +249,7 @@ class ChunkCache:
         return chunk
 
     def keep(self, want: Want, position: Position, chunk: Portion) -> None:
-        key = (want, position.offsets, position.timestamps)
+        key = (want, position, position.timestamps, position.epochs)
         if key in self._chunks:
             self._bytes -= _weight(self._chunks.pop(key))
         self._chunks[key] = chunk

@@ -14,16 +14,17 @@ import random
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
-from eventstreams.errors import LogUnavailable, OffsetOutOfRange, RecordsDamaged, UnknownTopic
+from eventstreams.errors import LogUnavailable, UnknownTopic
 from eventstreams.fanout.catch_up import CatchUp
 from eventstreams.fanout.cohort import Cohort
 from eventstreams.fanout.compression import Windows
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.feed import Feed
+from eventstreams.fanout.gaps import GapFinder, require_same
 from eventstreams.fanout.gauges import Gauges
 from eventstreams.fanout.history import History
 from eventstreams.fanout.pacer import Pacer
-from eventstreams.fanout.resume import Gap, Resumed, Resumer, gap_document
+from eventstreams.fanout.resume import Resumed, Resumer
 from eventstreams.fanout.silence import Silence
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Want
@@ -76,6 +77,7 @@ class Hub:
         self.silence = Silence(metrics)
         self._log = log
         self.resumer = Resumer(log=log, history=self.history, tails=self.tails.by_partition)
+        self.gaps = GapFinder(resumer=self.resumer, catch_up=self.catch_up, metrics=metrics)
         self.subscriptions: set[Subscription] = set()
         self.ended = 0
         """How many subscriptions there have been that are no more."""
@@ -138,8 +140,14 @@ class Hub:
         self._metrics.clients.set(len(self.subscriptions))
         if self.draining:
             subscription.end(Reason.DRAINED)
-        elif self.tails.of(subscription.want.partitions) is None:  # gone since its start was found
+            return
+        tails = self.tails.of(subscription.want.partitions)
+        if tails is None:  # gone since its start was found
             subscription.end(Reason.LOG_ERROR, UnknownTopic(subscription.want.partitions[0].topic))
+            return
+        for tail, offset in zip(tails, subscription.position.offsets, strict=True):
+            if tail.truncated_at is not None and offset > tail.next:  # truncated since then
+                subscription.truncate(tail.partition, tail.truncated_at)
 
     def remove(self, subscription: Subscription) -> None:
         self.leave(subscription)
@@ -148,7 +156,9 @@ class Hub:
         self._metrics.clients.set(len(self.subscriptions))
 
     def join(self, subscription: Subscription) -> bool:
-        """Makes it a member of the cohort of its want, if it stands where the cohort stands."""
+        """Makes it a member of the cohort of its want, if it stands where the cohort stands.
+
+        Raises LogTruncated where only the offsets are the same."""
         want, position = subscription.want, subscription.position
         cohort = self._cohorts.get(want)
         if cohort is None:
@@ -156,11 +166,14 @@ class Hub:
             if tails is None or position.offsets != tuple(tail.next for tail in tails):
                 return False
             canonical = self.tails.now(want.partitions)
+            require_same(position, canonical, tails)
             cohort = self._cohorts[want] = Cohort(want, canonical, tails, self._windows)
             self._metrics.cohorts.set(len(self._cohorts))
             self._news.set()  # its heartbeats are to be thought of
         elif cohort.position.offsets != position.offsets or not cohort.admits:
             return False
+        else:
+            require_same(position, cohort.position, cohort.tails)
         subscription.want, subscription.position = cohort.want, cohort.position  # equal: keep one
         cohort.add(subscription)
         return True
@@ -209,28 +222,6 @@ class Hub:
         """The same with the partitions that its topics have gained, from their first records."""
         return self.tails.grown(want, position)
 
-    async def after_gap(
-        self, position: Position, error: OffsetOutOfRange | RecordsDamaged
-    ) -> tuple[Position, dict[str, object] | None]:
-        """Where to go on, and what to send, when an offset can't be read. Raises LogError."""
-        if isinstance(error, RecordsDamaged):
-            damage = Gap(error.partition, error.offset, error.bounds, error.next, "damaged")
-            self._metrics.gaps.labels(damage.cause).inc()
-            return position.at(error.partition, error.next, 0), gap_document([damage])
-        i = position.partitions.index(error.partition)
-        self.catch_up.forget(error.partition)  # it may know the record before the lost one
-        at, time_ms = position.offsets[i], position.timestamps[i]
-        # Below the oldest kept it is this log all the same: its time must not find another place.
-        overtaken = error.bounds is not None and at < error.bounds.oldest
-        mark = Mark(error.partition, at, None if overtaken else time_ms)
-        offset, timestamp_ms, gap = await self.resumer.resume(mark)
-        if gap is not None:
-            self._metrics.gaps.labels(gap.cause).inc()
-        return (
-            position.at(error.partition, offset, timestamp_ms),
-            None if gap is None else gap_document([gap]),
-        )
-
     def count_out(self, events: int, clients: int) -> None:
         self._metrics.events_out.inc(events * clients)
 
@@ -255,6 +246,14 @@ class Hub:
             if not gone.isdisjoint(subscription.want.partitions):
                 self.leave(subscription)
                 subscription.end(Reason.LOG_ERROR, UnknownTopic(topic))
+
+    def truncated(self, partition: Partition, end: int) -> None:
+        self.catch_up.forget(partition)
+        self.skipped(partition)
+        for subscription in list(self.subscriptions):
+            if partition in subscription.want.partitions:
+                subscription.truncate(partition, end)
+        self._news.set()  # who waits for the tail to come by looks again
 
     def skipped(self, partition: Partition) -> None:
         for cohort in list(self._cohorts.values()):

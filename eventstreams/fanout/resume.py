@@ -15,6 +15,7 @@ from eventstreams.errors import LogUnavailable, OffsetOutOfRange, RecordsDamaged
 from eventstreams.fanout.history import History
 from eventstreams.fanout.tail import Tail
 from eventstreams.log.base import Log
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import EARLIEST, LATEST, Mark, before_end
@@ -22,6 +23,8 @@ from eventstreams.model.position import EARLIEST, LATEST, Mark, before_end
 _RETENTION_SLACK_MS = 60_000
 """Records are not in order of time. Below the oldest kept offset, a mark is taken for one of
 another log only where this log reaches back further than that before the mark's time."""
+_ELECTION_SLACK_MS = 3_600_000
+"""Records that replace lost ones are at most so much older than those, by their timestamps."""
 _TRIES = 10
 
 
@@ -33,7 +36,7 @@ class Gap(NamedTuple):
     available: Bounds
     resumed: int
     cause: str
-    """retention, beyond_end, other_log or damaged"""
+    """retention, beyond_end, other_log, truncation or damaged"""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -59,6 +62,8 @@ class Resumed(NamedTuple):
     timestamp_ms: int
     """Of the record before `offset`, or a time that finds the same place."""
     gap: Gap | None = None
+    epoch: int = NO_EPOCH
+    """Of what is directly before `offset`; NO_EPOCH where that is not known."""
 
 
 class Resumer:
@@ -72,7 +77,10 @@ class Resumer:
     def is_near(self, mark: Mark) -> bool:
         """Whether the tail alone knows the answer."""
         tail = self._tail(mark.partition)
-        return mark.offset is not None and (mark.offset == LATEST or tail.knows(mark.offset))
+        if mark.offset is None or mark.offset == LATEST:
+            return mark.offset is not None
+        known = mark.epoch in (NO_EPOCH, tail.epoch_before(mark.offset))
+        return tail.knows(mark.offset) and known
 
     async def resume(self, mark: Mark) -> Resumed:
         """The partition must have a tail."""
@@ -86,7 +94,7 @@ class Resumer:
         raise LogUnavailable(f"{overtaken}; it was there just now", [overtaken.partition])
 
     async def _resume(self, mark: Mark) -> Resumed:
-        partition, offset, timestamp_ms = mark
+        partition, offset, timestamp_ms, epoch = mark
         if offset is None:
             assert timestamp_ms is not None
             return await self.at_time(partition, timestamp_ms)
@@ -98,11 +106,15 @@ class Resumer:
         if last is not None:
             bounds = await self._bounds(partition)
             return await self._trusted(partition, max(bounds.oldest, bounds.end - last), 0)
-        return await self._at_offset(partition, offset, timestamp_ms)
+        if epoch != NO_EPOCH and offset > 0:
+            end = await self._divergence(partition, offset, epoch)
+            if end is not None:
+                return await self._diverged(mark, end)
+        return await self._at_offset(partition, offset, timestamp_ms, epoch)
 
     def latest(self, partition: Partition) -> Resumed:
         tail = self._tail(partition)
-        return Resumed(tail.next, tail.timestamp_ms)
+        return Resumed(tail.next, tail.timestamp_ms, epoch=tail.epoch_before(tail.next))
 
     async def at_time(self, partition: Partition, timestamp_ms: int) -> Resumed:
         """The first record at or after a time; the end where there is none."""
@@ -111,8 +123,62 @@ class Resumer:
             return self.latest(partition)
         return Resumed(found, timestamp_ms)
 
+    async def _divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:
+        """Where the log parts from what was read before `offset`; None where it does not."""
+        tail = self._tail(partition)
+        try:
+            if tail.knows(offset):
+                before = tail.epoch_before(offset)
+            else:
+                before = await self._history.epoch_before(partition, offset)
+        except OffsetOutOfRange:
+            before = NO_EPOCH
+        if before == epoch:
+            return None
+        try:
+            return await self._log.divergence(partition, offset, epoch)
+        except OffsetOutOfRange:  # the timestamp has to find the place
+            return None
+
+    async def _diverged(self, mark: Mark, end: int) -> Resumed:
+        """The log lost records from `end` on that were read; or it is another log.
+
+        It is taken for another one where it holds, in their place, records that are much older.
+        """
+        partition, offset, timestamp_ms, _ = mark
+        assert offset is not None
+        self._history.forget(partition)
+        bounds = await self._bounds(partition)
+        at = min(max(end, bounds.oldest), bounds.end)
+        if timestamp_ms:
+            first = await self._first_time(partition, at, bounds)
+            if first is not None and first + _ELECTION_SLACK_MS < timestamp_ms:
+                found = await self.at_time(partition, timestamp_ms)
+                if await self._first_time(partition, found.offset, bounds) == timestamp_ms:
+                    return found
+                gap = Gap(partition, offset, bounds, found.offset, "other_log")
+                return found._replace(gap=gap)
+            place = (await self._log.offset_at({partition: timestamp_ms}))[partition]
+            at = at if place is None else max(bounds.oldest, min(at, place))
+        resumed = await self._trusted(partition, at, 0)
+        return resumed._replace(gap=Gap(partition, offset, bounds, at, "truncation"))
+
+    async def _first_time(self, partition: Partition, offset: int, bounds: Bounds) -> int | None:
+        """Time in ms of the first record at or behind `offset`."""
+        if offset >= bounds.end:
+            return None
+        first = await self._first_frame(partition, offset)
+        return first[0].timestamp_ms if first else None
+
+    async def truncated(self, partition: Partition, offset: int, end: int) -> Resumed:
+        """Where one who is at `offset` goes on when the log was rewritten from `end` on."""
+        bounds = await self._bounds(partition)
+        resumed = await self._trusted(partition, max(end, bounds.oldest), 0)
+        gap = Gap(partition, offset, bounds, resumed.offset, "truncation")
+        return resumed._replace(gap=gap)
+
     async def _at_offset(
-        self, partition: Partition, offset: int, timestamp_ms: int | None
+        self, partition: Partition, offset: int, timestamp_ms: int | None, epoch: int
     ) -> Resumed:
         tail = self._tail(partition)
         before: int | None = None
@@ -134,7 +200,8 @@ class Resumer:
             bounds = await self._bounds(partition)
             if offset < bounds.oldest:
                 return await self._below(partition, offset, timestamp_ms, bounds)
-        return Resumed(offset, self._first(before, timestamp_ms, partition, offset))
+        time_ms = self._first(before, timestamp_ms, partition, offset)
+        return Resumed(offset, time_ms, epoch=epoch)
 
     async def _trusted(self, partition: Partition, offset: int, otherwise_ms: int) -> Resumed:
         try:
@@ -164,7 +231,7 @@ class Resumer:
                 told = found == bounds.oldest
                 gap = Gap(partition, offset, bounds, found, "other_log") if told else None
                 return Resumed(found, timestamp_ms, gap)
-        end, stamp, _ = self.latest(partition)
+        end, stamp, *_ = self.latest(partition)
         return Resumed(end, stamp, Gap(partition, offset, bounds, end, "beyond_end"))
 
     async def _elsewhere(self, partition: Partition, offset: int, timestamp_ms: int) -> Resumed:

@@ -114,6 +114,7 @@ class Starter:
             want.partitions,
             tuple(resumed.offset for resumed in found),
             tuple(resumed.timestamp_ms for resumed in found),
+            tuple(resumed.epoch for resumed in found),
         )
         return Start(want, position, [r.gap for r in found if r.gap is not None])
 

@@ -19,6 +19,7 @@ from eventstreams.errors import (
     FilterTooCostly,
     GapFound,
     LogError,
+    LogTruncated,
     LogUnavailable,
     OffsetOutOfRange,
     RecordsDamaged,
@@ -30,6 +31,7 @@ from eventstreams.fanout.ending import End, Reason
 from eventstreams.fanout.sending import carry
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
+from eventstreams.model.event import Partition
 from eventstreams.model.position import Position
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Subscription:
         "_in_flight",
         "_interrupted",
         "_listening",
+        "_lost",
         "_receive",
         "_task",
         "_wrote_at",
@@ -90,6 +93,8 @@ class Subscription:
         self._task: asyncio.Task[Any] | None = None
         self._in_flight: InFlight | None = None
         self._end: End | None = None
+        self._lost: dict[Partition, int] = {}
+        """Partitions that were truncated, and from where on; not yet told."""
         self._growing = True  # partitions may have come since the want was made
         self._interrupted = False
         self._listening: asyncio.Task[None] | None = None
@@ -108,6 +113,12 @@ class Subscription:
         self._hub.leave(self)
         self._growing = True
         self._interrupt()
+
+    def truncate(self, partition: Partition, end: int) -> None:
+        """The log holds other records of it from `end` on."""
+        self._lost[partition] = min(end, self._lost.get(partition, end))
+        if self.cohort is not None:
+            self.leave_cohort()
 
     def leave_cohort(self) -> None:
         """The cohort ends or moves on without this member, which pulls from its own position."""
@@ -165,6 +176,9 @@ class Subscription:
                 self.response.took(late.piece)
                 self.position = late.position
             return
+        if self._lost:
+            await self._tell_truncation()
+            return
         if self._growing:
             self._growing = False
             self.want, self.position = self._hub.grown(self.want, self.position)
@@ -177,7 +191,7 @@ class Subscription:
                 await self._pull(self._hub.ends(self.want))
         except LogUnavailable as error:
             await self._wait_for_log(error)
-        except (OffsetOutOfRange, RecordsDamaged) as error:
+        except (OffsetOutOfRange, RecordsDamaged, LogTruncated) as error:
             await self._tell_gap(error)
         except LogError as error:
             self._end = self._end or End(Reason.LOG_ERROR, error)
@@ -290,10 +304,22 @@ class Subscription:
         finally:
             timer.cancel()
 
-    async def _tell_gap(self, error: OffsetOutOfRange | RecordsDamaged) -> None:
-        """The next records are gone or damaged: says so and goes on behind them."""
+    async def _tell_truncation(self) -> None:
+        partition, end = self._lost.popitem()
+        before = self.position
+        offset = before.offsets[before.partitions.index(partition)]
+        if offset <= end:
+            return
         try:
-            position, gap = await self._hub.after_gap(self.position, error)
+            await self._tell_gap(LogTruncated(partition, offset, end))
+        finally:
+            if self.position is before:  # still to be told
+                self._lost[partition] = min(end, self._lost.get(partition, end))
+
+    async def _tell_gap(self, error: OffsetOutOfRange | RecordsDamaged | LogTruncated) -> None:
+        """The next records are lost or damaged: says so and goes on behind them."""
+        try:
+            position, gap = await self._hub.gaps.after(self.position, error)
         except LogUnavailable as failed:
             await self._wait_for_log(failed)
             return

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, Epochs
 from eventstreams.model.event import Partition
 from eventstreams.model.frame import Frame
 
@@ -19,14 +20,24 @@ class Run(NamedTuple):
 
     frames: Sequence[Frame]
     next: int
+    epochs: Epochs = NO_EPOCHS
+    """Of these frames, and of what lies before them as far as it is known."""
+    last_epoch: int = NO_EPOCH
+    """Of what is directly before `next`; NO_EPOCH where that is not known."""
 
 
 class Tail:
-    def __init__(self, partition: Partition, next_offset: int, timestamp_ms: int) -> None:
+    def __init__(
+        self, partition: Partition, next_offset: int, timestamp_ms: int, epochs: Epochs = NO_EPOCHS
+    ) -> None:
         """Empty, at the end of what was read so far.
 
-        `timestamp_ms` is that of the newest record before it; 0 where there is none to be had.
+        `timestamp_ms` is that of the newest record before it, 0 where that is not known; `epochs`
+        those before it, as far as they are known.
         """
+        self.epochs = epochs
+        self.truncated_at: int | None = None
+        """From where on the log was last rewritten, if it was."""
         self.partition = partition
         self.floor = next_offset
         self.next = next_offset
@@ -35,7 +46,7 @@ class Tail:
         self._frames: list[Frame] = []
         self._offsets: list[int] = []
 
-    def append(self, frames: Sequence[Frame], next_offset: int) -> None:
+    def append(self, frames: Sequence[Frame], next_offset: int, epochs: Epochs = NO_EPOCHS) -> None:
         """Adds what the log said next: `frames` begin at or after `next` and end before the new."""
         assert self.next <= next_offset
         for frame in frames:
@@ -43,6 +54,7 @@ class Tail:
             self.bytes += frame.size
         self._frames.extend(frames)
         self.next = next_offset
+        self.epochs = self.epochs.then(epochs)
         if frames:
             self.timestamp_ms = frames[-1].timestamp_ms
 
@@ -60,10 +72,19 @@ class Tail:
         i = bisect_left(self._offsets, offset)
         return self._frames[i - 1].timestamp_ms if i and offset > self.floor else None
 
+    def epoch_before(self, offset: int) -> int:
+        """Epoch of the record directly before `offset`; NO_EPOCH where it is not known."""
+        if offset == self.next:
+            return self.epochs.at(offset - 1)
+        i = bisect_left(self._offsets, offset - 1)
+        held = i < len(self._offsets) and self._offsets[i] == offset - 1
+        return self.epochs.at(offset - 1) if held else NO_EPOCH
+
     def since(self, offset: int) -> Run:
         """Everything from `offset` on. `offset` must be within `floor` and `next`."""
         assert self.floor <= offset <= self.next
-        return Run(self._frames[bisect_left(self._offsets, offset) :], self.next)
+        frames = self._frames[bisect_left(self._offsets, offset) :]
+        return Run(frames, self.next, self.epochs, self.epochs.at(self.next - 1))
 
     def trim(self, bytes_max: int) -> None:
         """Drops the oldest until at most `bytes_max` bytes of values are held."""

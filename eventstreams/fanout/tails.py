@@ -16,6 +16,7 @@ from eventstreams.errors import (
 from eventstreams.fanout.tail import Run, Tail
 from eventstreams.fanout.want import Want
 from eventstreams.log.base import Log
+from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, Epochs
 from eventstreams.model.event import Bounds, Event, Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Position
@@ -77,6 +78,7 @@ class Tails:
             partitions,
             tuple(tail.next for tail in tails),
             tuple(tail.timestamp_ms for tail in tails),
+            tuple(tail.epoch_before(tail.next) for tail in tails),
         )
 
     def end(self, partition: Partition) -> int:
@@ -96,13 +98,25 @@ class Tails:
             return None
         return tail.since(offset)
 
+    def epochs(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """Of what is directly before the end of each tail, where it is known."""
+        tails = [self.by_partition[p] for p in partitions if p in self.by_partition]
+        known = {tail.partition: tail.epoch_before(tail.next) for tail in tails}
+        return {partition: epoch for partition, epoch in known.items() if epoch != NO_EPOCH}
+
     def frames(self, events: Sequence[Event]) -> list[Frame]:
         return [Frame(event, self.redactions) for event in events]
 
-    def append(self, partition: Partition, frames: Sequence[Frame], following: int) -> None:
+    def append(
+        self,
+        partition: Partition,
+        frames: Sequence[Frame],
+        following: int,
+        epochs: Epochs = NO_EPOCHS,
+    ) -> None:
         tail = self.by_partition.get(partition)
         if tail is not None:
-            tail.append(frames, following)
+            tail.append(frames, following, epochs)
 
     def trim(self) -> int:
         """Keeps the sum within bounds at the cost of the largest; returns it, in bytes."""
@@ -119,6 +133,7 @@ class Tails:
         partitions = list(want.partitions)
         offsets = dict(zip(want.partitions, position.offsets, strict=True))
         stamps = dict(zip(want.partitions, position.timestamps, strict=True))
+        epochs = dict(zip(want.partitions, position.epochs, strict=True))
         for topic in dict.fromkeys(p.topic for p in want.partitions if p.topic in want.growing):
             after = max(i for i, p in enumerate(partitions) if p.topic == topic) + 1
             gained = [
@@ -126,12 +141,15 @@ class Tails:
             ]
             partitions[after:after] = gained
             for partition in gained:
-                offsets[partition], stamps[partition] = 0, 0
+                offsets[partition], stamps[partition], epochs[partition] = 0, 0, NO_EPOCH
         if len(partitions) == len(want.partitions):
             return want, position  # the same objects: thousands of clients hold them
         ordered = tuple(partitions)
         return want._replace(partitions=ordered), Position(
-            ordered, tuple(offsets[p] for p in ordered), tuple(stamps[p] for p in ordered)
+            ordered,
+            tuple(offsets[p] for p in ordered),
+            tuple(stamps[p] for p in ordered),
+            tuple(epochs[p] for p in ordered),
         )
 
     async def refresh(self, topics: Collection[str]) -> Found:
@@ -175,6 +193,13 @@ class Tails:
     def skip(self, partition: Partition, offset: int) -> None:
         """Records of its tail are gone or damaged: it goes on, empty, at this offset."""
         self.by_partition[partition] = Tail(partition, offset, 0)
+
+    def truncate(self, partition: Partition, end: int) -> None:
+        """The log holds other records from `end` on; its tail goes on there, empty."""
+        before = self.by_partition[partition]
+        tail = Tail(partition, end, 0, before.epochs.before(end))
+        tail.truncated_at = end
+        self.by_partition[partition] = tail
 
     def _add(self, made: list[Tail]) -> None:
         for tail in made:
@@ -220,6 +245,7 @@ class Tails:
     async def _at_end(self, partition: Partition, bounds: Bounds) -> Tail:
         begin = max(bounds.oldest, bounds.end - _LOOK_BACK)
         timestamp_ms = 0
+        epochs = NO_EPOCHS
         while begin < bounds.end:
             try:
                 found = await self._log.read(partition, begin, _LOOK_BACK_BYTES)
@@ -228,10 +254,16 @@ class Tails:
                 continue
             before = [event for event in found.events if event.offset < bounds.end]
             timestamp_ms = before[-1].timestamp_ms if before else timestamp_ms
+            if found.next <= bounds.end or any(e.offset == bounds.end - 1 for e in before):
+                epochs = epochs.then(found.epochs)
+            else:
+                epochs = NO_EPOCHS  # a batch begins before the end and ends behind it
             if found.next <= begin:
                 break
             begin = found.next
-        return Tail(partition, bounds.end, timestamp_ms)
+        if begin < bounds.end:
+            epochs = NO_EPOCHS
+        return Tail(partition, bounds.end, timestamp_ms, epochs.before(bounds.end))
 
     async def _exists(self, topic: str) -> bool:
         try:

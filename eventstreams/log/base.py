@@ -13,10 +13,14 @@ waiting: no call hangs longer than the backend's request timeout.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from eventstreams.errors import LogError
+from eventstreams.model.epochs import NO_EPOCHS, Epochs
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
+
+NOTHING_KNOWN: Mapping[Partition, int] = MappingProxyType({})
 
 
 class Slice(NamedTuple):
@@ -25,6 +29,8 @@ class Slice(NamedTuple):
     partition: Partition
     events: Sequence[Event]
     next: int
+    epochs: Epochs = NO_EPOCHS
+    """Of the leaders that wrote what was read, holes included. None where the log has no epochs."""
 
 
 class Follower(Protocol):
@@ -38,12 +44,18 @@ class Follower(Protocol):
         that are out of reach are named now and then, not at every call, and hold up no other),
         UnknownTopic or UnknownPartition (that partition, or all of that topic, is dropped from
         the follower first, the rest goes on), OffsetOutOfRange or RecordsDamaged (likewise
-        dropped; `assign` it anew). Cancelling a waiting `next` loses nothing.
+        dropped; `assign` it anew), LogTruncated (that partition goes on at the error's `end`).
+        Cancelling a waiting `next` loses nothing.
         """
         ...
 
-    def assign(self, starts: Mapping[Partition, int]) -> None:
-        """Adds partitions, or moves those already followed. Others stay as they are."""
+    def assign(
+        self, starts: Mapping[Partition, int], epochs: Mapping[Partition, int] = NOTHING_KNOWN
+    ) -> None:
+        """Adds partitions, or moves those already followed. Others stay as they are.
+
+        `epochs`: of the record before each start, where it is known.
+        """
         ...
 
     def drop(self, partitions: Collection[Partition]) -> None:
@@ -83,8 +95,21 @@ class Log(Protocol):
         """
         ...
 
-    def follow(self, starts: Mapping[Partition, int]) -> Follower:
-        """A follower at these offsets. One per process; nothing is read before its first `next`."""
+    async def divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:
+        """Return where a reader at `offset`, whose last record has this epoch, and the log part.
+
+        The log holds other records than the reader has read from there on. None where it holds the
+        same, or can't tell. Raises OffsetOutOfRange, UnknownTopic, UnknownPartition.
+        """
+        ...
+
+    def follow(
+        self, starts: Mapping[Partition, int], epochs: Mapping[Partition, int] = NOTHING_KNOWN
+    ) -> Follower:
+        """A follower at these offsets, as `Follower.assign` takes them.
+
+        One per process; nothing is read before its first `next`.
+        """
         ...
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
 from eventstreams.log import kafka_errors as errors
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.future import FutureLimit
 from eventstreams.log.kafka_appender import Appender
 from eventstreams.log.kafka_brokers import METADATA_LANE, Brokers, bounded
@@ -32,6 +32,7 @@ from eventstreams.log.kafka_fetch import (
 from eventstreams.log.kafka_follower import KafkaFollower
 from eventstreams.log.kafka_records import unpack
 from eventstreams.log.kafka_topics import make_topic
+from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
 from eventstreams.settings import KafkaSettings
 
@@ -93,9 +94,21 @@ class KafkaLog:
                 raise await self._out_of_range(partition, offset)
             return await self._read(partition, offset, max_bytes)
 
-    def follow(self, starts: Mapping[Partition, int]) -> KafkaFollower:
+    async def divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:
+        """Brokers before Kafka 3.1 can't tell."""
+        async with self._bounded("compare epochs", [partition]):
+            if not is_offset(offset):
+                raise await self._out_of_range(partition, offset)
+            found = await self._fetch(partition, offset, 1, epoch)
+        if found.diverging is None:
+            return None
+        return NO_EPOCHS.common_end(offset, found.diverging)
+
+    def follow(
+        self, starts: Mapping[Partition, int], epochs: Mapping[Partition, int] = NOTHING_KNOWN
+    ) -> KafkaFollower:
         follower = KafkaFollower(
-            starts, brokers=self._brokers, settings=self._settings, bounds=self.bounds
+            starts, epochs, brokers=self._brokers, settings=self._settings, bounds=self.bounds
         )
         self._followers.append(follower)
         return follower
@@ -122,28 +135,34 @@ class KafkaLog:
 
     async def _read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
         events: Sequence[Event] = ()
+        epochs = NO_EPOCHS
         following = offset
         while True:  # past a run of aborted transactions there may still be events
             found = await self._fetch(partition, following, max_bytes)
             started = following
             try:
-                _, events, following = unpack(partition, started, found.data, found.aborted)
+                _, events, following, more = unpack(partition, started, found.data, found.aborted)
             except errors.FOREIGN as error:
                 raise errors.translated(error, f"reading {partition.topic}", partition) from error
+            epochs = epochs.then(more)
             if events or following == started or following >= found.end:
-                return Slice(partition, events, following)
+                return Slice(partition, events, following, epochs)
 
-    async def _fetch(self, partition: Partition, offset: int, max_bytes: int) -> Fetched:
-        request = fetch_request(
-            {partition: offset},
-            ids=self._ids(partition.topic),
-            isolation=self._isolation,
-            wait_ms=0,
-            bytes_max=max_bytes,
-            partition_bytes_max=max_bytes,
-        )
+    async def _fetch(
+        self, partition: Partition, offset: int, max_bytes: int, epoch: int = NO_EPOCH
+    ) -> Fetched:
         while True:
             for node in await self._brokers.route([partition]):
+                request = fetch_request(
+                    {partition: offset},
+                    ids=self._ids(partition.topic),
+                    epochs={partition: epoch},
+                    leader_epochs=self._brokers.leader_epochs,
+                    isolation=self._isolation,
+                    wait_ms=0,
+                    bytes_max=max_bytes,
+                    partition_bytes_max=max_bytes,
+                )
                 try:
                     async with self._lane(node) as lane:
                         answer = await self._brokers.ask(lane, node, request)

@@ -15,7 +15,7 @@ import logging
 import random
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ from aiokafka.helpers import create_ssl_context
 from eventstreams.errors import ConfigError, LogUnavailable, UnknownPartition, UnknownTopic
 from eventstreams.log import kafka_errors as errors
 from eventstreams.log.kafka_protocol import METADATA_WITH_IDS, MetadataByName
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.settings import KafkaSettings
 
@@ -59,6 +60,8 @@ class Brokers:
         self._counts: dict[str, int] = {}
         self._ids: dict[str, bytes] = {}
         self._leaders: dict[Partition, int] = {}
+        self._leader_epochs: dict[Partition, int] = {}
+        """The newest that any broker has named; one that names an older one is behind."""
         self._closed = False
 
     async def open(self) -> None:
@@ -127,6 +130,11 @@ class Brokers:
         """The broker that leads the partition, as far as is known."""
         return self._leaders.get(partition)
 
+    @property
+    def leader_epochs(self) -> Mapping[Partition, int]:
+        """The terms of the leaders, where brokers say them."""
+        return self._leader_epochs
+
     def controller(self) -> int:
         """A broker that takes requests for the controller. Only after `open`."""
         return (
@@ -164,6 +172,7 @@ class Brokers:
         self._controller = answer.controller_id
         found: dict[str, int] = {}
         has_ids = answer.API_VERSION >= METADATA_WITH_IDS
+        known_ids = dict(self._ids)
         for code, topic, *fields in answer.topics:
             for known in [p for p in self._leaders if p.topic == topic]:
                 del self._leaders[known]
@@ -172,15 +181,29 @@ class Brokers:
             if code == errors.TOPIC_AUTHORIZATION_FAILED:
                 _log.warning("not allowed to describe topic %s", topic)
             if code != errors.NONE:
+                if code in errors.NO_SUCH_TOPIC:
+                    self._forget_epochs(topic)
                 continue
             if has_ids and any(id_ := fields.pop(0)):
+                if known_ids.get(topic) not in (None, id_):  # another topic of the same name
+                    self._forget_epochs(topic)
                 self._ids[topic] = id_
             partitions = fields[1]
             found[topic] = self._counts[topic] = len(partitions)
-            for _, number, leader, *_ in partitions:
-                if leader in self._addresses:
-                    self._leaders[Partition(topic, number)] = leader
+            for _, number, leader, *rest in partitions:
+                partition = Partition(topic, number)
+                if leader not in self._addresses:
+                    continue
+                if has_ids:
+                    if rest[0] < self._leader_epochs.get(partition, NO_EPOCH):
+                        continue
+                    self._leader_epochs[partition] = rest[0]
+                self._leaders[partition] = leader
         return found
+
+    def _forget_epochs(self, topic: str) -> None:
+        for known in [p for p in self._leader_epochs if p.topic == topic]:
+            del self._leader_epochs[known]
 
     async def _ask(self, lane: str, address: Address, request: Any, answer_s: float) -> Any:
         host, port = address

@@ -32,6 +32,9 @@ TOPIC_ALREADY_EXISTS = 36
 INVALID_PARTITIONS = 37
 NOT_CONTROLLER = 41
 
+# The broker knows no such topic.
+NO_SUCH_TOPIC = frozenset({UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC, 100})
+
 # A produce answered so may have been written all the same: it was too slow, or replicas too few.
 MAYBE_WRITTEN = frozenset({7, 20})
 

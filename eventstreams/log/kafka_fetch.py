@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from aiokafka.protocol.offset import OffsetRequest
 
-from eventstreams.log.kafka_protocol import FETCH_BY_IDS, Fetch
+from eventstreams.log.base import NOTHING_KNOWN
+from eventstreams.log.kafka_protocol import FETCH_BY_IDS, Asked, Fetch, diverging_epoch
+from eventstreams.model.epochs import NO_EPOCH, EpochEnd
 from eventstreams.model.event import Partition
 
 EARLIEST = -2
@@ -40,12 +42,16 @@ class Fetched(NamedTuple):
     end: int
     aborted: list[tuple[int, int]] | None
     data: bytes
+    diverging: EpochEnd | None
+    """The leader's answer where it does not have what was read before the offset asked for."""
 
 
 def fetch_request(
     offsets: Mapping[Partition, int],
     *,
     ids: Mapping[str, bytes],
+    epochs: Mapping[Partition, int] = NOTHING_KNOWN,
+    leader_epochs: Mapping[Partition, int] = NOTHING_KNOWN,
     isolation: str,
     wait_ms: int,
     bytes_max: int,
@@ -53,12 +59,19 @@ def fetch_request(
 ) -> Fetch:
     """Asks for several partitions; the broker fills the answer in their order.
 
-    The first batch of the first partition that has any is sent whole, however large.
+    The first batch of the first partition that has any is sent whole, however large. `epochs`: of
+    the record before each offset, where it is known.
     """
-    topics: dict[str, list[tuple[int, int, int]]] = {}
+    topics: dict[str, list[Asked]] = {}
     for partition, offset in offsets.items():
         topics.setdefault(partition.topic, []).append(
-            (partition.number, offset, partition_bytes_max)
+            Asked(
+                partition.number,
+                offset,
+                partition_bytes_max,
+                epochs.get(partition, NO_EPOCH),
+                leader_epochs.get(partition, NO_EPOCH),
+            )
         )
     return Fetch(
         [(topic, ids.get(topic), partitions) for topic, partitions in topics.items()],
@@ -82,6 +95,7 @@ def fetched(request: Fetch, answer: Any, isolation: str) -> Iterator[Fetched]:
                 stable_end if committed else high_watermark,
                 [(producer, first) for producer, first, *_ in aborted or ()] if committed else None,
                 rest[-1] or b"",
+                diverging_epoch(fields[-1]) if by_id else None,
             )
 
 

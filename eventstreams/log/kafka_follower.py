@@ -16,17 +16,19 @@ from typing import Any
 
 from eventstreams.errors import (
     LogError,
+    LogTruncated,
     LogUnavailable,
     OffsetOutOfRange,
     UnknownPartition,
     UnknownTopic,
 )
 from eventstreams.log import kafka_errors as errors
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.kafka_brokers import Brokers, named
 from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched, is_offset
 from eventstreams.log.kafka_protocol import Fetch
 from eventstreams.log.kafka_records import unpack
+from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, Epochs
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.settings import KafkaSettings
 
@@ -48,11 +50,20 @@ GetBounds = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, Bound
 class _Followed:
     """One partition. `heard_s` is when its leader last answered, on the follower's clock."""
 
-    def __init__(self, offset: int, heard_s: float) -> None:
+    def __init__(self, offset: int, epochs: Epochs, heard_s: float) -> None:
         self.offset = offset
+        self.epochs = epochs
+        """Of what was read before `offset`."""
         self.heard_s = heard_s
+        self.accepted = bool(epochs.starts)
+        """Whether the log has ever held what lies before `offset`."""
         self.absent = 0
         self.problem = ""
+
+    @property
+    def last_epoch(self) -> int:
+        """Of what was read last; NO_EPOCH where that is not known."""
+        return self.epochs.epochs[-1] if self.epochs.epochs else NO_EPOCH
 
 
 class _Clock:
@@ -79,6 +90,7 @@ class KafkaFollower:
     def __init__(
         self,
         starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,
         *,
         brokers: Brokers,
         settings: KafkaSettings,
@@ -93,12 +105,13 @@ class KafkaFollower:
         self._topic_ids: dict[str, bytes] = {}
         self._arrived: list[tuple[Mapping[Partition, int], Fetch, Any]] = []
         self._out_of_range: dict[Partition, int] = {}
+        self._truncated: list[LogTruncated] = []
         self._first = 0
         # A poll outlives the `next` that began it: by broker, and one that looks for leaders.
         self._polls: dict[int, asyncio.Task[None]] = {}
         self._search: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self.assign(starts)
+        self.assign(starts, epochs)
 
     async def next(self) -> list[Slice]:
         with self._clock:
@@ -107,6 +120,8 @@ class KafkaFollower:
                 # Troubles come first: busy partitions must not drown those of the others.
                 self._raise_absence()
                 await self._raise_out_of_range()
+                if self._truncated:
+                    raise self._truncated.pop(0)
                 self._raise_silence()
                 slices = list(self._take_arrived())
                 self._poll()
@@ -117,9 +132,15 @@ class KafkaFollower:
                         async with asyncio.timeout(self._patience_left_s()):
                             await self._news.wait()
 
-    def assign(self, starts: Mapping[Partition, int]) -> None:
+    def assign(
+        self, starts: Mapping[Partition, int], epochs: Mapping[Partition, int] = NOTHING_KNOWN
+    ) -> None:
         for partition, offset in starts.items():
-            self._followed[partition] = _Followed(offset, self._clock.now())
+            known = NO_EPOCHS
+            if offset and (epoch := epochs.get(partition, NO_EPOCH)) != NO_EPOCH:
+                known = Epochs((offset - 1,), (epoch,))
+            self._followed[partition] = _Followed(offset, known, self._clock.now())
+            self._truncated = [each for each in self._truncated if each.partition != partition]
             self._pin(partition.topic)
             self._out_of_range.pop(partition, None)
             if not is_offset(offset):
@@ -130,6 +151,7 @@ class KafkaFollower:
         for partition in partitions:
             self._followed.pop(partition, None)
             self._out_of_range.pop(partition, None)
+        self._truncated = [each for each in self._truncated if each.partition in self._followed]
         left = {partition.topic for partition in self._followed}
         for topic in self._topic_ids.keys() - left:
             del self._topic_ids[topic]
@@ -179,6 +201,8 @@ class KafkaFollower:
         request = fetch_request(
             offsets,
             ids=self._topic_ids,
+            epochs={p: self._followed[p].last_epoch for p in offsets},
+            leader_epochs=self._brokers.leader_epochs,
             isolation=self._settings.isolation_level,
             wait_ms=_POLL_MS,
             bytes_max=self._settings.fetch_bytes_max,
@@ -217,6 +241,10 @@ class KafkaFollower:
     def _is_same(self, topic: str) -> bool:
         return self._topic_ids.get(topic) in (None, self._brokers.topic_id(topic))
 
+    def _is_pinned(self, topic: str) -> bool:
+        """Whether every answer is known to be of the topic that is followed."""
+        return topic in self._topic_ids and self._is_same(topic)
+
     def _mistrust(self, partitions: Collection[Partition], problem: str) -> None:
         self._brokers.forget(partitions)
         for partition in partitions:
@@ -237,12 +265,16 @@ class KafkaFollower:
                     yield one
 
     def _take(self, found: Fetched, followed: _Followed) -> Slice | None:
-        partition, code, _, aborted, data = found
+        partition, code, _, aborted, data, diverging = found
         if code == errors.OFFSET_OUT_OF_RANGE:
             self._out_of_range[partition] = followed.offset
             return None
         if code != errors.NONE:
             self._mistrust([partition], errors.name_of(code))
+            return None
+        if diverging is not None:
+            end = followed.epochs.common_end(followed.offset, diverging)
+            self._truncate(partition, followed, end)
             return None
         try:
             one = unpack(partition, followed.offset, data, aborted)
@@ -251,10 +283,18 @@ class KafkaFollower:
             return None
         followed.heard_s = self._clock.now()
         followed.problem = ""
+        followed.accepted = True
         if one.next == followed.offset:
             return None
         followed.offset = one.next
+        followed.epochs = followed.epochs.then(one.epochs)
         return one
+
+    def _truncate(self, partition: Partition, followed: _Followed, end: int) -> None:
+        self._truncated.append(LogTruncated(partition, followed.offset, end))
+        followed.offset = end
+        followed.epochs = followed.epochs.before(end)
+        followed.heard_s = self._clock.now()
 
     # Saying what is wrong
 
@@ -275,9 +315,21 @@ class KafkaFollower:
                     bounds = (await self._bounds([partition])).get(partition)
             except (LogError, TimeoutError):
                 bounds = None
-            if self._out_of_range.get(partition) == offset:  # not assigned anew meanwhile
-                self.drop([partition])
-                raise OffsetOutOfRange(partition, offset, bounds)
+            if self._out_of_range.get(partition) != offset:  # assigned anew meanwhile
+                continue
+            followed = self._followed[partition]
+            if bounds is not None and followed.accepted and self._is_pinned(partition.topic):
+                # It is the topic that was read, not another one that was made anew.
+                if offset > bounds.end:
+                    del self._out_of_range[partition]
+                    self._truncate(partition, followed, bounds.end)
+                    continue
+                if offset >= bounds.oldest:
+                    del self._out_of_range[partition]
+                    self._mistrust([partition], f"its leader does not know {followed.last_epoch}")
+                    continue
+            self.drop([partition])
+            raise OffsetOutOfRange(partition, offset, bounds)
 
     def _patience_left_s(self) -> float | None:
         if not self._followed:

@@ -9,6 +9,7 @@ A produce request of version 8 (Kafka 2.4) names the records because of which a 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from eventstreams.model.epochs import EpochEnd
 from eventstreams.model.event import Partition
 
 METADATA_WITH_IDS = 10
@@ -39,6 +41,8 @@ FETCH_BY_IDS = 13
 _NO_ID = bytes(16)
 _NO_SESSION = (0, -1)
 _UNKNOWN = -1
+_DIVERGING_TAG = 0
+_EPOCH_END = struct.Struct(">iq")
 _ALL_IN_SYNC = -1
 
 
@@ -202,13 +206,33 @@ class MetadataByName:
         return _MetadataRequest(topics, False, False, False, {})
 
 
+class Asked(NamedTuple):
+    """What a fetch asks of one partition. Epochs are -1 where they are not known."""
+
+    number: int
+    offset: int
+    bytes_max: int
+    last_epoch: int
+    """Of the record before `offset`: the broker compares it with its own."""
+    leader_epoch: int
+    """Of the leader that is asked: a broker that is no longer the leader refuses."""
+
+
+def diverging_epoch(tags: dict[int, bytes]) -> EpochEnd | None:
+    """Return what a fetched partition's tagged fields say of divergence, if anything."""
+    held = tags.get(_DIVERGING_TAG)
+    return None if held is None else EpochEnd(*_EPOCH_END.unpack_from(held))
+
+
 class Fetch:
-    """Of topics whose ids are all known, by id. `topics`: name, id, and (partition, offset,
-    most bytes) of each partition."""
+    """Of topics whose ids are all known, by id. `topics`: name, id, and what of each partition.
+
+    Only a fetch by id names epochs: brokers that are older than ids say nothing of divergence.
+    """
 
     def __init__(
         self,
-        topics: list[tuple[str, bytes | None, list[tuple[int, int, int]]]],
+        topics: list[tuple[str, bytes | None, list[Asked]]],
         *,
         isolation: int,
         wait_ms: int,
@@ -224,14 +248,17 @@ class Fetch:
         """The request in a version that the broker speaks."""
         limits = self._wait_ms, 1, self._bytes_max, self._isolation
         if None in self.names or not _speaks(versions, _FetchRequest):
-            by_name = [(topic, partitions) for topic, _, partitions in self._topics]
+            by_name = [
+                (topic, [(p.number, p.offset, p.bytes_max) for p in partitions])
+                for topic, _, partitions in self._topics
+            ]
             return FetchRequest(*limits, by_name).prepare(versions)
         by_id: Any = [
             (
                 id_,
                 [
-                    (number, _UNKNOWN, offset, _UNKNOWN, _UNKNOWN, bytes_max, {})
-                    for number, offset, bytes_max in partitions
+                    (p.number, p.leader_epoch, p.offset, p.last_epoch, _UNKNOWN, p.bytes_max, {})
+                    for p in partitions
                 ],
                 {},
             )

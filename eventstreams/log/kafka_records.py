@@ -7,6 +7,7 @@ transactions leave batches with fewer records than offsets, or none.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from eventstreams.log.base import Slice
 from eventstreams.log.kafka_by_hand import events_by_hand
+from eventstreams.model.epochs import NO_EPOCH, Epochs
 from eventstreams.model.event import Event, Partition, Record
 
+_LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
+_EPOCH_AT = 12
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
@@ -42,13 +46,15 @@ def unpack(
     events: list[Event] = []
     following = offset
     given_up = _GivenUp(aborted)
+    starts: list[int] = []
+    epochs: list[int] = []
     batches: Any = MemoryRecords(data)
     begin = 0
     while batches.has_next():
         batch = batches.next_batch()
         if not batch.validate_crc():
             raise CorruptRecordException(f"damaged batch at or after offset {following}")
-        end = begin + _LENGTH_AT + 4 + int.from_bytes(data[begin + _LENGTH_AT :][:4], "big")
+        end = begin + _LENGTH_AT + 4 + _LENGTH.unpack_from(data, begin + _LENGTH_AT)[0]
         if not given_up.holds(batch) and not batch.is_control_batch:
             try:
                 events += _events(partition, offset, batch)
@@ -58,9 +64,19 @@ def unpack(
                 raise CorruptRecordException(
                     f"unreadable batch at or after offset {following}: {type(error).__name__}"
                 ) from error
-        following = max(following, batch.next_offset)
+        if batch.next_offset > following:
+            epoch = NO_EPOCH if _is_old(batch) else _epoch(data, begin)
+            if epochs[-1:] != [epoch]:
+                starts.append(following)
+                epochs.append(epoch)
+            following = batch.next_offset
         begin = end
-    return Slice(partition, events, following)
+    return Slice(partition, events, following, Epochs(tuple(starts), tuple(epochs)))
+
+
+def _epoch(data: bytes, batch_at: int) -> int:
+    """Return the epoch of the leader that wrote the batch which begins at `batch_at`."""
+    return int(_LENGTH.unpack_from(data, batch_at + _EPOCH_AT)[0])
 
 
 def _events(partition: Partition, offset: int, batch: Any) -> list[Event]:

@@ -125,7 +125,8 @@ class Writer:
         A refused batch leaves nothing in the log. It is sent again without the pieces at fault.
         """
         records_max = sys.maxsize
-        todo = deque((piece, record) for piece in pieces for record in piece.records)
+        todo: deque[tuple[_Piece, Record]] = deque()
+        todo.extend((piece, record) for piece in pieces for record in piece.records)
         try:
             while todo:
                 batch = list(islice(self._next_batch(todo), records_max))
@@ -146,7 +147,7 @@ class Writer:
                         if not at_fault or piece in at_fault:
                             error = refused.error(self._home, at_fault.get(piece, ""))
                             piece.end(error)
-                    todo = deque(entry for entry in todo if not entry[0].outcome.done())
+                    todo = deque([entry for entry in todo if not entry[0].outcome.done()])
                 else:
                     for offset in range(first, first + len(batch)):
                         todo.popleft()[0].placed(offset)

@@ -15,7 +15,7 @@ from eventstreams.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.future import FutureLimit
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
 
@@ -84,7 +84,15 @@ class MemoryLog:
             raise OffsetOutOfRange(partition, offset, Bounds(run.oldest, run.end))
         return run.slice(partition, offset, max_bytes)
 
-    def follow(self, starts: Mapping[Partition, int]) -> MemoryFollower:
+    async def divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:  # noqa: ARG002
+        """Return None: this log has no elections, and so no epochs."""
+        return None
+
+    def follow(
+        self,
+        starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,  # noqa: ARG002
+    ) -> MemoryFollower:
         follower = MemoryFollower(self, starts)
         self._followers.add(follower)
         return follower
@@ -206,7 +214,11 @@ class MemoryFollower:
                 return slices
             await self.news.wait()
 
-    def assign(self, starts: Mapping[Partition, int]) -> None:
+    def assign(
+        self,
+        starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,  # noqa: ARG002
+    ) -> None:
         self._nexts.update(starts)
         self.news.set()
 

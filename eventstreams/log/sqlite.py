@@ -24,7 +24,7 @@ from eventstreams.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.future import FutureLimit
 from eventstreams.log.sqlite_file import LogFile
 from eventstreams.log.sqlite_ledger import Ledger
@@ -92,7 +92,15 @@ class SqliteLog:
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
         return await self._read(lambda reader: reader.read(partition, offset, max_bytes))
 
-    def follow(self, starts: Mapping[Partition, int]) -> SqliteFollower:
+    async def divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:  # noqa: ARG002
+        """Return None: this log has no elections, and so no epochs."""
+        return None
+
+    def follow(
+        self,
+        starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,  # noqa: ARG002
+    ) -> SqliteFollower:
         follower = SqliteFollower(self, starts)
         self._followers.add(follower)
         return follower
@@ -301,7 +309,11 @@ class SqliteFollower:
                 raise error
             await self.changed.wait()
 
-    def assign(self, starts: Mapping[Partition, int]) -> None:
+    def assign(
+        self,
+        starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,  # noqa: ARG002
+    ) -> None:
         self._nexts.update(starts)
         self.changed.set()
 

@@ -47,6 +47,9 @@ class Column:
         self._lengths: list[int] = []
         self.code = self._encode()
 
+    def value(self, index: int) -> int:
+        return self._values[index]
+
     def move(self, index: int, value: int) -> Code:
         """Changes one value. Returns the code then."""
         before = self._values[index]

@@ -5,7 +5,9 @@ An id is a compact JSON array with one object per partition of the subscription:
 `timestamp` is that of the record before it, so that another log that holds the same events under
 other offsets can find the place; after a gap that of the first record kept; 0 where not known. The
 shape is upstream's (its ids are read by clients), the pair of offset and timestamp is ours: a
-timestamp alone loses records that share one millisecond. Where the array would be longer than
+timestamp alone loses records that share one millisecond. `"epoch":E`, of the leader that wrote the
+record before the offset, is there where a Kafka log says it: it tells the record from another one
+that took its offset after the end of a partition was lost. Where the array would be longer than
 JSON_BYTES_MAX, a token says the same in a tenth of that (token.py). Both are always read.
 """
 
@@ -21,6 +23,7 @@ import orjson
 
 from eventstreams.errors import InvalidAssignment
 from eventstreams.model import token
+from eventstreams.model.epochs import EPOCH_MAX, NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.instant import parse_instant
 
@@ -31,7 +34,7 @@ EARLIEST = -2
 _TAIL_BASE = -2000  # librdkafka: -2000 - n means the last n events
 _LATEST_ALIASES = (-1, -1000, -1001)
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_ENTRY = b'%b%d,"timestamp":%d}'
+_ENTRY = b'%b%d,"timestamp":%d%b}'
 _ENTRY_ALONE = _ENTRY + b"]"
 
 
@@ -44,23 +47,28 @@ class Mark(NamedTuple):
     partition: Partition
     offset: int | None
     timestamp_ms: int | None
+    epoch: int = NO_EPOCH
+    """Of the leader that wrote the record before `offset`; NO_EPOCH where that is not known."""
 
 
 class Position:
     """The next offset of every partition of a subscription, in that subscription's order.
 
-    Immutable. `timestamps[i]` is that of the newest record before `offsets[i]`, in ms, or 0.
+    Immutable. `timestamps[i]` is that of the newest record before `offsets[i]`, in ms, or 0;
+    `epochs[i]` the epoch of what is directly before it, or NO_EPOCH.
     """
 
-    __slots__ = ("offsets", "partitions", "timestamps")
+    __slots__ = ("epochs", "offsets", "partitions", "timestamps")
 
     def __init__(
         self,
         partitions: tuple[Partition, ...],
         offsets: tuple[int, ...],
         timestamps: tuple[int, ...],
+        epochs: tuple[int, ...] | None = None,
     ) -> None:
         assert len(partitions) == len(offsets) == len(timestamps)
+        self.epochs = _unknown_epochs(len(partitions)) if epochs is None else epochs
         self.partitions = partitions
         self.offsets = offsets
         self.timestamps = timestamps
@@ -69,13 +77,16 @@ class Position:
         """Whether there is anything left to read before these, in any partition."""
         return any(offset < end for offset, end in zip(self.offsets, ends, strict=True))
 
-    def at(self, partition: Partition, offset: int, timestamp_ms: int) -> Position:
+    def at(
+        self, partition: Partition, offset: int, timestamp_ms: int, epoch: int = NO_EPOCH
+    ) -> Position:
         """This position with one partition moved."""
         i = self.partitions.index(partition)
         return Position(
             self.partitions,
             (*self.offsets[:i], offset, *self.offsets[i + 1 :]),
             (*self.timestamps[:i], timestamp_ms, *self.timestamps[i + 1 :]),
+            (*self.epochs[:i], epoch, *self.epochs[i + 1 :]),
         )
 
     def encode(self) -> bytes:
@@ -88,16 +99,16 @@ class Position:
     def encode_json(self) -> bytes:
         """ASCII, no spaces."""
         entries = b"".join(
-            _ENTRY % (entry_prefix(p), offset, timestamp)
-            for p, offset, timestamp in zip(
-                self.partitions, self.offsets, self.timestamps, strict=True
+            _ENTRY % (entry_prefix(p), offset, timestamp, _epoch_text(epoch))
+            for p, offset, timestamp, epoch in zip(
+                self.partitions, self.offsets, self.timestamps, self.epochs, strict=True
             )
         )
         return b"[%b]" % entries[1:]
 
     def encode_token(self) -> bytes | None:
         """None where there is more than a token may hold."""
-        return token.encode(self.partitions, self.offsets, self.timestamps)
+        return token.encode(self.partitions, self.offsets, self.timestamps, self.epochs)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Position):
@@ -118,12 +129,23 @@ def entry_prefix(partition: Partition) -> bytes:
     return b',{"topic":%b,"partition":%d,"offset":' % (topic.encode(), partition.number)
 
 
+@functools.lru_cache(maxsize=4096)
+def _epoch_text(epoch: int) -> bytes:
+    return b"" if epoch == NO_EPOCH else b',"epoch":%d' % epoch
+
+
+@functools.lru_cache(maxsize=256)
+def _unknown_epochs(count: int) -> tuple[int, ...]:
+    return (NO_EPOCH,) * count
+
+
 class Cursor:
     """A position on the move: makes the id after each event without encoding the rest anew."""
 
     __slots__ = (
         "_entries",
         "_entry",
+        "_epochs",
         "_json_bytes",
         "_offsets",
         "_partitions",
@@ -136,6 +158,7 @@ class Cursor:
         self._partitions = position.partitions
         self._offsets = list(position.offsets)
         self._timestamps = list(position.timestamps)
+        self._epochs = list(position.epochs)
         # An id is all entries put together: the first one and the last bring the brackets.
         self._prefixes = prefixes = [entry_prefix(p) for p in position.partitions]
         if prefixes:
@@ -143,8 +166,10 @@ class Cursor:
         alone = len(prefixes) == 1
         self._entry = form = _ENTRY_ALONE if alone else _ENTRY
         self._entries = [
-            form % entry
-            for entry in zip(prefixes, position.offsets, position.timestamps, strict=True)
+            form % (prefix, offset, timestamp, _epoch_text(epoch))
+            for prefix, offset, timestamp, epoch in zip(
+                prefixes, position.offsets, position.timestamps, position.epochs, strict=True
+            )
         ]
         if not alone:
             self._entries.append(b"]")
@@ -155,38 +180,50 @@ class Cursor:
     def offset(self, index: int) -> int:
         return self._offsets[index]
 
-    def pass_event(self, index: int, offset: int, timestamp_ms: int) -> bytes:
-        """Moves partition `index` past the event at `offset`.
+    def pass_event(
+        self, index: int, offset: int, timestamp_ms: int, epoch: int = NO_EPOCH
+    ) -> bytes:
+        """Moves partition `index` past the event at `offset`, which a leader of `epoch` wrote.
 
         Returns the id to send with that event, in whichever form is due.
         """
         if self._writer is not None:
-            self._move(index, offset + 1, timestamp_ms)
+            self._move(index, offset + 1, timestamp_ms, epoch)
             return self._long_id()
         self._offsets[index] = offset + 1
         self._timestamps[index] = timestamp_ms
+        self._epochs[index] = epoch
         entries = self._entries
-        entries[index] = self._entry % (self._prefixes[index], offset + 1, timestamp_ms)
+        entries[index] = self._entry % (
+            self._prefixes[index],
+            offset + 1,
+            timestamp_ms,
+            _epoch_text(epoch),
+        )
         position_id = b"".join(entries)
         if len(position_id) <= JSON_BYTES_MAX:
             return position_id
-        self._writer = token.writer(self._partitions, self._offsets, self._timestamps)
+        self._writer = token.writer(self._partitions, self._offsets, self._timestamps, self._epochs)
         if self._writer is None:
             return position_id
         self._json_bytes = len(position_id)
         return self._writer.token()
 
-    def pass_hole(self, index: int, offset: int) -> None:
-        """Moves to `offset` where the log has no events up to it; the timestamp stays."""
-        self._move(index, offset, self._timestamps[index])
+    def pass_hole(self, index: int, offset: int, epoch: int = NO_EPOCH) -> None:
+        """Moves to `offset` where the log has no events up to it; the timestamp stays.
 
-    def _move(self, index: int, offset: int, timestamp_ms: int) -> None:
+        `epoch`: of what is directly before `offset`, where that is known.
+        """
+        self._move(index, offset, self._timestamps[index], epoch)
+
+    def _move(self, index: int, offset: int, timestamp_ms: int, epoch: int) -> None:
         self._offsets[index] = offset
         self._timestamps[index] = timestamp_ms
-        entry = self._entry % (self._prefixes[index], offset, timestamp_ms)
+        self._epochs[index] = epoch
+        entry = self._entry % (self._prefixes[index], offset, timestamp_ms, _epoch_text(epoch))
         if self._writer is not None:
             self._json_bytes += len(entry) - len(self._entries[index])
-            self._writer.move(index, offset, timestamp_ms)
+            self._writer.move(index, offset, timestamp_ms, epoch)
         self._entries[index] = entry
 
     def _long_id(self) -> bytes:
@@ -196,7 +233,9 @@ class Cursor:
         return self._writer.token()
 
     def position(self) -> Position:
-        return Position(self._partitions, tuple(self._offsets), tuple(self._timestamps))
+        return Position(
+            self._partitions, tuple(self._offsets), tuple(self._timestamps), tuple(self._epochs)
+        )
 
 
 def parse_last_event_id(text: str) -> tuple[Mark | str, ...]:
@@ -267,7 +306,10 @@ def _entry(entry: Any, document: Any) -> Mark | str:
             offset, timestamp_ms = timestamp_ms, None
     if offset is None and timestamp_ms is None:
         raise _invalid(f"the entry of {topic}/{number} needs an offset or a timestamp", document)
-    return Mark(Partition(topic, number), offset, timestamp_ms)
+    epoch = _epoch(fields.get("epoch"))
+    if epoch is None:
+        raise _invalid(f"the epoch of {topic}/{number} is not an epoch", document)
+    return Mark(Partition(topic, number), offset, timestamp_ms, epoch)
 
 
 def _integer(value: Any) -> int | None:
@@ -282,6 +324,13 @@ def _integer(value: Any) -> int | None:
     if not isinstance(value, int):
         return None
     return max(_INT64_MIN, min(value, _INT64_MAX))
+
+
+def _epoch(value: Any) -> int | None:
+    if value is None:
+        return NO_EPOCH
+    epoch = _integer(value)
+    return epoch if epoch is not None and NO_EPOCH <= epoch <= EPOCH_MAX else None
 
 
 def _offset(value: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""An id as a short token, for positions whose JSON would be long: `v1.` and base64url of
+"""An id as a short token, for positions whose JSON would be long: `v1.` or `v2.` and base64url of
 
     varint length of the head | head | values | CRC-32 of all before it, 4 bytes
 
@@ -7,7 +7,8 @@ is a row of partitions of one topic), the size of each, every partition's number
 the names, which 0xff separates. So a token says by itself which topics it means.
 
 The values are bits, behind a first 1 that marks where they begin: a column of timestamps, then one
-of offsets for every group (see columns.py).
+of offsets for every group (see columns.py). A token that begins with `v2.` has a column of leader
+epochs behind them, -1 where one is not known; where none is known the token is a `v1.`.
 
 Equal positions have equal tokens, however they were come by.
 """
@@ -24,9 +25,11 @@ from typing import NamedTuple
 
 from eventstreams.errors import InvalidAssignment
 from eventstreams.model.columns import Bits, Code, Column, Fault, int64, joined, unzigzag, zigzag
+from eventstreams.model.epochs import EPOCH_MAX, NO_EPOCH
 from eventstreams.model.event import Partition
 
 PREFIX = "v1."
+PREFIX_WITH_EPOCHS = "v2."
 PARTITIONS_MAX = 10_000
 HEAD_BYTES_MAX = 256 * 1024
 """Inflated. What is said in a few bytes must not take the memory of many."""
@@ -42,6 +45,7 @@ class Entry(NamedTuple):
     partition: Partition
     offset: int
     timestamp_ms: int
+    epoch: int = NO_EPOCH
 
 
 class _Layout(NamedTuple):
@@ -53,9 +57,15 @@ class _Layout(NamedTuple):
 class Writer:
     """Makes the tokens of a position on the move, encoding only what an event changes."""
 
-    __slots__ = ("_codes", "_columns", "_head", "_places", "_times")
+    __slots__ = ("_codes", "_columns", "_epochs", "_head", "_known_epochs", "_places", "_times")
 
-    def __init__(self, layout: _Layout, offsets: Sequence[int], timestamps: Sequence[int]) -> None:
+    def __init__(
+        self,
+        layout: _Layout,
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+        epochs: Sequence[int],
+    ) -> None:
         self._head, sizes = layout
         self._times = Column(timestamps)
         self._columns: list[Column] = []
@@ -64,18 +74,31 @@ class Writer:
         for size in sizes:
             self._columns.append(Column(offsets[start : start + size]))
             start += size
-        self._codes = [Code(1, 1), self._times.code, *(c.code for c in self._columns)]
+        self._epochs = Column(epochs)
+        self._known_epochs = sum(epoch != NO_EPOCH for epoch in epochs)
+        self._codes = [
+            Code(1, 1),
+            self._times.code,
+            *(c.code for c in self._columns),
+            self._epochs.code,
+        ]
 
-    def move(self, index: int, offset: int, timestamp_ms: int) -> None:
+    def move(self, index: int, offset: int, timestamp_ms: int, epoch: int = NO_EPOCH) -> None:
         group, i = self._places[index]
         self._codes[1] = self._times.move(index, timestamp_ms)
         self._codes[group + 1] = self._columns[group - 1].move(i, offset)
+        before = self._epochs.value(index)
+        if epoch != before:
+            self._known_epochs += (epoch != NO_EPOCH) - (before != NO_EPOCH)
+            self._codes[-1] = self._epochs.move(index, epoch)
 
     def token(self) -> bytes:
-        bits, length = joined(self._codes)
+        with_epochs = self._known_epochs > 0
+        bits, length = joined(self._codes if with_epochs else self._codes[:-1])
         body = self._head + bits.to_bytes((length + 7) // 8, "big")
         body += zlib.crc32(body).to_bytes(_CRC_BYTES, "big")
-        return PREFIX.encode() + base64.urlsafe_b64encode(body).rstrip(b"=")
+        prefix = PREFIX_WITH_EPOCHS if with_epochs else PREFIX
+        return prefix.encode() + base64.urlsafe_b64encode(body).rstrip(b"=")
 
 
 def _varint(value: int) -> bytes:
@@ -88,19 +111,26 @@ def _varint(value: int) -> bytes:
 
 
 def writer(
-    partitions: tuple[Partition, ...], offsets: Sequence[int], timestamps: Sequence[int]
+    partitions: tuple[Partition, ...],
+    offsets: Sequence[int],
+    timestamps: Sequence[int],
+    epochs: Sequence[int] | None = None,
 ) -> Writer | None:
     """None where there is more than a token may hold. Remembers what stays, for the next one."""
     layout = _cached_layout(partitions)
-    return layout and Writer(layout, offsets, timestamps)
+    return layout and Writer(layout, offsets, timestamps, epochs or [NO_EPOCH] * len(partitions))
 
 
 def encode(
-    partitions: tuple[Partition, ...], offsets: Sequence[int], timestamps: Sequence[int]
+    partitions: tuple[Partition, ...],
+    offsets: Sequence[int],
+    timestamps: Sequence[int],
+    epochs: Sequence[int] | None = None,
 ) -> bytes | None:
     """The token, or None where there is more than one may hold."""
     layout = _layout(partitions)
-    return layout and Writer(layout, offsets, timestamps).token()
+    known = epochs or [NO_EPOCH] * len(partitions)
+    return layout and Writer(layout, offsets, timestamps, known).token()
 
 
 def _layout(partitions: tuple[Partition, ...]) -> _Layout | None:
@@ -135,11 +165,12 @@ def parse_token(text: str) -> list[Entry]:
     """The entries of a token, in its order. Raises InvalidAssignment."""
     try:
         body = _body(text.strip())
+        with_epochs = text.strip().startswith(PREFIX_WITH_EPOCHS)
         length, start = _read_varint(body, 0)
         if length > len(body) - start:
             raise Fault("its head is cut short")
         groups = _read_head(_inflate(body[start : start + length]))
-        return list(_read_values(groups, body[start + length :]))
+        return list(_read_values(groups, body[start + length :], with_epochs=with_epochs))
     except Fault as fault:
         raise InvalidAssignment(
             f"Failed reading Last-Event-ID as a token: {fault}",
@@ -152,16 +183,16 @@ def _body(text: str) -> bytes:
     version, point, payload = text.partition(".")
     if not point:
         raise Fault("it has no version, like v1., before it")
-    if version + point != PREFIX:
-        raise Fault(f"version {version[:20]} is not known here, only v1")
+    if version + point not in (PREFIX, PREFIX_WITH_EPOCHS):
+        raise Fault(f"version {version[:20]} is not known here, only v1 and v2")
     if len(text) > TOKEN_BYTES_MAX:
         raise Fault(f"it is longer than {TOKEN_BYTES_MAX} bytes")
     try:
         body = base64.b64decode(payload + "=" * (-len(payload) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise Fault("what follows v1. is not base64url") from None
+        raise Fault(f"what follows {version}. is not base64url") from None
     if base64.urlsafe_b64encode(body).rstrip(b"=").decode() != payload:
-        raise Fault("what follows v1. is not base64url as it is written here")
+        raise Fault(f"what follows {version}. is not base64url as it is written here")
     checksum = zlib.crc32(body[:-_CRC_BYTES]).to_bytes(_CRC_BYTES, "big")
     if len(body) <= _CRC_BYTES or body[-_CRC_BYTES:] != checksum:
         raise Fault("it is damaged or cut short; its checksum is another")
@@ -210,14 +241,21 @@ def _read_head(raw: bytes) -> list[list[Partition]]:
     ]
 
 
-def _read_values(groups: list[list[Partition]], values: bytes) -> Iterator[Entry]:
+def _read_values(
+    groups: list[list[Partition]], values: bytes, *, with_epochs: bool
+) -> Iterator[Entry]:
     bits = Bits(values)
-    timestamps = iter(bits.column(sum(map(len, groups))))
-    for partitions in groups:
-        for partition, offset in zip(partitions, bits.column(len(partitions)), strict=True):
-            if offset < 0:
-                raise Fault("an offset is negative")
-            yield Entry(partition, offset, next(timestamps))
+    partitions = [partition for group in groups for partition in group]
+    timestamps = bits.column(len(partitions))
+    offsets = [offset for group in groups for offset in bits.column(len(group))]
+    if min(offsets) < 0:
+        raise Fault("an offset is negative")
+    epochs = bits.column(len(partitions)) if with_epochs else [NO_EPOCH] * len(partitions)
+    if not NO_EPOCH <= min(epochs) <= max(epochs) <= EPOCH_MAX:
+        raise Fault("an epoch is out of range")
+    if with_epochs and max(epochs) == NO_EPOCH:
+        raise Fault("it has no epochs, and so should be a v1.")
+    yield from map(Entry, partitions, offsets, timestamps, epochs)
     if not bits.at_end:
         raise Fault("it holds more than its partitions")
 

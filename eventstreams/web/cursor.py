@@ -9,16 +9,17 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from eventstreams.errors import ClientError, ServiceProblem
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.extent import unwrap
 from eventstreams.model.instant import iso_of
 from eventstreams.model.position import Mark, Position, parse_last_event_id
-from eventstreams.model.token import is_token
+from eventstreams.model.token import PREFIX_WITH_EPOCHS, is_token
 from eventstreams.web.answers import answer, refuse
 
 _MISSING = (
     "Give the id to explain as /v2/cursor?id=ID, percent-encoded: the id of an event, "
-    "as a JSON array or as a token that begins with v1."
+    "as a JSON array or as a token that begins with v1. or v2."
 )
 
 
@@ -48,7 +49,7 @@ def explain(text: str) -> dict[str, Any]:
     marks = parse_last_event_id(proper)
     short = is_token(proper)
     return {
-        "form": "token v1" if short else "json",
+        "form": _form(proper) if short else "json",
         "size_bytes": len(text.encode()),
         "ends": None if extent is None else extent.document(),
         "partitions": [_partition(mark) for mark in marks],
@@ -56,16 +57,21 @@ def explain(text: str) -> dict[str, Any]:
     }
 
 
+def _form(position_id: str) -> str:
+    return "token v2" if position_id.startswith(PREFIX_WITH_EPOCHS) else "token v1"
+
+
 def _partition(mark: Mark | str) -> dict[str, Any]:
     if isinstance(mark, str):  # a bare name: every partition, from now on
-        mark_of_all = {"partition": None, "offset": None, "timestamp": None, "time": None}
-        return {"topic": mark, **mark_of_all}
+        nothing = dict.fromkeys(("partition", "offset", "timestamp", "time", "epoch"))
+        return {"topic": mark, **nothing}
     return {
         "topic": mark.partition.topic,
         "partition": mark.partition.number,
         "offset": mark.offset,
         "timestamp": mark.timestamp_ms,
         "time": iso_of(mark.timestamp_ms),
+        "epoch": None if mark.epoch == NO_EPOCH else mark.epoch,
     }
 
 
@@ -74,6 +80,7 @@ def _other_form(marks: tuple[Mark | str, ...], *, short: bool) -> dict[str, Any]
     partitions: list[Partition] = []
     offsets: list[int] = []
     timestamps: list[int] = []
+    epochs: list[int] = []
     for mark in marks:
         if isinstance(mark, str) or mark.timestamp_ms is None:
             return None
@@ -82,12 +89,13 @@ def _other_form(marks: tuple[Mark | str, ...], *, short: bool) -> dict[str, Any]
         partitions.append(mark.partition)
         offsets.append(mark.offset)
         timestamps.append(mark.timestamp_ms)
-    position = Position(tuple(partitions), tuple(offsets), tuple(timestamps))
+        epochs.append(mark.epoch)
+    position = Position(tuple(partitions), tuple(offsets), tuple(timestamps), tuple(epochs))
     other = position.encode_json() if short else position.encode_token()
     if other is None:
         return None
     return {
-        "form": "json" if short else "token v1",
+        "form": "json" if short else _form(other.decode()),
         "size_bytes": len(other),
         "id": other.decode(),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from eventstreams.errors import LogUnavailable
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.memory import MemoryFollower, MemoryLog
 from eventstreams.model.event import Bounds, Partition
 
@@ -42,7 +42,11 @@ class PartialLog(MemoryLog):
         self._check([partition])
         return await super().read(partition, offset, max_bytes)
 
-    def follow(self, starts: Mapping[Partition, int]) -> PartialFollower:
+    def follow(
+        self,
+        starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,
+    ) -> PartialFollower:
         follower = PartialFollower(self, starts)
         self._followers.add(follower)
         return follower

@@ -51,6 +51,9 @@ class Told:
     def lost(self, topic: str, partitions: Collection[Partition]) -> None:
         self.gone.add(topic)
 
+    def truncated(self, partition: Partition, end: int) -> None:
+        raise AssertionError(f"{partition} was not truncated to {end}")
+
     def skipped(self, partition: Partition) -> None:
         raise AssertionError(partition)
 

@@ -16,7 +16,7 @@ from eventstreams.fanout.compression import Encoding, begin
 from eventstreams.fanout.ending import Reason
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Format, everything
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.memory import MemoryFollower, MemoryLog
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.model.position import Position
@@ -61,7 +61,7 @@ class BrokenLog(MemoryLog):
         self._check()
         return await super().read(partition, offset, max_bytes)
 
-    def follow(self, starts: Any) -> MemoryFollower:
+    def follow(self, starts: Any, epochs: Any = NOTHING_KNOWN) -> MemoryFollower:
         follower = BrokenFollower(self, starts)
         self._followers.add(follower)
         return follower
@@ -317,7 +317,7 @@ async def test_what_is_cached_does_not_lead_an_overtaken_reader_back_to_where_it
         log.forget_before(partition, 5)
         position = Position((partition,), (1,), (1_000,))
         error = OffsetOutOfRange(partition, 1, Bounds(5, 40))
-        found, gap = await gateway.hub.after_gap(position, error)
+        found, gap = await gateway.hub.gaps.after(position, error)
         assert found.offsets == (5,)
         assert gap is not None
 

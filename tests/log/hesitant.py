@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from eventstreams.log.base import Slice
+from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.memory import MemoryFollower, MemoryLog
 from eventstreams.model.event import Bounds, Partition, Placed, Record
 
@@ -55,7 +55,11 @@ class HesitantLog(MemoryLog):
         await self.hesitate()
         return await super().append(records)  # at once: nobody sees a record before its test knows
 
-    def follow(self, starts: Mapping[Partition, int]) -> HesitantFollower:
+    def follow(
+        self,
+        starts: Mapping[Partition, int],
+        epochs: Mapping[Partition, int] = NOTHING_KNOWN,
+    ) -> HesitantFollower:
         follower = HesitantFollower(self, starts)
         self._followers.add(follower)
         return follower

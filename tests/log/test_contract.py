@@ -46,7 +46,7 @@ async def follow_until(follower: Follower, count: int) -> dict[Partition, list[E
             slices = await follower.next()
             assert slices
             assert len({slice_.partition for slice_ in slices}) == len(slices)
-            for partition, found, following in slices:
+            for partition, found, following, _ in slices:
                 assert all(event.offset >= nexts.get(partition, 0) for event in found)
                 events.setdefault(partition, []).extend(found)
                 nexts[partition] = following

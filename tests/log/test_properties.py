@@ -98,7 +98,7 @@ class Model:
                 except OffsetOutOfRange as error:
                     self.overtaken(error.partition)
                     continue
-                for partition, events, following in slices:
+                for partition, events, following, _ in slices:
                     assert list(events) == self.events[partition][self.seen[partition] : following]
                     self.seen[partition] = following
 

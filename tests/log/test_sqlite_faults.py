@@ -141,7 +141,7 @@ async def test_processes_that_append_at_once_share_offsets_and_followers_see_all
                 )
                 own[partition.number, offset] = f"own-{n}"
             while len(followed) < 7 * count:
-                for partition, events, _ in await follower.next():
+                for partition, events, *_ in await follower.next():
                     for event in events:
                         place = partition.number, event.offset
                         assert place not in followed

@@ -10,6 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from eventstreams.errors import InvalidAssignment
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.position import (
     EARLIEST,
@@ -23,7 +24,7 @@ from eventstreams.model.position import (
     topics_of,
 )
 from eventstreams.model.token import PARTITIONS_MAX
-from tests.strategies import documents, positions, timestamps_ms
+from tests.strategies import documents, epochs, positions, timestamps_ms
 
 P = Partition("a", 0)
 
@@ -39,7 +40,8 @@ def entry(**fields: Any) -> Mark | str:
 
 @given(positions())
 def test_what_is_encoded_is_read_back(position: Position) -> None:
-    expected = zip(position.partitions, position.offsets, position.timestamps, strict=True)
+    columns = position.partitions, position.offsets, position.timestamps, position.epochs
+    expected = zip(*columns, strict=True)
     assert parse_last_event_id(position.encode().decode()) == tuple(Mark(*e) for e in expected)
 
 
@@ -48,8 +50,13 @@ def test_an_id_is_one_compact_line_of_ascii_in_the_upstream_shape(position: Posi
     encoded = position.encode_json()
     document = [
         {"topic": p.topic, "partition": p.number, "offset": offset, "timestamp": stamp}
-        for p, offset, stamp in zip(
-            position.partitions, position.offsets, position.timestamps, strict=True
+        | ({} if epoch == NO_EPOCH else {"epoch": epoch})
+        for p, offset, stamp, epoch in zip(
+            position.partitions,
+            position.offsets,
+            position.timestamps,
+            position.epochs,
+            strict=True,
         )
     ]
     assert encoded == json.dumps(document, separators=(",", ":")).encode("ascii")
@@ -68,12 +75,14 @@ def test_ids_of_a_cursor_are_those_of_its_position_after_any_walk(
         partition = position.partitions[index]
         if data.draw(st.booleans()):
             stamp = data.draw(timestamps_ms)
-            position_id = cursor.pass_event(index, ahead, stamp)
-            expected = expected.at(partition, ahead + 1, stamp)
+            epoch = data.draw(epochs)
+            position_id = cursor.pass_event(index, ahead, stamp, epoch)
+            expected = expected.at(partition, ahead + 1, stamp, epoch)
             assert position_id == expected.encode()
         else:
-            cursor.pass_hole(index, ahead)
-            expected = expected.at(partition, ahead, expected.timestamps[index])
+            epoch = data.draw(epochs)
+            cursor.pass_hole(index, ahead, epoch)
+            expected = expected.at(partition, ahead, expected.timestamps[index], epoch)
         assert cursor.offset(index) == expected.offsets[index]
         assert cursor.position().encode() == expected.encode()
     assert Cursor(cursor.position()).position().encode() == expected.encode()
@@ -94,8 +103,9 @@ def test_the_id_of_each_event_is_that_of_the_position_in_the_form_that_is_due(
             position = position.at(partition, ahead, position.timestamps[index])
             continue
         stamp = data.draw(timestamps_ms | st.just(0))
-        position = position.at(partition, ahead + 1, stamp)
-        assert cursor.pass_event(index, ahead, stamp) == position.encode()
+        epoch = data.draw(epochs)
+        position = position.at(partition, ahead + 1, stamp, epoch)
+        assert cursor.pass_event(index, ahead, stamp, epoch) == position.encode()
     assert cursor.position().encode() == position.encode()
 
 
@@ -155,6 +165,10 @@ def test_a_position_moved_keeps_its_other_partitions() -> None:
         ({"timestamp": -1}, Mark(P, LATEST, None)),
         ({"timestamp": -2}, Mark(P, EARLIEST, None)),
         ({"offset": 5, "more": [1]}, Mark(P, 5, None)),
+        ({"offset": 5, "epoch": 7}, Mark(P, 5, None, 7)),
+        ({"offset": 5, "epoch": 0}, Mark(P, 5, None, 0)),
+        ({"offset": 5, "epoch": None}, Mark(P, 5, None)),
+        ({"offset": 5, "epoch": -1}, Mark(P, 5, None)),
     ],
 )
 def test_every_form_of_an_entry_is_taken(fields: dict[str, Any], mark: Mark) -> None:

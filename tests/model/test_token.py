@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from eventstreams.errors import InvalidAssignment
 from eventstreams.model import token
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.position import Mark, Position, parse_last_event_id
-from tests.strategies import offsets, positions, timestamps_ms, topic_names
+from tests.strategies import epochs, offsets, positions, timestamps_ms, topic_names
 
 NOW_MS = 1_769_860_800_123
 STREAMS = [
@@ -36,7 +37,8 @@ def encoded(position: Position) -> str:
 
 
 def marks_of(position: Position) -> tuple[Mark, ...]:
-    rows = zip(position.partitions, position.offsets, position.timestamps, strict=True)
+    columns = position.partitions, position.offsets, position.timestamps, position.epochs
+    rows = zip(*columns, strict=True)
     return tuple(Mark(*row) for row in rows)
 
 
@@ -51,6 +53,7 @@ def many_partitions(draw: st.DrawFn) -> Position:
         tuple(draw(st.permutations(parts)) if draw(st.booleans()) else parts),
         tuple(draw(st.lists(near | offsets, min_size=size, max_size=size))),
         tuple(draw(st.lists(timestamps_ms | st.just(0), min_size=size, max_size=size))),
+        draw(st.none() | st.lists(epochs, min_size=size, max_size=size).map(tuple)),
     )
 
 
@@ -82,15 +85,17 @@ def test_the_ends_of_the_range_are_exact(size: int, extreme: tuple[int, int]) ->
 def test_a_writer_makes_the_tokens_of_its_position_after_any_walk(
     position: Position, data: st.DataObject
 ) -> None:
-    writer = token.writer(position.partitions, position.offsets, position.timestamps)
+    columns = position.partitions, position.offsets, position.timestamps, position.epochs
+    writer = token.writer(*columns)
     assert writer is not None
     for _ in range(data.draw(st.integers(1, 12))):
         index = data.draw(st.integers(0, len(position.partitions) - 1))
         near = position.offsets[index] + data.draw(st.integers(0, 9))
         offset = data.draw(offsets) if data.draw(st.booleans()) else min(near, 2**63 - 1)
         stamp = data.draw(timestamps_ms)
-        position = position.at(position.partitions[index], offset, stamp)
-        writer.move(index, offset, stamp)
+        epoch = data.draw(epochs)
+        position = position.at(position.partitions[index], offset, stamp, epoch)
+        writer.move(index, offset, stamp, epoch)
         assert writer.token().decode() == encoded(position)
 
 
@@ -150,7 +155,7 @@ def of_head(raw: bytes, values: bytes = b"\x01") -> str:
 
 
 FAULTS: dict[str, tuple[str, str]] = {
-    "another version": ("v2.AAAA", "version v2 is not known here, only v1"),
+    "another version": ("v3.AAAA", "version v3 is not known here, only v1 and v2"),
     "no version": ("v1", "it has no version"),
     "no version but text": ("very", "it has no version"),
     "no base64": ("v1.$$$$", "is not base64url"),
@@ -300,3 +305,26 @@ def test_a_token_is_url_safe_as_it_is(position: Position) -> None:
     assert set(encoded(position)[3:]) <= set(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     )
+
+
+OLD_TOKEN = "v1.CmNiZGRgSvyfBACqnBPsnnsqnBPsnnqHUCbe5fSK"
+
+
+def test_tokens_made_before_epochs_are_read_and_made_the_same() -> None:
+    position = Position((Partition("a", 0), Partition("b", 1)), (42, 7), (NOW_MS, 0))
+    assert encoded(position) == OLD_TOKEN
+    assert parse_last_event_id(OLD_TOKEN) == marks_of(position)
+
+
+@given(any_position)
+def test_a_token_is_of_version_2_only_where_it_holds_epochs(position: Position) -> None:
+    holds = any(epoch != NO_EPOCH for epoch in position.epochs)
+    assert encoded(position).startswith("v2." if holds else "v1.")
+
+
+def test_a_known_epoch_costs_a_few_bits_of_a_token() -> None:
+    parts = tuple(Partition("eqiad.mediawiki.page-create", n) for n in range(128))
+    values, times = (5_000_000_000,) * 128, (NOW_MS,) * 128
+    without = Position(parts, values, times)
+    spread = Position(parts, values, times, tuple(20 + n % 8 for n in range(128)))
+    assert len(encoded(spread)) <= len(encoded(without)) + 128

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.extent import Extent
 from eventstreams.model.position import Position, parse_last_event_id
@@ -27,9 +28,10 @@ PARTITIONS = [
         "offset": 42,
         "timestamp": 1_769_860_800_123,
         "time": "2026-01-31T12:00:00.123Z",
+        "epoch": None,
     },
-    {"topic": "a", "partition": 1, "offset": 0, "timestamp": 0, "time": None},
-    {"topic": "b", "partition": 0, "offset": 7, "timestamp": 10**17, "time": None},
+    {"topic": "a", "partition": 1, "offset": 0, "timestamp": 0, "time": None, "epoch": None},
+    {"topic": "b", "partition": 0, "offset": 7, "timestamp": 10**17, "time": None, "epoch": None},
 ]
 
 
@@ -91,7 +93,7 @@ async def test_an_id_that_is_no_position_has_no_other_form(
 ) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         document = await explained(gateway, id_)
-    assert document["partitions"] == [{"topic": "a", **partition, "time": None}]
+    assert document["partitions"] == [{"topic": "a", **partition, "time": None, "epoch": None}]
     assert document["other_form"] is None
 
 
@@ -121,6 +123,22 @@ async def test_it_is_only_to_be_read(embedded: Site) -> None:
         assert head.status == 200
 
 
+async def test_both_forms_of_an_id_name_epochs(embedded: Site) -> None:
+    position = Position(
+        POSITION.partitions, POSITION.offsets, POSITION.timestamps, (7, NO_EPOCH, 0)
+    )
+    as_json = position.encode_json().decode()
+    as_token = (position.encode_token() or b"").decode()
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        of_json = await explained(gateway, as_json)
+        of_token = await explained(gateway, as_token)
+    for said in (of_json, of_token):
+        assert [each["epoch"] for each in said["partitions"]] == [7, None, 0]
+    assert of_token["form"] == "token v2"
+    assert of_json["other_form"]["id"] == as_token
+    assert of_token["other_form"]["id"] == as_json
+
+
 async def test_the_spec_describes_it(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         spec = (await gateway.get("/?spec")).json()
@@ -136,11 +154,12 @@ async def test_a_stream_resumes_from_a_token_as_from_its_json(site: Site, where:
     async with site.gateway({"s": [topic]}) as gateway:
         async with gateway.stream("s", since="0") as stream:
             id_ = (await stream.frames(3))[-1].id
-        rows = [(e["topic"], e["partition"], e["offset"], e["timestamp"]) for e in json.loads(id_)]
+        entries = json.loads(id_)
         position = Position(
-            tuple(Partition(topic, number) for topic, number, _, _ in rows),
-            tuple(offset for _, _, offset, _ in rows),
-            tuple(timestamp for _, _, _, timestamp in rows),
+            tuple(Partition(e["topic"], e["partition"]) for e in entries),
+            tuple(e["offset"] for e in entries),
+            tuple(e["timestamp"] for e in entries),
+            tuple(e.get("epoch", NO_EPOCH) for e in entries),
         )
         token = (position.encode_token() or b"").decode()
         assert parse_last_event_id(token) == parse_last_event_id(id_)
