@@ -21,10 +21,11 @@ def section(title: str, about: str, measured: str, table: str) -> str:
 
 
 def keep(sections: Mapping[str, str], order: Sequence[str]) -> None:
-    """Writes these sections, by title, among those that are there."""
+    """Write these sections, by title, among those that are there. Sections that no bench has, such
+    as figures of an earlier state, stay as they are, at the end."""
     kept = _read() | dict(sections)
     ordered = sorted(kept, key=lambda title: order.index(title) if title in order else len(order))
-    PATH.write_text("\n".join([_INTRO, *(kept[title] for title in ordered if title in order)]))
+    PATH.write_text("\n".join([_INTRO, *(kept[title] for title in ordered)]))
 
 
 def _read() -> dict[str, str]:
