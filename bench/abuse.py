@@ -53,6 +53,8 @@ _SCHEMAS = Path(__file__).parents[1] / "config" / "schemas"
 _WARM_S = 1.5
 _PHASE_S = 5.0
 _QUICK_S = 1.5
+_QUICK_GROWTH_MIB = 128
+"""Of all attacks after each other; the aim for each is 64."""
 _RECOVERY_S = 5.0
 _SLACK_S = 30.0
 _MEASURE_S_MAX = 600.0
@@ -353,7 +355,7 @@ def _quick_figures(strikes: Sequence[Strike], found: Found) -> list[Figure]:
         figures.append(Figure(f"{strike.name}: answers", [total]))
     return [
         *figures,
-        Figure("all: growth", [found.growth_mib], "MiB", at_most(64)),
+        Figure("all: growth", [found.growth_mib], "MiB", at_most(_QUICK_GROWTH_MIB)),
         Figure("all: recovery", [found.recovery_s], "s", at_most(60)),
         Figure("all: wrong", [found.wrong], "", at_most(0)),
         Figure("all: refused", [found.refused], "", at_most(0)),

@@ -77,7 +77,13 @@ class Connection:
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n" + self._extra + b"\r\n"
-        self.writer.write(head + (body or b""))
+        self.write(head + (body or b""))
+
+    def write(self, data: bytes) -> None:
+        """Raises ConnectionError where the connection is closed."""
+        if self.writer.is_closing():
+            raise ConnectionResetError("closed by the gateway")
+        self.writer.write(data)
 
     async def head(self) -> tuple[int, bytes]:
         """The status and the head of the next answer."""

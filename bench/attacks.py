@@ -220,11 +220,11 @@ async def slow_bodies(attacker: Attacker) -> None:
         async with attacker.connection() as connection:
             length = f"Content-Length: {_SLOW_BODY_BYTES}"
             connection.send("POST /v1/events", _JSON, length)
-            connection.writer.write(_NEARLY_ALL if number < 10 else b" ")
+            connection.write(_NEARLY_ALL if number < 10 else b" ")
             answer = asyncio.create_task(connection.head())
             try:
                 while not answer.done():
-                    connection.writer.write(b" ")
+                    connection.write(b" ")
                     await asyncio.sleep(0.5)
                 attacker.count((await answer)[0])
             finally:
@@ -269,7 +269,7 @@ async def _tiny_chunks(attacker: Attacker, line: str) -> None:
             connection.send(line, _JSON, "Transfer-Encoding: chunked")
             while not connection.reader.at_eof():
                 await attacker.pace.turn()
-                connection.writer.write(_CHUNKS)
+                connection.write(_CHUNKS)
                 await connection.writer.drain()
 
     await attacker.at_once(3, act)
