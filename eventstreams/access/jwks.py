@@ -25,7 +25,7 @@ _AGAIN_S = 10.0
 _TIMEOUT_S = 5.0
 _BYTES_MAX = 1 << 20
 _RSA_BITS_MIN = 2048
-_ALGORITHMS = {
+_ALGORITHMS: dict[tuple[str, str | None], str] = {
     ("RSA", None): "RS256",
     ("EC", "P-256"): "ES256",
     ("OKP", "Ed25519"): "EdDSA",

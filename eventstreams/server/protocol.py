@@ -17,6 +17,7 @@ import errno
 import time
 from typing import Any, NoReturn, cast
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -24,7 +25,8 @@ from eventstreams.errors import ServiceProblem
 from eventstreams.server import sockets
 from eventstreams.server.common import HEAD_S, Common, close_unasked
 from eventstreams.server.errors import BadRequest, HeadTooLarge, UnwantedBody, UriTooLong
-from eventstreams.server.transports import Ending, Flow, Reason
+from eventstreams.server.framing import body_parser, chunked, framing_of, refuse_ambiguous
+from eventstreams.server.transports import Ending, Flow, LastAnswer, Reason
 from eventstreams.turns import PIECE_S
 from eventstreams.web.address import site_of
 
@@ -64,6 +66,8 @@ class Protocol(HttpToolsProtocol):
     """Why the parser was stopped."""
     deaf = False
     """Whether what still comes is not read any more; what was asked before is answered yet."""
+    takes_chunks = True
+    """Whether the newest request is of HTTP/1.1, whose answers may be chunked."""
     _head_timer: asyncio.TimerHandle | None = None
     _may_go_on = True
     _unparsed = b""
@@ -141,7 +145,7 @@ class Protocol(HttpToolsProtocol):
             return
         idle, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
         begun = self.begun
-        super().data_received(data)  # type: ignore[arg-type]  # any buffer will do
+        self._feed(data)
         if idle is not None:
             if self.begun > begun or self.deaf:
                 idle.cancel()
@@ -149,6 +153,26 @@ class Protocol(HttpToolsProtocol):
                 self.timeout_keep_alive_task = idle
         if not (self.awaits_head or self.deaf) and self.unread_bytes > self.common.head_bytes_max:
             self._refuse(self._head_too_large())
+
+    def _feed(self, data: memoryview) -> None:
+        assert self.parser is not None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            rest, framing = data[error.args[0] :], framing_of(self.headers)
+            if framing is None:
+                self._upgrade_ignored()
+                return
+            parser = body_parser(framing, on_body=self.on_body, on_complete=self._upgrade_ignored)
+            self.parser = cast("Any", parser)
+            self._feed(rest)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _upgrade_ignored(self) -> None:
+        """The whole request has come; what comes next, the client may mean for another protocol."""
+        super().on_message_complete()
+        self.deaf = True
 
     def _head_too_large(self) -> HeadTooLarge:
         return HeadTooLarge(
@@ -199,9 +223,11 @@ class Protocol(HttpToolsProtocol):
             self._head_timer = None
         assert self.parser is not None
         try:
-            refuse_ambiguous(self.parser.get_http_version(), self.headers)
+            version = self.parser.get_http_version()
+            refuse_ambiguous(version, self.headers)
         except ValueError as error:
             self._stop(BadRequest(str(error)))
+        self.takes_chunks = version != "1.0"
         super().on_headers_complete()
         self.common.waiting.pop(self, None)
         # A connection whose request has not come whole when it is answered, ends with the answer.
@@ -213,7 +239,8 @@ class Protocol(HttpToolsProtocol):
     def _make_last(self, cycle: RequestResponseCycle) -> None:
         """The connection ends with the answer to this one, unless it turns out otherwise."""
         cycle.keep_alive = False
-        cycle.transport = cast("asyncio.Transport", Ending(self))
+        outlet = LastAnswer(Ending(self), takes_chunks=self.takes_chunks)
+        cycle.transport = cast("asyncio.Transport", outlet)
 
     def on_body(self, body: bytes) -> None:
         self.unread_bytes = 0
@@ -232,13 +259,16 @@ class Protocol(HttpToolsProtocol):
             self._stop(UnwantedBody("Only POST requests may have a body"))
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
         assert self.parser is not None
-        if self.parser.should_upgrade():  # what comes next, the client may mean for something else
-            self.deaf = True
-        elif not self.cycle.response_started:
+        if self.parser.should_upgrade():
+            return  # the body, if there is one, is still to come
+        super().on_message_complete()
+        if not self.cycle.response_started:
             self.cycle.keep_alive = self._may_go_on
-            self.cycle.transport = self.transport
+            outlet: Any = self.transport
+            if not self._may_go_on:
+                outlet = LastAnswer(outlet, takes_chunks=self.takes_chunks)
+            self.cycle.transport = outlet
 
     def on_response_complete(self) -> None:
         if self.parser is not None:  # else the connection was given away with this answer
@@ -280,9 +310,6 @@ class Protocol(HttpToolsProtocol):
         self.connection_lost(ConnectionAbortedError("it has had its last answer"))
         self.common.refusals.linger(self.transport)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """It is for the client to know, and no news for a log."""
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.running = cycle
         super()._start_asgi_task(cycle, app)
@@ -306,7 +333,7 @@ class Protocol(HttpToolsProtocol):
 
     def write_framed(self, data: bytes) -> bool:
         """What ASGI's send comes to in the middle of a stream, without a coroutine and a copy."""
-        if self.flow.write_paused or self.transport.is_closing():
+        if self.flow.write_paused or self.transport.is_closing() or not self.takes_chunks:
             return False
         self.transport.write(data)
         return True
@@ -325,21 +352,3 @@ class Protocol(HttpToolsProtocol):
         assert self.running is not None
         outlet = Reason(self.running.transport, reason)
         self.running.transport = cast("asyncio.Transport", outlet)
-
-
-def refuse_ambiguous(version: str, headers: list[tuple[bytes, bytes]]) -> None:
-    """Raises ValueError where a proxy in front might have understood something else (RFC 9112, 3.2
-    and 6.1). The parser has refused lengths that contradict each other."""
-    if version not in ("1.0", "1.1"):
-        raise ValueError("The gateway speaks HTTP/1.1 and HTTP/1.0")
-    hosts = sum(name == b"host" for name, _ in headers)
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise ValueError("A request needs exactly one Host header")
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
-    if codings and (codings != [b"chunked"] or version == "1.0"):
-        raise ValueError("The only transfer coding is chunked, in HTTP/1.1")
-
-
-def chunked(body: bytes) -> bytes:
-    """The body as one chunk of HTTP/1.1's chunked encoding."""
-    return b"%x\r\n%b\r\n" % (len(body), body)

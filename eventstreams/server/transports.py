@@ -72,3 +72,52 @@ class Reason:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+class LastAnswer:
+    """A transport for the last answer on a connection, and for HTTP/1.0, which knows no chunks.
+
+    The connection is not kept alive, so the answer does not say so (RFC 9112, 9.6), and the end of
+    the connection may end the body. Each write holds a whole head or whole chunks.
+    """
+
+    def __init__(self, transport: Any, *, takes_chunks: bool) -> None:
+        self._transport = transport
+        self._takes_chunks = takes_chunks
+        self._is_head = True
+        self._unchunks = False
+
+    def write(self, data: bytes) -> None:
+        if self._is_head:
+            if data.startswith(b"HTTP/1.1 100 "):
+                if self._takes_chunks:
+                    self._transport.write(data)
+                return
+            self._is_head = False
+            data = self._head(data)
+        elif self._unchunks:
+            data = _unchunked(data)
+        if data:
+            self._transport.write(data)
+
+    def _head(self, data: bytes) -> bytes:
+        lines = data.split(b"\r\n")
+        kept = [line for line in lines if line != b"connection: keep-alive"]
+        if not self._takes_chunks and b"transfer-encoding: chunked" in kept:
+            self._unchunks = True
+            kept.remove(b"transfer-encoding: chunked")
+        return b"\r\n".join(kept)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def _unchunked(data: bytes) -> bytes:
+    """The body in whole chunks of HTTP/1.1's chunked encoding."""
+    body, at = b"", 0
+    while at < len(data):
+        end = data.index(b"\r\n", at)
+        size, begin = int(data[at:end], 16), end + 2
+        body += data[begin : begin + size]
+        at = begin + size + 2
+    return body
