@@ -65,9 +65,9 @@ def _set(key: dict[str, Any], steps: Sequence[str], value: Any) -> None:
         if following is None:
             made: Any = value
         else:
-            there = _child(parent, step)
-            is_container = isinstance(there, dict | list)
-            made = there if is_container else [] if _INDEX.fullmatch(following) else {}
+            made = _child(parent, step)
+            if not isinstance(made, dict | list):
+                made = cast("Any", [] if _INDEX.fullmatch(following) else {})
         if isinstance(parent, list):
             items = cast("list[Any]", parent)
             if not _INDEX.fullmatch(step):

@@ -113,10 +113,10 @@ class Errors:
         """One keyword further, with the names or indexes that belong to it."""
         keyword, *rest = steps
         keyword = str(keyword)
-        node = get(at.node, keyword) if isinstance(at.node, dict) else None
+        node: Any = get(at.node, keyword) if isinstance(at.node, dict) else None
         key: Key = (*at.key, rank_of(at.node, keyword))
         path = below(at.schema_path, keyword)
-        data_path, value, parent = at.data_path, at.value, at.node
+        data_path, value = at.data_path, at.value
         if keyword in ("properties", "patternProperties") and rest and values:
             name, field = str(rest.pop(0)), str(values.pop(0))
             order = list(cast("dict[str, Any]", node)).index(name)
@@ -143,7 +143,7 @@ class Errors:
             order = list(cast("dict[str, Any]", node)).index(str(step)) if is_named else int(step)
             key += (1, order) if is_named else (order,)
             path, node = below(path, step), get(node, step)
-        return _Place(key, data_path, path, node, value, parent), rest, values
+        return _Place(key, data_path, path, node, value, at.node), rest, values
 
     def _nth(self, key: Key, name: str) -> int:
         """A number for each name at a place, in the order in which they come up."""
@@ -196,7 +196,7 @@ class Errors:
         while steps and steps[0] != "propertyNames":
             at, steps, values = self._step(at, steps, values)
         key = (*at.key, RANKS["propertyNames"])
-        node = at.node["propertyNames"] if isinstance(at.node, dict) else None
+        node = get(at.node, "propertyNames")
         path = below(at.schema_path, "propertyNames")
         inner = _Place((*key, self._nth(key, name)), at.data_path, path, node, name, at.node)
         self._add(error, steps[1:], (), inner)
@@ -239,7 +239,7 @@ class Errors:
     def _required(self, place: _Place, details: Mapping[str, Any]) -> None:
         """One that is declared too is looked for where its schema is."""
         name = details["property"]
-        properties = place.parent.get("properties", {}) if isinstance(place.parent, dict) else {}
+        properties: dict[str, Any] = get(place.parent, "properties") or {}
         [wording] = wordings("required", details, place.node)
         key = (*place.key, place.node.index(name) if isinstance(place.node, list) else 0)
         if not says_nothing(properties.get(name)):

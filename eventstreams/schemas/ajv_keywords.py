@@ -48,13 +48,11 @@ def rank_of(schema: Any, keyword: str) -> float:
     """Where the errors of a keyword come among those of its schema."""
     if keyword != "type":
         return RANKS.get(keyword, len(_ORDER))
-    kind = schema["type"]
-    kind = kind[0] if isinstance(kind, list) and len(cast("Any", kind)) == 1 else kind
-    beside = _OF_TYPE.get(kind, ()) if isinstance(kind, str) else ()
-    used = [name for name in beside if name in schema]
-    if not used:
-        return -1
-    return RANKS[beside[0]] - 0.5 if kind != "string" else RANKS["maxLength"] - 0.5
+    kinds: Any = schema["type"]
+    kind: Any = kinds[0] if isinstance(kinds, list) and len(cast("Any", kinds)) == 1 else kinds
+    beside: tuple[str, ...] = _OF_TYPE.get(kind, ()) if isinstance(kind, str) else ()
+    is_beside = any(name in schema for name in beside)
+    return RANKS[beside[0]] - 0.5 if is_beside else -1
 
 
 _STRONGER: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {

@@ -25,7 +25,7 @@ def check(folders: Sequence[SchemaFolder], *, strict: bool = False) -> list[Prob
     problems: list[Problem] = []
     for title in folder.titles:
         problems += structure_problems(folder, title, materializer)
-        problems += _robustness(folder, title)
+        problems += _robustness(folder, title, strict=strict)
         problems += _compatibility(folder, title, strict=strict)
     return list(dict.fromkeys(problems))
 
@@ -46,7 +46,7 @@ def advice(folder: SchemaFolder) -> Iterator[str]:
             yield f"{file.place}: {advised}"
 
 
-def _robustness(folder: SchemaFolder, title: str) -> Iterator[Problem]:
+def _robustness(folder: SchemaFolder, title: str, *, strict: bool) -> Iterator[Problem]:
     """One content type of each version: that the others hold the same is checked elsewhere."""
     released = [folder.released(SchemaUri(title, v)) for v in folder.versions(title)]
     for file in (*released, folder.current(title)):
@@ -57,7 +57,9 @@ def _robustness(folder: SchemaFolder, title: str) -> Iterator[Problem]:
         except SchemaError:
             continue  # told by the structure checks
         current = file.version is None
-        yield from robustness_problems(schema, file.place, folder.config, current=current)
+        yield from robustness_problems(
+            schema, file.place, folder.config, current=current, strict=strict
+        )
 
 
 def _compatibility(folder: SchemaFolder, title: str, *, strict: bool) -> Iterator[Problem]:

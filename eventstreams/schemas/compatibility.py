@@ -97,11 +97,26 @@ def _strict(new: Any, old: Any, pointer: str) -> Iterator[Finding]:
 
 
 def _added(key: str, value: Any, pointer: str) -> Iterator[Finding]:
-    """Only a default, and properties where there were none, ask nothing of anybody."""
-    if key == "required" and value == []:
-        return
-    if key not in ("default", "title", "properties", "definitions", "$defs") and value is not True:
+    """A keyword that says nothing of values, or whose value allows all, asks nothing of anybody."""
+    allows_all = key in _ALLOWING_ALL and value in _ALLOWING_ALL[key]
+    if key not in _WITHOUT_RULE and not allows_all:
         yield pointer, "was added"
+
+
+_WITHOUT_RULE = {
+    "$defs", "contentEncoding", "contentMediaType", "default", "definitions", "deprecated",
+    "properties", "readOnly", "title", "writeOnly",
+}  # fmt: skip
+_ANY: tuple[Any, ...] = (True, {})
+_ALLOWING_ALL: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("additionalItems", "additionalProperties", "items", "propertyNames"), _ANY),
+    **dict.fromkeys(("unevaluatedItems", "unevaluatedProperties", "if", "then", "else"), _ANY),
+    **dict.fromkeys(("minItems", "minLength", "minProperties"), (0,)),
+    **dict.fromkeys(("dependencies", "dependentRequired", "patternProperties"), ({},)),
+    "required": ([],),
+    "uniqueItems": (False,),
+}
+"""By keyword, values that every document meets."""
 
 
 def _keyword(key: str, new: Any, old: Any, pointer: str) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Is a schema one that events can be checked and stored with, safely and in one shape only?
 
-Each check has the name that `skipSchemaTestCases` knows it by. Those of CURRENT also look at
-current.yaml, whose references are not followed yet.
+Each check has the name that `skipSchemaTestCases` knows it by, and by default finds what
+jsonschema-tools 1.3.0 finds; `strict` also finds what that passes over. Those of CURRENT also look
+at current.yaml, whose references are not followed yet.
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ Finding = tuple[str, str]
 """A JSON pointer, and what is wrong there."""
 
 _SNAKE_CASE = re.compile(r"[$a-z]+[a-z0-9_]*")
+_CONDITION = re.compile(r"(?<!/properties)/(?:if|then|else)(?:/|\Z)")
 
 
 def robustness_problems(
-    schema: Node, place: str, config: RepositoryConfig, *, current: bool = False
+    schema: Node,
+    place: str,
+    config: RepositoryConfig,
+    *,
+    current: bool = False,
+    strict: bool = False,
 ) -> Iterator[Problem]:
     schema_id = str(schema.get("$id", ""))
     skipped = {name for name in (*CHECKS, _VALID, _EXAMPLES) if config.skips(schema_id, name)}
@@ -34,12 +41,12 @@ def robustness_problems(
         if invalid:
             return  # what is no schema has no properties and no examples
         if _EXAMPLES not in skipped:
-            yield from _example_problems(schema, place)
+            yield from _example_problems(schema, place, strict=strict)
     for name, check in CHECKS.items():
         if name in skipped or (current and name not in CURRENT):
             continue
         try:
-            findings = list(check(schema, config))
+            findings = list(check(schema, config, strict))
         except (AttributeError, TypeError):
             if not current:
                 raise
@@ -51,9 +58,9 @@ _VALID = "schema-is-valid"
 _EXAMPLES = "schema-examples-are-valid"
 
 
-def _example_problems(schema: Node, place: str) -> Iterator[Problem]:
+def _example_problems(schema: Node, place: str, *, strict: bool) -> Iterator[Problem]:
     try:
-        validator = Validator(schema, place)
+        validator = Validator(schema, place, lenient_formats=not strict)
     except SchemaError:
         return  # told by schema-is-valid
     if not isinstance(schema.get("examples", []), list):  # draft 4 does not know the keyword
@@ -65,7 +72,7 @@ def _example_problems(schema: Node, place: str) -> Iterator[Problem]:
             yield Problem(place, below("/examples", n), errors_text(problems), _EXAMPLES)
 
 
-def _secure(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
+def _secure(schema: Node, _: RepositoryConfig, strict: bool) -> Iterator[Finding]:  # noqa: ARG001
     """The rules of AJV's json-schema-secure: nothing may take long on what an attacker sends."""
     for pointer, node in subschemas(schema):
         for keyword in ("pattern", "format"):
@@ -92,18 +99,30 @@ def _scalars(node: Node) -> bool:
     return kinds is not None and not {"object", "array"} & set(listed)
 
 
-def _snake_case(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
-    for pointer, node in subschemas(schema):
+def _snake_case(schema: Node, _: RepositoryConfig, strict: bool) -> Iterator[Finding]:
+    for pointer, node in subschemas(schema) if strict else _declared(schema, ""):
         for name in node.get("properties", {}):
             if not _SNAKE_CASE.fullmatch(name):
                 yield below(pointer, "properties", name), "is not in snake_case"
 
 
-def _deterministic(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
-    yield from _types(schema, "")
+def _declared(schema: Any, pointer: str) -> Iterator[tuple[str, Node]]:
+    """The schemas that jsonschema-tools looks at here: of properties, and of parts in allOf."""
+    if not isinstance(schema, dict):
+        return
+    node = cast("Node", schema)
+    yield pointer, node
+    for n, part in enumerate(node.get("allOf", [])):
+        yield from _declared(part, below(pointer, "allOf", n))
+    for name, field in node.get("properties", {}).items():
+        yield from _declared(field, below(pointer, "properties", name))
 
 
-def _types(node: Any, pointer: str) -> Iterator[Finding]:
+def _deterministic(schema: Node, _: RepositoryConfig, strict: bool) -> Iterator[Finding]:
+    yield from _types(schema, "", strict)
+
+
+def _types(node: Any, pointer: str, strict: bool) -> Iterator[Finding]:
     """One type for each field, known to the last: what typed storage needs."""
     if not isinstance(node, dict):
         return
@@ -115,24 +134,32 @@ def _types(node: Any, pointer: str) -> Iterator[Finding]:
         items = schema.get("items")
         if not isinstance(items, dict) or "type" not in items:
             yield pointer, "is a list whose items have no type"
-        yield from _types(items, below(pointer, "items"))
+        yield from _types(items, below(pointer, "items"), strict)
     if kind == "object":
-        if not any(schema.get(k) for k in ("properties", "oneOf", "allOf", "additionalProperties")):
+        is_there = bool if strict else _is_truthy
+        if not any(is_there(schema.get(keyword)) for keyword in _CONTENTS):
             yield pointer, "is an object with neither properties nor additionalProperties"
-        yield from _types(
-            schema.get("additionalProperties"), below(pointer, "additionalProperties")
-        )
+        others = schema.get("additionalProperties")
+        yield from _types(others, below(pointer, "additionalProperties"), strict)
     if None in schema.get("enum", []):
         yield below(pointer, "enum"), "holds null"
     for name, field in schema.get("properties", {}).items():
         where = below(pointer, "properties", name)
         if not isinstance(field, dict) or "type" not in field:
             yield where, "has no type"
-        yield from _types(field, where)
+        yield from _types(field, where, strict)
     for keyword in ("allOf", "oneOf"):
         for n, part in enumerate(schema.get(keyword, [])):
-            yield from _types(part, below(pointer, keyword, n))
+            yield from _types(part, below(pointer, keyword, n), strict)
     yield from _alternatives(schema.get("oneOf", []), below(pointer, "oneOf"))
+
+
+_CONTENTS = ("properties", "oneOf", "allOf", "additionalProperties")
+
+
+def _is_truthy(value: Any) -> bool:
+    """In JavaScript, where {} and [] are."""
+    return isinstance(value, dict | list) or bool(value)
 
 
 def _alternatives(parts: list[Any], pointer: str) -> Iterator[Finding]:
@@ -145,17 +172,22 @@ def _alternatives(parts: list[Any], pointer: str) -> Iterator[Finding]:
         yield pointer, "has schemas that require different properties"
 
 
-def _required(schema: Node, _: RepositoryConfig, pointer: str = "") -> Iterator[Finding]:
+def _required(
+    schema: Node, _: RepositoryConfig, strict: bool, pointer: str = ""
+) -> Iterator[Finding]:
     properties = schema.get("properties", {})
+    if "required" in schema and "properties" not in schema:
+        yield below(pointer, "required"), "has no properties beside it"
     for name in schema.get("required", []):
-        if name not in properties:
+        if not _is_truthy(properties.get(name)) and properties.get(name) is not True:
             yield below(pointer, "required"), f"{name!r} is required, but no property"
     for name, field in properties.items():
         if isinstance(field, dict):
-            yield from _required(cast("Node", field), _, below(pointer, "properties", name))
+            where = below(pointer, "properties", name)
+            yield from _required(cast("Node", field), _, strict, where)
 
 
-def _example_ids(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
+def _example_ids(schema: Node, _: RepositoryConfig, strict: bool) -> Iterator[Finding]:  # noqa: ARG001
     examples = schema.get("examples")
     if "$schema" not in schema.get("properties", {}) or not isinstance(examples, list):
         return
@@ -167,20 +199,22 @@ def _example_ids(schema: Node, _: RepositoryConfig) -> Iterator[Finding]:
             yield where, f"is {named!r}, not the schema's $id {schema.get('$id')!r}"
 
 
-def _bounded(schema: Node, config: RepositoryConfig) -> Iterator[Finding]:
+def _bounded(schema: Node, config: RepositoryConfig, strict: bool) -> Iterator[Finding]:
     if not config.enforced_numeric_bounds:
         return
     low, high = config.enforced_numeric_bounds
     for pointer, node in subschemas(schema):
         if node.get("type") not in ("number", "integer"):
             continue
+        if not strict and _CONDITION.search(pointer):
+            continue  # jsonschema-tools does not look there
         if not isinstance(node.get("minimum"), int | float) or node["minimum"] < low:
             yield pointer, f"needs a minimum, which is not below {low:.0f}"
         if not isinstance(node.get("maximum"), int | float) or node["maximum"] > high:
             yield pointer, f"needs a maximum, which is not above {high:.0f}"
 
 
-CHECKS: dict[str, Callable[[Node, RepositoryConfig], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[Node, RepositoryConfig, bool], Iterator[Finding]]] = {
     "schema-is-secure": _secure,
     "schema-snake-case-properties": _snake_case,
     "schema-deterministic-types": _deterministic,

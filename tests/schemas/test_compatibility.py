@@ -113,6 +113,43 @@ def test_the_table_strictly(change: Change) -> None:
     assert (not list(incompatibilities(change.new, change.old, strict=True))) == change.strict
 
 
+NARROWING: dict[str, Any] = {
+    "uniqueItems": True, "minItems": 1, "maxItems": 9, "minLength": 1, "maxLength": 9, "minimum": 0,
+    "maximum": 9, "exclusiveMinimum": 0, "exclusiveMaximum": 9, "multipleOf": 2, "pattern": "a",
+    "format": "date", "enum": ["a"], "const": "a", "type": "string", "items": TEXT,
+    "additionalItems": False, "contains": TEXT, "minProperties": 1, "maxProperties": 9,
+    "required": ["a"], "additionalProperties": TEXT, "patternProperties": {"a": TEXT},
+    "propertyNames": {"maxLength": 9}, "dependencies": {"a": ["b"]}, "not": TEXT, "anyOf": [TEXT],
+    "oneOf": [TEXT], "allOf": [TEXT], "then": TEXT, "else": TEXT, "$ref": "#",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", NARROWING)
+def test_a_keyword_that_can_only_narrow_is_incompatible_strictly(keyword: str) -> None:
+    old = schema("/a/1.0.0", properties={"x": {"description": "d"}})
+    new = schema("/a/1.1.0", properties={"x": {keyword: NARROWING[keyword]}})
+    [(pointer, message)] = incompatibilities(new, old, strict=True)
+    assert (pointer, message) == (f"/properties/x/{keyword}", "was added")
+    assert not list(incompatibilities(new, old))
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"uniqueItems": False}, {"minItems": 0}, {"minLength": 0}, {"minProperties": 0},
+        {"items": {}}, {"additionalProperties": {}}, {"additionalItems": True}, {"required": []},
+        {"title": "t"}, {"readOnly": True}, {"default": 1}, {"properties": {"a": TEXT}},
+        {"dependencies": {}}, {"propertyNames": True}, {"contentEncoding": "base64"},
+    ],
+)  # fmt: skip
+def test_a_keyword_that_every_document_meets_is_compatible_strictly(
+    keywords: dict[str, Any],
+) -> None:
+    old = schema("/a/1.0.0", properties={"x": {"description": "d"}})
+    new = schema("/a/1.1.0", properties={"x": keywords})
+    assert not list(incompatibilities(new, old, strict=True))
+
+
 fields = st.dictionaries(
     st.sampled_from(["a", "b", "required", "enum", "description", "maxLength"]),
     st.fixed_dictionaries(

@@ -11,6 +11,7 @@ from eventstreams.schemas.config import RepositoryConfig
 from eventstreams.schemas.robustness import robustness_problems
 from tests.schemas.folders import problems, put, schema
 
+TEXT = {"type": "string"}
 BOUNDS = {"minimum": 0, "maximum": 9}
 LISTS: dict[str, Any] = {"type": "array", "items": {"type": "object", "properties": {"a": {}}}}
 
@@ -23,9 +24,12 @@ def _field(**keywords: Any) -> dict[str, Any]:
     return schema("/a/1.0.0", properties={"x": {"type": "string", **keywords}})
 
 
-def _found(document: dict[str, Any], *, current: bool = False, **options: Any) -> list[str]:
+def _found(
+    document: dict[str, Any], *, current: bool = False, strict: bool = False, **options: Any
+) -> list[str]:
     config = RepositoryConfig(**options)
-    return [str(p) for p in robustness_problems(document, "f", config, current=current)]
+    found = robustness_problems(document, "f", config, current=current, strict=strict)
+    return [str(problem) for problem in found]
 
 
 CASES = [
@@ -140,11 +144,76 @@ def test_each_check_finds_its_own_and_can_be_skipped(
         _field(type="array", items=_object(), uniqueItems=True, maxItems=9),
         _field(type="integer", **BOUNDS),
         _field(oneOf=[{"type": "string"}, {"type": "string", "maxLength": 3}]),
+        _field(type="object", oneOf=[_object(), _object()]),
         schema("/a/1.0.0", properties={"user_name2": {"type": "string"}, "$x": {"type": "null"}}),
     ],
 )
 def test_sound_schemas_have_no_problems(document: dict[str, Any]) -> None:
     assert _found(document) == []
+
+
+_STRICT_ONLY = [
+    ("snake_case in items", _field(type="array", items=_object(properties={"aB": TEXT}))),
+    (
+        "snake_case in a map",
+        _field(type="object", additionalProperties=_object(properties={"aB": TEXT})),
+    ),
+    (
+        "snake_case in oneOf",
+        _field(type="object", oneOf=[_object(properties={"aB": TEXT}, required=[])]),
+    ),
+    ("a map of anything", _field(type="object", additionalProperties={})),
+    ("an object of no properties", _field(type="object", properties={})),
+    (
+        "bounds in then",
+        schema(
+            "/a/1.0.0",
+            **{"if": {}, "then": {"properties": {"x": {"type": "integer", "minimum": 0}}}},
+        ),
+    ),
+    (
+        "an example with a time that does not exist",
+        schema(
+            "/a/1.0.0",
+            properties={"dt": {"type": "string", "format": "date-time", "maxLength": 40}},
+            examples=[{"dt": "2026-02-30T00:00:00Z"}],
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "document"), _STRICT_ONLY)
+def test_what_jsonschema_tools_passes_over_only_strict_finds(
+    what: str, document: dict[str, Any]
+) -> None:
+    assert _found(document) == [], what
+    assert len(_found(document, strict=True)) == 1, what
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (_field(enum=[]), "f#/properties/x/enum: holds no value"),
+        (_field(enum=["a", "a"]), "f#/properties/x/enum: holds a value twice"),
+        (
+            _field(type="object", additionalProperties=True, required=[]),
+            "f#/properties/x/required: has no",
+        ),
+        (
+            schema("/a/1.0.0", allOf=[{"properties": {"aB": TEXT}}]),
+            "f#/allOf/0/properties/aB: is not in",
+        ),
+        (
+            schema("/a/1.0.0", properties={"x": False}, required=["x"]),
+            "f#/required: 'x' is required",
+        ),
+    ],
+)
+def test_what_jsonschema_tools_refuses_is_found_by_default(
+    document: dict[str, Any], said: str
+) -> None:
+    found = _found(document)
+    assert any(line.startswith(said) for line in found), found
 
 
 def test_current_files_are_checked_only_for_what_references_do_not_bring() -> None:
