@@ -13,8 +13,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import logging
+import resource
 from collections.abc import Callable
 
+_log = logging.getLogger(__name__)
+
+_ADDRESS_SPACE_BYTES_MIN = 1 << 30
+"""The process reserves about 600 MB where nothing limits it."""
 _LOOK_EVERY_S = 2.0
 _WORTH_IT = 50
 """Streams that have ended since it was last done."""
@@ -49,3 +55,16 @@ def _trim() -> Callable[[], None] | None:
     except (OSError, AttributeError):
         return None
     return lambda: trim(0)
+
+
+def check_address_space() -> None:
+    """Log a warning where a limit on address space (`ulimit -v`) may end the process in the middle.
+
+    Libraries in Rust and C++ abort, without an exception, when an allocation fails.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY and soft < _ADDRESS_SPACE_BYTES_MIN:
+        _log.warning(
+            "the limit on address space (ulimit -v) may end the process; limit its memory instead",
+            extra={"limit_bytes": soft, "needed_bytes": _ADDRESS_SPACE_BYTES_MIN},
+        )

@@ -19,7 +19,7 @@ import uvloop
 
 from eventstreams import gateway, signals
 from eventstreams.errors import ConfigError, LogError
-from eventstreams.memory import keep_objects
+from eventstreams.memory import check_address_space, keep_objects
 from eventstreams.model.stream import Catalogue
 from eventstreams.server.acceptor import TlsAcceptor, protocol_class
 from eventstreams.server.drain import Server
@@ -68,6 +68,7 @@ def serve(
     http = settings.http
     certificate = Certificate.of(http)
     connections_max = raise_file_limit(settings.limits)
+    check_address_space()
 
     def run(
         number: int,

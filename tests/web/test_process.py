@@ -237,3 +237,20 @@ async def test_a_signal_to_stop_while_the_process_starts_ends_it_cleanly(
     assert await exit_status(process) == 0
     assert process.stderr is not None
     assert await process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(("limit_kib", "warned"), [(900_000, True), (2_000_000, False)])
+async def test_a_low_limit_on_address_space_is_warned_of(
+    embedded: Site, tmp_path: Path, limit_kib: int, *, warned: bool
+) -> None:
+    config = configured(tmp_path, embedded, "t")
+    command = f"ulimit -v {limit_kib}; exec {sys.executable} -m eventstreams serve --port 0"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"{command} --config {config}", stderr=PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE_S):
+        record = json.loads(await process.stderr.readline())
+    assert ("limit on address space" in record["message"]) == warned
+    process.kill()
+    await process.wait()

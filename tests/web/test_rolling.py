@@ -28,7 +28,7 @@ CLIENTS = 60
 RESTARTS = int(os.environ.get("EVENTSTREAMS_TEST_RESTARTS", "2"))
 SERVED_S = 3.0
 """Of each process. Clients return over 8 s, so some do during and some after the next restart."""
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 MODULES = Path(__file__).parent.parent.parent / ".clients" / "npm" / "node_modules"
 PROGRAM = Path(__file__).parent / "event_sources.mjs"
 
