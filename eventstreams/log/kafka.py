@@ -30,7 +30,7 @@ from eventstreams.log.kafka_fetch import (
     offsets_request,
 )
 from eventstreams.log.kafka_follower import KafkaFollower
-from eventstreams.log.kafka_records import unpack
+from eventstreams.log.kafka_records import unpacked
 from eventstreams.log.kafka_topics import make_topic
 from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
@@ -141,7 +141,9 @@ class KafkaLog:
             found = await self._fetch(partition, following, max_bytes)
             started = following
             try:
-                _, events, following, more = unpack(partition, started, found.data, found.aborted)
+                _, events, following, more = await unpacked(
+                    partition, started, found.data, found.aborted
+                )
             except errors.FOREIGN as error:
                 raise errors.translated(error, f"reading {partition.topic}", partition) from error
             epochs = epochs.then(more)

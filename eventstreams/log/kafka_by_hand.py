@@ -7,10 +7,8 @@ theirs must not end a partition. No I/O.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.util import decode_varint
 
@@ -19,29 +17,20 @@ from eventstreams.model.event import Event, Partition
 # https://kafka.apache.org/documentation/#recordbatch: base offset, (length, epoch, magic, crc,)
 # attributes, (last offset delta,) base and max timestamp, (producer, sequence, count).
 _HEADER = struct.Struct(">q13xh4xqq18x")
-_CODEC = 0x07
 _STAMPED_BY_BROKER = 0x08
-
-_UNPACK: dict[int, Callable[[bytes], Any]] = {
-    0: bytes,
-    1: gzip_decode,
-    2: snappy_decode,
-    3: lz4_decode,
-    4: zstd_decode,
-}
 
 
 def events_by_hand(partition: Partition, offset: int, batch: bytes) -> list[Event]:
-    """The events at and after `offset`. Raises CorruptRecordException."""
+    """The events at and after `offset` of an uncompressed batch. Raises CorruptRecordException."""
     try:
         return [event for event in _events(partition, batch) if event.offset >= offset]
-    except Exception as error:  # each decompressor has errors of its own
+    except Exception as error:
         raise CorruptRecordException(f"unreadable batch: {type(error).__name__}") from error
 
 
 def _events(partition: Partition, batch: bytes) -> Iterator[Event]:
     base, attributes, first_ms, last_ms = _HEADER.unpack_from(batch)
-    records = bytearray(_UNPACK[attributes & _CODEC](batch[_HEADER.size :]))
+    records = bytearray(batch[_HEADER.size :])
     at = 0
     while at < len(records):
         length, begin = decode_varint(records, at)

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import NamedTuple
 
 from eventstreams.errors import (
     LogError,
@@ -26,8 +26,7 @@ from eventstreams.log import kafka_errors as errors
 from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.kafka_brokers import Brokers, named
 from eventstreams.log.kafka_fetch import Fetched, fetch_request, fetched, is_offset
-from eventstreams.log.kafka_protocol import Fetch
-from eventstreams.log.kafka_records import unpack
+from eventstreams.log.kafka_records import unpacked
 from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, Epochs
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.settings import KafkaSettings
@@ -64,6 +63,26 @@ class _Followed:
     def last_epoch(self) -> int:
         """Of what was read last; NO_EPOCH where that is not known."""
         return self.epochs.epochs[-1] if self.epochs.epochs else NO_EPOCH
+
+
+class _Arrived(NamedTuple):
+    """One partition's part of an answer. `records` is None where it has no records to give."""
+
+    found: Fetched
+    asked: int
+    records: Slice | LogError | None
+
+
+async def _unpacked(found: Fetched, asked: int) -> _Arrived:
+    if found.code != errors.NONE or found.diverging is not None:
+        return _Arrived(found, asked, None)
+    partition = found.partition
+    try:
+        one = await unpacked(partition, asked, found.data, found.aborted)
+    except errors.FOREIGN as error:
+        wrong = errors.translated(error, f"reading {partition.topic}", partition)
+        return _Arrived(found, asked, wrong)
+    return _Arrived(found, asked, one)
 
 
 class _Clock:
@@ -103,7 +122,7 @@ class KafkaFollower:
         self._clock = _Clock()
         self._followed: dict[Partition, _Followed] = {}
         self._topic_ids: dict[str, bytes] = {}
-        self._arrived: list[tuple[Mapping[Partition, int], Fetch, Any]] = []
+        self._arrived: list[_Arrived] = []
         self._out_of_range: dict[Partition, int] = {}
         self._truncated: list[LogTruncated] = []
         self._first = 0
@@ -210,7 +229,8 @@ class KafkaFollower:
         )
         try:
             answer = await self._brokers.ask(_LANE, node, request, self._patience_s)
-            self._arrived.append((offsets, request, answer))
+            for found in fetched(request, answer, self._settings.isolation_level):
+                self._arrived.append(await _unpacked(found, offsets[found.partition]))
         except LogUnavailable as error:
             self._mistrust(offsets, str(error))
         finally:
@@ -255,17 +275,18 @@ class KafkaFollower:
 
     def _take_arrived(self) -> Iterator[Slice]:
         arrived, self._arrived = self._arrived, []
-        for asked, request, answer in arrived:
-            for found in fetched(request, answer, self._settings.isolation_level):
-                followed = self._followed.get(found.partition)
-                # Another offset: it was assigned anew while this was under way.
-                if followed is None or followed.offset != asked[found.partition]:
-                    continue
-                if one := self._take(found, followed):
-                    yield one
+        for found, asked, records in arrived:
+            followed = self._followed.get(found.partition)
+            # Another offset: it was assigned anew while this was under way.
+            if followed is None or followed.offset != asked:
+                continue
+            if one := self._take(found, records, followed):
+                yield one
 
-    def _take(self, found: Fetched, followed: _Followed) -> Slice | None:
-        partition, code, _, aborted, data, diverging = found
+    def _take(
+        self, found: Fetched, one: Slice | LogError | None, followed: _Followed
+    ) -> Slice | None:
+        partition, code, diverging = found.partition, found.code, found.diverging
         if code == errors.OFFSET_OUT_OF_RANGE:
             self._out_of_range[partition] = followed.offset
             return None
@@ -276,10 +297,8 @@ class KafkaFollower:
             end = followed.epochs.common_end(followed.offset, diverging)
             self._truncate(partition, followed, end)
             return None
-        try:
-            one = unpack(partition, followed.offset, data, aborted)
-        except errors.FOREIGN as error:
-            self._mistrust([partition], str(error))
+        if not isinstance(one, Slice):
+            self._mistrust([partition], str(one))
             return None
         followed.heard_s = self._clock.now()
         followed.problem = ""
