@@ -60,8 +60,8 @@ def _trim() -> Callable[[], None] | None:
 def check_address_space() -> None:
     """Log a warning where a limit on address space (`ulimit -v`) may end the process in the middle.
 
-    When an allocation fails, orjson dereferences a null pointer, and jsonschema-rs aborts; neither
-    raises MemoryError.
+    When an allocation fails, orjson ends with a segmentation fault, and jsonschema-rs aborts;
+    neither raises MemoryError.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY and soft < _ADDRESS_SPACE_BYTES_MIN:
