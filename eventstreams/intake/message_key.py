@@ -76,7 +76,7 @@ def _set(key: dict[str, Any], steps: Sequence[str], value: Any) -> None:
             items[int(step)] = made
         else:
             parent[step] = made
-        parent = made
+        parent = cast("Any", made)
 
 
 def _child(parent: Any, step: str) -> Any:

@@ -23,14 +23,14 @@ RANKS: dict[str, int] = {
     "then": _ORDER.index("if"),
     "else": _ORDER.index("if"),
 }
-_OF_TYPE = {
-    "number": ("maximum", "minimum", "multipleOf", "format"),
-    "string": ("maxLength", "minLength", "pattern", "format"),
-    "array": ("maxItems", "minItems", "items", "contains", "uniqueItems"),
-    "object": (
+_OF_TYPE: dict[str, list[str]] = {
+    "number": ["maximum", "minimum", "multipleOf", "format"],
+    "string": ["maxLength", "minLength", "pattern", "format"],
+    "array": ["maxItems", "minItems", "items", "contains", "uniqueItems"],
+    "object": [
         "maxProperties", "minProperties", "required", "dependencies", "propertyNames", "properties",
         "additionalProperties", "patternProperties",
-    ),
+    ],
 }  # fmt: skip
 """With one of these beside it, `type` is checked where they would be; else before everything."""
 _ANNOTATIONS = frozenset(
@@ -48,11 +48,10 @@ def rank_of(schema: Any, keyword: str) -> float:
     """Where the errors of a keyword come among those of its schema."""
     if keyword != "type":
         return RANKS.get(keyword, len(_ORDER))
-    kinds: Any = schema["type"]
-    kind: Any = kinds[0] if isinstance(kinds, list) and len(cast("Any", kinds)) == 1 else kinds
-    beside: tuple[str, ...] = _OF_TYPE.get(kind, ()) if isinstance(kind, str) else ()
-    is_beside = any(name in schema for name in beside)
-    return RANKS[beside[0]] - 0.5 if is_beside else -1
+    kinds = schema["type"]
+    listed = cast("list[str]", kinds if isinstance(kinds, list) else [kinds])
+    beside = _OF_TYPE.get(listed[0], []) if len(listed) == 1 else []
+    return RANKS[beside[0]] - 0.5 if any(name in schema for name in beside) else -1
 
 
 _STRONGER: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
