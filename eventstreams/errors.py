@@ -251,6 +251,10 @@ class IntakeFull(Later):
     pass
 
 
+class IntakeShareUsed(TooManyConnects):
+    title = "Too Much Posted At Once From Your Client IP"
+
+
 class GapFound(ClientError):
     """What was asked for is not to be had whole. `document` is that of a gap frame."""
 

@@ -137,7 +137,15 @@ async def running(
             await stack.enter_async_context(ledger.running())
             intake = None
             if settings.only != "gateway":
-                intake, canary = _intake(settings, declarations, schemas, log, metrics)
+                intake, canary = _intake(
+                    settings=settings,
+                    declarations=declarations,
+                    schemas=schemas,
+                    log=log,
+                    metrics=metrics,
+                    turns=turns,
+                    hub=hub,
+                )
                 await stack.enter_async_context(intake.running())
                 await stack.enter_async_context(background(_when_well(hub, canary.run)))
             open_streams = OpenStreams(
@@ -189,11 +197,14 @@ def open_schemas(settings: Settings) -> SchemaStore:
 
 
 def _intake(
+    *,
     settings: Settings,
     declarations: Declarations,
     schemas: SchemaStore,
     log: Log,
     metrics: Metrics,
+    turns: Turns,
+    hub: Hub,
 ) -> tuple[Intake, Canary]:
     section = settings.intake
     gate = Gate(
@@ -212,7 +223,13 @@ def _intake(
             catalogue=lambda: declarations.catalogue,
         )
     intake = Intake(
-        log=log, gate=gate, error_events=error_events, settings=section, metrics=metrics
+        log=log,
+        gate=gate,
+        error_events=error_events,
+        settings=section,
+        metrics=metrics,
+        turns=turns,
+        stop_in_s=lambda: settings.fanout.drain_s - hub.draining_for_s,
     )
     canary = Canary(
         intake=intake,

@@ -217,14 +217,23 @@ class IntakeSettings(Section, frozen=True):
     """Of a request, unpacked."""
     body_timeout_s: Seconds = 10.0
     """How long the body of a request may take to come."""
+    body_bytes_per_s_min: Bytes = 4096
+    """How fast a body must come on average once 3 s have passed, and its answer be read."""
     event_bytes_max: Bytes = 2**20
     """Of one event; brokers refuse more unless told otherwise."""
     events_max: Count = 10_000
     """Of one request."""
+    event_values_max: Count = 10_000
+    """Values in one event, with its defaults. Some work on an event cannot be interrupted."""
     depth_max: Count = 64
     """How deep objects and lists of an event may nest."""
     in_flight_bytes_max: Bytes = 32 * 2**20
-    """What has come of bodies being taken at the same time; beyond it requests get 503."""
+    """What has come of bodies being taken at the same time, and answers that are not written yet;
+    beyond it requests get 503."""
+    client_in_flight_bytes_max: Bytes = 8 * 2**20
+    """The share of it that one client address (IPv6: /64) may have; beyond it, 429."""
+    client_bodies_max: Count = 256
+    """Bodies that one client address may be posting at the same time; beyond it, 429."""
     schema_retry_s: Seconds = 10.0
     """How long a schema that was not found is not looked for again."""
     canary_every_s: Seconds | None = 600.0

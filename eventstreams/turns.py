@@ -93,6 +93,18 @@ class Turns:
         finally:
             self.charge(client, self._clock() - began)
 
+    async def run_steps(self, client: str, steps: Generator[None, None, T]) -> T:
+        """Run work that yields wherever it may be interrupted, each PIECE_S of it in a turn."""
+        while True:
+            async with self.turn(client):
+                ends = self._clock() + PIECE_S
+                try:
+                    while self._clock() < ends:
+                        next(steps)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+
     async def _wait(self, client: str) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if client not in self._waiting:

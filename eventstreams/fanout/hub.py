@@ -82,6 +82,7 @@ class Hub:
         self.ended = 0
         """How many subscriptions there have been that are no more."""
         self.draining = False
+        self._draining_since_s: float | None = None
         self.leaving = False
         """Whether it is to drain soon: new clients should go elsewhere, and are served yet."""
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,6 +124,11 @@ class Hub:
         """Whether clients are well served here."""
         return self.feed.following and self.feed.trouble is None and not self.leaving
 
+    @property
+    def draining_for_s(self) -> float:
+        since_s = self._draining_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
     def redact(self, by_topic: Mapping[str, Redaction]) -> None:
         """From now on nobody is sent what these rules take out, whenever it was read."""
         if self.tails.redactions.replace(by_topic):
@@ -131,6 +137,8 @@ class Hub:
     def stop_admitting(self) -> None:
         """Not ready any more; who waits for the log is let go."""
         self.leaving = self.draining = True
+        if self._draining_since_s is None:
+            self._draining_since_s = time.monotonic()
         self.feed.release()
 
     # For subscriptions.

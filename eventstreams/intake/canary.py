@@ -16,7 +16,6 @@ from eventstreams.errors import SchemaError
 from eventstreams.intake.document import write
 from eventstreams.intake.filling import Sender
 from eventstreams.intake.intake import Intake
-from eventstreams.intake.outcome import Accepted
 from eventstreams.metrics import Metrics
 from eventstreams.model.stream_config import StreamConfig, StreamConfigs
 from eventstreams.schemas.store import SchemaStore
@@ -24,7 +23,8 @@ from eventstreams.schemas.store import SchemaStore
 _log = logging.getLogger(__name__)
 
 DOMAIN = "canary"
-_SENDER = Sender(headers={"user-agent": "eventstreams canary"}, client_ip=None)
+_HEADERS = {"user-agent": "eventstreams canary"}
+_SENDER = Sender(header=_HEADERS.get, client_ip=None, site=DOMAIN)
 
 
 class Canary:
@@ -70,8 +70,8 @@ class Canary:
         if not examples or not isinstance(examples[0], dict):
             return f"schema {schema.schema.uri} has no example"
         event = canary_of(cast("dict[str, Any]", examples[0]), stream.name)
-        [outcome] = await self._intake.take([write(event)], _SENDER)
-        return None if isinstance(outcome, Accepted) else outcome.message
+        report = await self._intake.take([write(event)], _SENDER)
+        return report.rejections[0].message if report.rejections else None
 
 
 def canary_of(example: dict[str, Any], stream: str) -> dict[str, Any]:

@@ -4,32 +4,50 @@ Integers of any size stay what they are, and keys keep their order. A whole numb
 or an exponent (1.0, 1e2) becomes an integer, as EventGate writes it: readers that are typed by the
 schema take 1.0 for no integer. What JSON text can't be exactly is refused: invalid UTF-8, half of a
 surrogate pair, numbers beyond a double.
+
+Functions that return a generator yield wherever the event loop may do something else, after a few
+milliseconds at most.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Generator
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from eventstreams.errors import BadBody, BodyTooLarge
+from eventstreams.intake import scanning
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
 
 _EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _EXACT = 2**53
 _EXPONENT_FROM = 1e21
-_FRACTION = re.compile(rb"[0-9](?:\.0+(?![0-9])|(?:\.[0-9]+)?[eE])")
-"""In every number that is whole and does not look like it, and in some texts."""
+_FRACTION = re.compile(rb"[:,\[\s]-?[0-9]++(?:\.0+(?![0-9])|(?:\.[0-9]+)?[eE])")
+"""In every number that is whole and does not look like it, and in few texts."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ESCAPE_BYTES = 6
 _ANY_ESCAPE = rb"\\u00aa"
 """As long, and not more of an escape than what it replaces."""
-_BETWEEN = b" \t\r\n,"
+_BETWEEN = re.compile(rb"[ \t\r\n,]*")
 _BOM = b"\xef\xbb\xbf"
+_SLICE_BYTES = 128 * 1024
+CHECKED_BYTES = 2**20
+"""Events up to this size, or of more if they may be larger, are JSON once they are split."""
+_WHOLE_BYTES = 2**20
+_COMMAS_MAX = 50_000
+"""Of a list that the parser splits in one go, within 4 ms."""
+_BLANK = b" \t\r\n"
+LARGE_BYTES = 16 * 1024
+"""An event beyond this is worked on in several steps: it may hold many values for its size."""
 
 
 class EventProblem(Exception):
@@ -50,57 +68,157 @@ class EventProblem(Exception):
         return self._rule
 
 
-def split(body: bytes, *, events_max: int, lenient: bool) -> list[bytes]:
+def split(
+    body: bytes, *, events_max: int, event_bytes_max: int, lenient: bool
+) -> Steps[list[bytes]]:
     """The JSON of each event, in order; none where the body holds nothing.
 
-    `lenient` replaces what is not UTF-8, as upstream does. Raises BadBody, BodyTooLarge.
+    An event larger than `event_bytes_max` and CHECKED_BYTES may be no JSON. `lenient` replaces what
+    is not UTF-8, as upstream does. Raises BadBody, BodyTooLarge.
     """
     if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            if not lenient:
-                raise BadBody(f"not UTF-8: byte {error.start} of the body") from error
-            body = body.decode("utf-8", "replace").encode()
-    body = body.removeprefix(_BOM).strip(b" \t\r\n")
+        body = yield from _utf8(body, lenient=lenient)
+    body = yield from _stripped(body.removeprefix(_BOM))
     if not body:
         return []
     if body[:1] not in (b"{", b"["):
         raise BadBody("the body is neither a JSON object nor a list of them")
+    yield
     try:
-        events = _elements(body) if body[:1] == b"[" else _alone(body)
+        if body[:1] == b"[":
+            return (yield from _elements(body, events_max, event_bytes_max))
+        return (yield from _alone(body, event_bytes_max))
     except (msgspec.DecodeError, RecursionError) as error:
         raise _bad(error) from error
-    if len(events) > events_max:
-        raise BodyTooLarge(f"{len(events)} events in one request; at most {events_max} are taken")
-    return events
 
 
-def _alone(body: bytes) -> list[bytes]:
+def _stripped(text: bytes) -> Steps[bytes]:
+    """Without white space around it."""
+    first, last = 0, len(text)
+    while first < last and not text[first : first + _SLICE_BYTES].strip(_BLANK):
+        first += _SLICE_BYTES
+        yield
+    while first < last and not text[max(first, last - _SLICE_BYTES) : last].strip(_BLANK):
+        last -= _SLICE_BYTES
+        yield
+    return text[first:last].strip(_BLANK)
+
+
+def _utf8(body: bytes, *, lenient: bool) -> Steps[bytes]:
+    """Raises BadBody."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace" if lenient else "strict")
+    parts: list[bytes] = []
+    for at in range(0, len(body), _SLICE_BYTES):
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(body[at : at + _SLICE_BYTES], at + _SLICE_BYTES >= len(body))
+        except UnicodeDecodeError as error:
+            place = at - pending + error.start
+            raise BadBody(f"not UTF-8: byte {place} of the body") from error
+        if lenient:
+            parts.append(text.encode())
+        yield
+    return b"".join(parts) if lenient else body
+
+
+def _alone(body: bytes, event_bytes_max: int) -> Steps[list[bytes]]:
     """Of one object; none where it is empty. Raises DecodeError, RecursionError."""
-    masked = _SURROGATE.sub(_ANY_ESCAPE, body)
+    if len(body) > max(event_bytes_max, CHECKED_BYTES):
+        return [body]
+    masked = yield from _masked(body)
     msgspec.json.decode(masked, type=msgspec.Raw)
-    return [body] if body[1:-1].strip(b" \t\r\n") else []
+    return [body] if body[1:-1].strip(_BLANK) else []
 
 
-def _elements(body: bytes) -> list[bytes]:
-    """Of a list, each as it stands. Raises DecodeError, RecursionError."""
+def _elements(body: bytes, events_max: int, event_bytes_max: int) -> Steps[list[bytes]]:
+    """Of a list, each as it is. Raises DecodeError, RecursionError, BodyTooLarge."""
+    if len(body) <= _WHOLE_BYTES and body.count(b",") <= _COMMAS_MAX:
+        return (yield from _some_elements(body, events_max))
+    found: list[bytes] = []
+    parts = empty = 0
+    for part in scanning.parts(body):
+        yield
+        if part is None:
+            continue
+        try:
+            these = yield from _of_part(part, events_max, max(event_bytes_max, CHECKED_BYTES))
+        except msgspec.DecodeError as error:
+            text = str(_bad(error)).partition(" (byte")[0]
+            raise BadBody(f"{text}, after {len(found)} events") from error
+        parts += 1
+        empty += not these
+        if empty and parts > 1:
+            raise BadBody(f"not JSON: nothing between two commas, after {len(found)} events")
+        found += these
+        _refuse_more(len(found), events_max)
+    return found
+
+
+def _of_part(part: bytes, events_max: int, checked_bytes_max: int) -> Steps[list[bytes]]:
+    """The same of a part of a large list. Its element is not parsed if it is too large for that."""
+    if len(part) > checked_bytes_max:
+        element = yield from _stripped(part[1:-1])
+        if len(element) > checked_bytes_max:
+            return [element]
+        part = b"[%b]" % element
+    return (yield from _some_elements(part, events_max))
+
+
+def _some_elements(body: bytes, events_max: int) -> Steps[list[bytes]]:
+    """The same of a list whose elements can be found in one go."""
     try:
-        return [bytes(event) for event in _EVENTS.decode(body)]
+        raw = _EVENTS.decode(body)
     except msgspec.DecodeError:
         # Half of a surrogate pair is the fault of its event alone, and of no other.
-        masked = _SURROGATE.sub(_ANY_ESCAPE, body)
+        masked = yield from _masked(body)
         if masked == body:
             raise
+        return (yield from _masked_elements(body, masked, events_max))
+    _refuse_more(len(raw), events_max)
+    yield
+    return [bytes(event) for event in raw]
+
+
+def _masked_elements(body: bytes, masked: bytes, events_max: int) -> Steps[list[bytes]]:
+    """Those of `body`, at the places that the elements of `masked` have."""
+    raw = _EVENTS.decode(masked)
+    _refuse_more(len(raw), events_max)
+    yield
     found: list[bytes] = []
     at = 1
-    for event in _EVENTS.decode(masked):
-        while body[at] in _BETWEEN:
-            at += 1
+    for event in raw:
+        at = _place(_BETWEEN.match(body, at))
         size = len(bytes(event))
         found.append(body[at : at + size])
         at += size
     return found
+
+
+def _place(match: re.Match[bytes] | None) -> int:
+    assert match is not None
+    return match.end()
+
+
+def _refuse_more(count: int, events_max: int) -> None:
+    if count > events_max:
+        raise BodyTooLarge(f"too many events in one request; at most {events_max} are taken")
+
+
+def _masked(body: bytes) -> Steps[bytes]:
+    """The body with an escape as long in the place of each half of a surrogate pair."""
+    if b"\\u" not in body:
+        return body
+    parts: list[bytes] = []
+    at = 0
+    while at < len(body):
+        end = at + _SLICE_BYTES
+        if end < len(body):  # an escape is not cut in two
+            escape = body.rfind(b"\\", end - _ESCAPE_BYTES + 1, end)
+            end = escape if escape > at else end
+        parts.append(_SURROGATE.sub(_ANY_ESCAPE, body[at:end]))
+        at = end
+        yield
+    return b"".join(parts)
 
 
 def _bad(error: Exception) -> BadBody:
@@ -110,23 +228,35 @@ def _bad(error: Exception) -> BadBody:
     return BadBody(f"not JSON: {text}")
 
 
-def read(event: bytes, *, bytes_max: int, depth_max: int, lenient: bool) -> Any:
+def read(
+    event: bytes, *, bytes_max: int, values_max: int, depth_max: int, lenient: bool
+) -> Steps[Any]:
     """The document of one event. `lenient` rounds integers as JavaScript does.
 
     Raises EventProblem.
     """
     if len(event) > bytes_max:
         raise too_large(f"event has {len(event)} bytes", bytes_max)
-    if event.count(b"{") + event.count(b"[") > depth_max and _depth(event) > depth_max:
-        message = f"event is nested more than {depth_max} deep"
-        raise EventProblem("EventTooDeepError", message, message)
+    large = len(event) > LARGE_BYTES
+    may_hold_more = len(event) > 2 * values_max
+    if may_hold_more or event.count(b"{") + event.count(b"[") > depth_max:
+        values, depth = yield from scanning.shape(event, values_max, depth_max)
+        if values > values_max:
+            raise too_many_values(values_max)
+        if depth > depth_max:
+            message = f"event is nested more than {depth_max} deep"
+            raise EventProblem("EventTooDeepError", message, message)
     try:
         document = _EVENT.decode(event)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
         message = f"event can't be read: {error}"
         raise EventProblem("SyntaxError", message, "event can't be read") from error
+    if large:
+        yield
     if _FRACTION.search(event) or (lenient and _LONG_NUMBER.search(event)):
         document = _numbers(document, rounded=lenient)
+        if large:
+            yield
     return document
 
 
@@ -135,19 +265,13 @@ def too_large(found: str, bytes_max: int) -> EventProblem:
     return EventProblem("EventTooLargeError", message, f"event has more than {bytes_max} bytes")
 
 
+def too_many_values(values_max: int) -> EventProblem:
+    message = f"event has more than {values_max} values"
+    return EventProblem("EventTooLargeError", message, message)
+
+
 def write(document: Any) -> bytes:
     return _ENCODER.encode(document)
-
-
-def _depth(event: bytes) -> int:
-    depth = deepest = 0
-    for byte in _TEXT.sub(b"", event):
-        if byte in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"}]":
-            depth -= 1
-    return deepest
 
 
 def _numbers(value: Any, *, rounded: bool) -> Any:

@@ -20,7 +20,7 @@ from eventstreams.model.stream import Catalogue
 from eventstreams.schemas.store import SchemaStore
 
 _TITLE = "error"
-_RAW_MAX = 256 * 1024
+_RAW_BYTES_MAX = 256 * 1024
 _MESSAGE_MAX = 8 * 1024
 _NAME_MAX = 400
 """Characters of each; what is longer is cut."""
@@ -67,7 +67,7 @@ class ErrorEvents:
     async def check(self) -> None:
         """Raises ConfigError where error events could not go where they are to go."""
         try:
-            await self._route()
+            await self.route()
         except (EventProblem, SchemaError) as error:
             raise ConfigError([f"intake.error_stream: {self._stream}: {error}"]) from error
 
@@ -82,15 +82,16 @@ class ErrorEvents:
         self._left -= 1
         return True
 
-    async def record(self, refused: Refused, now_ms: int) -> Record:
-        """Raises EventProblem, SchemaError where a new catalogue or schema is not fit for it."""
-        route = await self._route()
+    def record(self, route: Route, refused: Refused, now_ms: int) -> Record:
+        """The error event about a refused one."""
         document = self._document(route, refused, iso_of(now_ms))
-        if route.schema.validator.validate(document):  # what was copied is not fit, either
+        if not route.schema.validator.accepts(document):  # what was copied is invalid, too
             document = self._document(route, refused._replace(document=None), iso_of(now_ms))
         return Record(route.topic, write(document), None, now_ms)
 
-    async def _route(self) -> Route:
+    async def route(self) -> Route:
+        """Where error events go. Raises EventProblem, SchemaError where a new catalogue or schema
+        does not take them."""
         latest = await self._schemas.latest(_TITLE)
         uri = str(latest.schema.uri)
         return self._gate.known(self._stream, uri) or await self._gate.route(self._stream, uri)
@@ -112,7 +113,9 @@ class ErrorEvents:
     def _repeat(self, document: dict[str, Any], refused: Refused) -> None:
         """Put in what was posted."""
         document["message"] = _cut(refused.problem.message, _MESSAGE_MAX)
-        document["raw_event"] = _cut(refused.event.decode("utf-8", "replace"), _RAW_MAX)
+        whole = len(refused.event) <= _RAW_BYTES_MAX
+        raw = refused.event[:_RAW_BYTES_MAX].decode("utf-8", "replace")
+        document["raw_event"] = raw if whole else raw + "…"
         for path in _COPIED:
             value = value_at(refused.document, path)
             if isinstance(value, str):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
+from eventstreams.model.instant import parse_instant
 from eventstreams.model.stream_config import StreamConfig
 from eventstreams.schemas.fields import field_schema
 from eventstreams.schemas.repository import Schema
@@ -30,9 +31,11 @@ _ID, _DT, _RECEIVED, _CLIENT_IP = ("meta", "id"), ("meta", "dt"), ("dt",), ("htt
 class Sender(NamedTuple):
     """What a request says beside its body."""
 
-    headers: Mapping[str, str]
-    """Names in lower case."""
+    header: Callable[[str], str | None]
+    """The value of a header, whose name is in lower case."""
     client_ip: str | None
+    site: str
+    """The address or network that the work on the request is charged to."""
     schema_uri: str | None = None
     """For events that do not say their own."""
     stream: str | None = None
@@ -70,7 +73,7 @@ class Filling:
         if self._received and "dt" not in document:
             document["dt"] = now
         for path, header in self._headers:
-            value = sender.headers.get(header)
+            value = sender.header(header)
             if value is not None:
                 _put(document, path, value[:_VALUE_MAX])
         if self._client_ip and sender.client_ip is not None:
@@ -85,6 +88,14 @@ def value_at(document: Any, path: Path) -> Any:
             return None
         document = cast("dict[str, Any]", document).get(name)
     return document
+
+
+def time_of(document: dict[str, Any]) -> int | None:
+    """Of `meta.dt`, in ms; None, which is the time of appending, where it says nothing that a log
+    can hold."""
+    text = value_at(document, _DT)
+    timestamp_ms = parse_instant(text) if isinstance(text, str) else None
+    return timestamp_ms if timestamp_ms is not None and timestamp_ms >= 0 else None
 
 
 def _path(field: str) -> Path:

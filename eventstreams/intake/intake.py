@@ -4,61 +4,55 @@ The way of a request: `split` into events; each one is read, filled in, checked 
 one after the other, in the order of the request; what is good is offered to the log at once. An
 event is accepted when the log says that it is durable. What is refused also becomes an error event,
 behind the answer.
+
+All of that runs in turns of the client that posts (eventstreams.turns), and what it takes in memory
+is charged to the request's lease.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from eventstreams.errors import (
-    AppendRefused,
-    LogCorrupt,
+    IntakeFull,
+    IntakeShareUsed,
     LogError,
     LogUnavailable,
-    LogUnwritable,
     SchemaError,
 )
 from eventstreams.intake import document as events
-from eventstreams.intake.admission import Admission
-from eventstreams.intake.document import EventProblem
+from eventstreams.intake.admission import Admission, Lease
+from eventstreams.intake.document import LARGE_BYTES, EventProblem, Steps
 from eventstreams.intake.error_events import ErrorEvents, Refused
-from eventstreams.intake.filling import Sender, value_at
+from eventstreams.intake.filling import Sender, time_of
 from eventstreams.intake.gate import Gate, Route, schema_uri_of, stream_of
-from eventstreams.intake.outcome import Accepted, Failed, Invalid, Outcome
+from eventstreams.intake.outcome import Elements, Rejection, Report
+from eventstreams.intake.promises import Promises
+from eventstreams.intake.request import PostedEvents, Ready
+from eventstreams.intake.violation import Violation
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
-from eventstreams.model.event import Record
-from eventstreams.model.instant import iso_of, parse_instant
-from eventstreams.schemas.validation import ValidationProblem, errors_text
+from eventstreams.model.event import Placed, Record
+from eventstreams.model.instant import iso_of
 from eventstreams.settings import IntakeSettings
+from eventstreams.turns import Turns
 
 _log = logging.getLogger(__name__)
 
-_TURN_S = 0.002
-"""Streams and other requests get their turn after so much work on one request."""
-_VALIDATION = "ValidationError"
+_OFFERED_MAX = 500
+"""Records that the log is offered in one go: it takes time on the event loop for each."""
 
 
-class _Ready(NamedTuple):
-    record: Record
-    route: Route
+class _Wanted(NamedTuple):
+    """A way that is not known yet. Finding it may take waiting, so it is found between turns."""
 
-
-class Violation(EventProblem):
-    def __init__(self, problems: Sequence[ValidationProblem]) -> None:
-        super().__init__(_VALIDATION, errors_text(problems), "")
-        self.problems = problems
-
-    @property
-    def rule(self) -> str:
-        """Only places in the schema: what is declared there, and not what the event has there."""
-        rules = dict.fromkeys(f"{each.schema_path} is not met" for each in self.problems)
-        return ", ".join(rules)
+    stream: str
+    schema_uri: str
 
 
 class Intake:
@@ -70,77 +64,146 @@ class Intake:
         error_events: ErrorEvents | None,
         settings: IntakeSettings,
         metrics: Metrics,
+        turns: Turns,
+        stop_in_s: Callable[[], float],
     ) -> None:
+        """`stop_in_s`: when the process is stopped, how much time is left for what it promised."""
         self.settings = settings
-        self.admission = Admission(settings.in_flight_bytes_max)
+        self.admission = Admission(
+            bytes_max=settings.in_flight_bytes_max,
+            client_bytes_max=settings.client_in_flight_bytes_max,
+            client_bodies_max=settings.client_bodies_max,
+        )
         self.lenient = settings.compatibility == "eventgate"
+        self.turns = turns
         self._destination = log
         self._gate = gate
         self._error_events = error_events
         self._metrics = metrics
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.promises = Promises(stop_in_s)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """At the end whatever has been promised is done first. Raises ConfigError."""
+        """At the end whatever has been promised is done first, while there is time.
+
+        Raises ConfigError.
+        """
         if self._error_events is not None:
             await self._error_events.check()
         try:
             yield
         finally:
-            while self._tasks:
-                await asyncio.wait(self._tasks)
+            await self.promises.finish()
 
-    def split(self, body: bytes) -> list[bytes]:
+    async def split(self, body: bytes, sender: Sender) -> list[bytes]:
         """Raises BadBody, BodyTooLarge."""
-        return events.split(body, events_max=self.settings.events_max, lenient=self.lenient)
+        steps = events.split(
+            body,
+            events_max=self.settings.events_max,
+            event_bytes_max=self.settings.event_bytes_max,
+            lenient=self.lenient,
+        )
+        return await self.turns.run_steps(sender.site, steps)
 
     def take_later(
-        self, posted: Sequence[bytes], sender: Sender, lease: contextlib.ExitStack
+        self,
+        posted: Sequence[bytes],
+        sender: Sender,
+        lease: Lease,
+        until_done: contextlib.ExitStack,
     ) -> None:
-        """What becomes of them is counted, and nobody is told; the lease is held as long."""
+        """Take them without telling anyone what becomes of them. `until_done` ends with that."""
+        request = PostedEvents(
+            posted, sender, lease=lease, elements=self._elements(silent=True), promised=True
+        )
 
         async def taking() -> None:
-            with lease:
-                await self.take(posted, sender)
+            with until_done:
+                await self._take(request)
 
-        self._keep(taking())
+        self.promises.keep(taking(), request)
 
-    async def take(self, posted: Sequence[bytes], sender: Sender) -> list[Outcome]:
-        """One outcome for each event, in their order."""
+    async def take(
+        self, posted: Sequence[bytes], sender: Sender, lease: Lease | None = None
+    ) -> Report:
+        """What became of each event. The lease grows with what the answer needs.
+
+        Raises IntakeFull, IntakeShareUsed; then nothing is in the log.
+        """
+        request = PostedEvents(posted, sender, lease=lease, elements=self._elements())
+        await self._take(request)
+        return Report(len(posted), request.rejections)
+
+    def _elements(self, *, silent: bool = False) -> Elements:
+        return Elements(
+            plain=self.lenient, event_bytes_max=self.settings.event_bytes_max, silent=silent
+        )
+
+    async def _take(self, request: PostedEvents) -> None:
+        errors_to = await self._errors_to()
+        await self._run(request.sender.site, self._sort(request, errors_to))
+        await self._offer(request)
+        request.rejections.sort(key=attrgetter("index"))
+        if request.error_records:
+            self._tell(request.error_records, request.sender.site)
+
+    async def _run(self, site: str, steps: Generator[_Wanted | None, Any, None]) -> None:
+        """Like `Turns.run_steps`, for steps that want to know ways, too."""
+        route: Route | EventProblem | None = None
+        wanted: _Wanted | None = None
+
+        def until_wanted() -> Steps[bool]:
+            """True at the end."""
+            nonlocal wanted
+            try:
+                wanted = steps.send(route)
+                while wanted is None:
+                    yield
+                    wanted = next(steps)
+            except StopIteration:
+                return True
+            return False
+
+        while not await self.turns.run_steps(site, until_wanted()):
+            assert wanted is not None
+            try:
+                route = await self._gate.route(wanted.stream, wanted.schema_uri)
+            except EventProblem as problem:
+                route = problem
+
+    def _sort(
+        self, request: PostedEvents, errors_to: Route | Exception | None
+    ) -> Generator[_Wanted | None, Any, None]:
+        """Make records of the events that are good, and reject the others."""
         now_ms = time.time_ns() // 1_000_000
         now = iso_of(now_ms) or ""
-        outcomes: list[Outcome | None] = []
-        ready: list[_Ready] = []
-        refused: list[Refused] = []
-        turn_ends = time.monotonic() + _TURN_S
-        for index, event in enumerate(posted):
+        for index, event in enumerate(request.posted):
             document: Any = None
             try:
-                document = self._read(event)
-                ready.append(await self._prepare(document, sender, now, now_ms))
-                outcomes.append(None)
+                document = yield from self._read(event)
+                record, route = yield from self._prepare(
+                    document, event, request.sender, now, now_ms
+                )
+                request.add(Ready(index, record, route))
             except EventProblem as problem:
-                outcomes.append(self._refuse(index, event, document, problem))
-                self._report(refused, event, document, problem)
-            if time.monotonic() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = time.monotonic() + _TURN_S
-        await self._offer(posted, ready, outcomes)
-        if refused:
-            self._keep(self._tell(refused))
-        assert None not in outcomes
-        return cast("list[Outcome]", outcomes)
+                request.reject(self._refuse(request, index, event, document, problem))
+                if errors_to is not None and self._is_told(problem):
+                    refused = Refused(event, document, problem)
+                    request.error_records += self._error_record(errors_to, refused, now_ms)
+            yield None
 
-    def _read(self, event: bytes) -> Any:
+    def _read(self, event: bytes) -> Steps[Any]:
         return events.read(
             event,
             bytes_max=self.settings.event_bytes_max,
+            values_max=self.settings.event_values_max,
             depth_max=self.settings.depth_max,
             lenient=self.lenient,
         )
 
-    async def _prepare(self, document: Any, sender: Sender, now: str, now_ms: int) -> _Ready:
+    def _prepare(
+        self, document: Any, event: bytes, sender: Sender, now: str, now_ms: int
+    ) -> Generator[_Wanted | None, Any, tuple[Record, Route]]:
         """Raises EventProblem."""
         if not isinstance(document, dict):
             # upstream's words for whatever has no fields
@@ -149,47 +212,73 @@ class Intake:
         fields = cast("dict[str, Any]", document)
         uri = schema_uri_of(fields, sender)
         stream = stream_of(fields, sender)
-        route = self._gate.known(stream, uri) or await self._gate.route(stream, uri)
+        route = self._gate.known(stream, uri)
+        if route is None:
+            found: Route | EventProblem = yield _Wanted(stream, uri)
+            if isinstance(found, EventProblem):
+                raise found
+            route = found
         dated = route.filling.fill(fields, sender, now)
-        route.schema.defaults.fill(fields)
+        for filled in route.schema.defaults.filling(fields):
+            if filled > self.settings.event_values_max:
+                raise events.too_many_values(self.settings.event_values_max)
+            if filled or len(event) > LARGE_BYTES:
+                yield None
         problems = route.schema.validator.validate(fields)
         if problems:
             raise Violation(problems)
+        if len(event) > LARGE_BYTES:
+            yield None
         value = events.write(fields)
         if len(value) > self.settings.event_bytes_max:
-            found = f"event has {len(value)} bytes with what is filled in"
-            raise events.too_large(found, self.settings.event_bytes_max)
-        timestamp_ms = now_ms if dated else _time_of(fields)
+            found_bytes = f"event has {len(value)} bytes with what is filled in"
+            raise events.too_large(found_bytes, self.settings.event_bytes_max)
+        timestamp_ms = now_ms if dated else time_of(fields)
         key = None if route.key is None else route.key.of(fields)
-        return _Ready(Record(route.topic, value, key, timestamp_ms), route)
+        return Record(route.topic, value, key, timestamp_ms), route
 
     def _refuse(
-        self, index: int, event: bytes, document: Any, problem: EventProblem
-    ) -> Invalid | Failed:
+        self, request: PostedEvents, index: int, event: bytes, document: Any, problem: EventProblem
+    ) -> Rejection:
         self._count(self._gate.label(document), "invalid")
-        if self.lenient:
-            shown = event if document is None else events.write(document)
-            if not isinstance(problem, Violation):
-                return Failed(index, shown, problem.message, retryable=False)
-            return Invalid(index, shown, problem.message, problem.problems)
         problems = problem.problems if isinstance(problem, Violation) else ()
-        return Invalid(index, event, problem.message, problems)
+        if not self.lenient:
+            return request.elements.invalid(index, event, problem.message, problems)
+        shown = event if document is None else events.write(document)
+        if isinstance(problem, Violation):
+            return request.elements.invalid(index, shown, problem.message, problems)
+        return request.elements.failed(index, shown, problem.message, retryable=False)
 
-    async def _offer(
-        self, posted: Sequence[bytes], ready: Sequence[_Ready], outcomes: list[Outcome | None]
-    ) -> None:
-        """Settles those that have no outcome yet."""
-        waiting = [index for index, outcome in enumerate(outcomes) if outcome is None]
-        placed = await self._destination.offer([each.record for each in ready]) if ready else []
+    async def _offer(self, request: PostedEvents) -> None:
+        """Offer the good events to the log, in order, a part at a time.
+
+        When the log is out of reach for all of one part, it is not asked again for the others.
+        """
+        reachable = True
+        placed: list[Placed | LogError] = []
+        for first in range(0, len(request.ready), _OFFERED_MAX):
+            part = request.ready[first : first + _OFFERED_MAX]
+            if reachable:
+                placed = await self._destination.offer([each.record for each in part])
+                reachable = not all(isinstance(each, LogUnavailable) for each in placed)
+            else:
+                placed = placed[:1] * len(part)
+            await self.turns.run_steps(request.sender.site, self._settle(request, part, placed))
+
+    def _settle(
+        self, request: PostedEvents, part: Sequence[Ready], placed: Sequence[Placed | LogError]
+    ) -> Steps[None]:
         accepted: dict[str, int] = {}
-        for index, each, where in zip(waiting, ready, placed, strict=True):
+        for each, where in zip(part, placed, strict=True):
             label = each.route.stream.label
             if isinstance(where, LogError):
                 _log.warning("an event was not appended: %s", where, extra={"stream": label})
-                outcomes[index] = _failed(index, posted[index], where)
+                event = request.posted[each.index]
+                request.fail(request.elements.not_appended(each.index, event, where))
                 self._count(label, "failed")
+                yield
             else:
-                outcomes[index] = Accepted(index)
+                request.unsettled -= 1
                 accepted[label] = accepted.get(label, 0) + 1
         for label, count in accepted.items():
             self._count(label, "accepted", count)
@@ -199,57 +288,52 @@ class Intake:
 
     # Error events.
 
-    def _report(
-        self, refused: list[Refused], event: bytes, document: Any, problem: EventProblem
-    ) -> None:
+    async def _errors_to(self) -> Route | Exception | None:
+        """Where they go, or why they can't; None if there are none."""
         if self._error_events is None:
-            return
-        if self.lenient and not isinstance(problem, Violation):
-            return  # upstream is silent about these
-        if self._error_events.admit():
-            refused.append(Refused(event, document, problem))
-        else:
-            self._metrics.intake_error_events.labels("suppressed").inc()
-
-    async def _tell(self, refused: Sequence[Refused]) -> None:
-        assert self._error_events is not None
-        now_ms = time.time_ns() // 1_000_000
+            return None
         try:
-            records = [await self._error_events.record(each, now_ms) for each in refused]
+            return await self._error_events.route()
         except (EventProblem, SchemaError) as error:
-            _log.error("%d error events could not be made: %s", len(refused), error)
-            self._metrics.intake_error_events.labels("failed").inc(len(refused))
+            return error
+
+    def _is_told(self, problem: EventProblem) -> bool:
+        """Upstream is silent about all that schemas do not decide."""
+        return not self.lenient or isinstance(problem, Violation)
+
+    def _error_record(
+        self, route: Route | Exception, refused: Refused, now_ms: int
+    ) -> list[Record]:
+        """At most one."""
+        assert self._error_events is not None
+        outcomes = self._metrics.intake_error_events
+        if not self._error_events.admit():
+            outcomes.labels("suppressed").inc()
+        elif isinstance(route, Exception):
+            _log.error("an error event could not be made: %s", route)
+            outcomes.labels("failed").inc()
+        else:
+            return [self._error_events.record(route, refused, now_ms)]
+        return []
+
+    def _tell(self, records: list[Record], site: str) -> None:
+        """Append error events behind the answer, if there is room for them that long."""
+        until_done = contextlib.ExitStack()
+        try:
+            lease = until_done.enter_context(self.admission.lease(site))
+            lease.cover(sum(len(record.value or b"") for record in records))
+        except (IntakeFull, IntakeShareUsed):
+            until_done.close()
+            self._metrics.intake_error_events.labels("suppressed").inc(len(records))
             return
-        for where in await self._destination.offer(records):
-            failed = isinstance(where, LogError)
-            self._metrics.intake_error_events.labels("failed" if failed else "made").inc()
-            if failed:
-                _log.warning("an error event was not appended: %s", where)
 
-    def _keep(self, work: Any) -> None:
-        """Runs it behind an answer that is given already; `running` waits for its end."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        async def telling() -> None:
+            with until_done:
+                for where in await self._destination.offer(records):
+                    failed = isinstance(where, LogError)
+                    outcome = "failed" if failed else "made"
+                    self._metrics.intake_error_events.labels(outcome).inc()
+                    if failed:
+                        _log.warning("an error event was not appended: %s", where)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("taking events failed", exc_info=error)
-
-
-def _failed(index: int, event: bytes, error: LogError) -> Failed:
-    if isinstance(error, LogUnavailable):
-        return Failed(index, event, "the log is out of reach", retryable=True)
-    if isinstance(error, LogUnwritable | LogCorrupt):
-        return Failed(index, event, "the log can't be written", retryable=True)
-    if isinstance(error, AppendRefused):
-        return Failed(index, event, "the log refused the event", retryable=False)
-    return Failed(index, event, "the stream's topic does not exist", retryable=True)
-
-
-def _time_of(document: dict[str, Any]) -> int | None:
-    """Of `meta.dt`; None, which is the time of appending, where it says nothing a log can hold."""
-    text = value_at(document, ("meta", "dt"))
-    timestamp_ms = parse_instant(text) if isinstance(text, str) else None
-    return timestamp_ms if timestamp_ms is not None and timestamp_ms >= 0 else None
+        self.promises.keep(telling())

@@ -1,84 +1,139 @@
-"""What became of each posted event, and how that is told: the bodies of EventGate's answers."""
+"""What became of the events of a request, in the words of EventGate's answers.
+
+The element that tells of a rejected event is made at once and as bytes, so that what an answer will
+take is known at any time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from eventstreams.errors import AppendRefused, LogCorrupt, LogError, LogUnavailable, LogUnwritable
+from eventstreams.intake.document import CHECKED_BYTES
 from eventstreams.schemas.validation import ValidationProblem
+
+_DETAILS_BYTES_MAX = 2**20
+"""Of all elements of an answer beside their events. Then they are told shortly."""
+_SHORT_MAX = 400
+"""Characters of a message that is told shortly."""
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """Durable in the log."""
+class Rejection:
+    """An event that was not accepted."""
 
     index: int
     """In the request, from 0."""
+    message: str
+    is_error: bool
+    """The service failed and not the client, or EventGate says so."""
+    element: bytes
+    """Of the answer, JSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Invalid:
-    """Refused, and always will be."""
+class Report:
+    """What became of a request."""
 
-    index: int
-    event: bytes
-    """Its JSON."""
-    message: str
-    problems: Sequence[ValidationProblem] = ()
-    """Under its schema; none where it did not come as far as that."""
+    count: int
+    """Events of the request."""
+    rejections: Sequence[Rejection]
+    """In the order of the request. The other events are durable in the log."""
 
+    @property
+    def accepted(self) -> int:
+        return self.count - len(self.rejections)
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Not known to be in the log. It may be there where `retryable`: a log that does not answer
-    may have written it."""
-
-    index: int
-    event: bytes
-    message: str
-    retryable: bool
+    @property
+    def errors(self) -> int:
+        return sum(rejection.is_error for rejection in self.rejections)
 
 
-Outcome = Accepted | Invalid | Failed
+class Elements:
+    """Makes the elements of one answer."""
 
+    def __init__(self, *, plain: bool, event_bytes_max: int, silent: bool = False) -> None:
+        """`plain` elements have EventGate's own keys alone. Events larger than `event_bytes_max`
+        and CHECKED_BYTES are not repeated. `silent`: there is no answer, and elements are empty."""
+        self._silent = silent
+        self._plain = plain
+        self._event_bytes_max = max(event_bytes_max, CHECKED_BYTES)
+        self._details_bytes = 0
+        self.bytes = 0
+        """Of all elements made."""
 
-class Tally(NamedTuple):
-    accepted: int
-    invalid: list[Invalid]
-    failed: list[Failed]
+    def invalid(
+        self, index: int, event: bytes, message: str, problems: Sequence[ValidationProblem]
+    ) -> Rejection:
+        """The client's fault: it will always be refused."""
+        if self._details_bytes > _DETAILS_BYTES_MAX:
+            problems, message = (), _cut(message)
+        errors = [problem.as_dict() for problem in problems]
+        context = {"errors": errors, "errorsText": message}
+        return self._rejection(index, event, message, context, is_error=False, status="invalid")
 
+    def failed(self, index: int, event: bytes, message: str, *, retryable: bool) -> Rejection:
+        """Not known to be in the log. It may be there if `retryable`: a log that does not answer
+        may have written it."""
+        context = {"message": message, **({} if self._plain else {"retryable": retryable})}
+        return self._rejection(index, event, message, context, is_error=True, status="error")
 
-def tally(outcomes: Sequence[Outcome]) -> Tally:
-    """Each list in the order of the request."""
-    invalid = [outcome for outcome in outcomes if isinstance(outcome, Invalid)]
-    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-    return Tally(len(outcomes) - len(invalid) - len(failed), invalid, failed)
+    def not_appended(self, index: int, event: bytes, error: LogError) -> Rejection:
+        if isinstance(error, LogUnavailable):
+            return self.failed(index, event, "the log is out of reach", retryable=True)
+        if isinstance(error, LogUnwritable | LogCorrupt):
+            return self.failed(index, event, "the log can't be written", retryable=True)
+        if isinstance(error, AppendRefused):
+            return self.failed(index, event, "the log refused the event", retryable=False)
+        return self.failed(index, event, "the stream's topic does not exist", retryable=True)
 
-
-def body(invalid: Sequence[Invalid], failed: Sequence[Failed] | None, *, plain: bool) -> bytes:
-    """The JSON of a 207, 400 or 500. `plain` elements have EventGate's own keys alone."""
-    document = {"invalid": [_element(each, plain=plain) for each in invalid]}
-    if failed is not None:
-        document["error"] = [_element(each, plain=plain) for each in failed]
-    return msgspec.json.encode(document)
-
-
-def _element(outcome: Invalid | Failed, *, plain: bool) -> dict[str, Any]:
-    element: dict[str, Any] = {
-        "status": "invalid" if isinstance(outcome, Invalid) else "error",
-        "event": msgspec.Raw(outcome.event),
-    }
-    if isinstance(outcome, Failed):
-        retryable = {} if plain else {"retryable": outcome.retryable}
-        element["context"] = {"message": outcome.message, **retryable}
-    else:
-        element["context"] = {
-            "errors": [problem.as_dict() for problem in outcome.problems],
-            "errorsText": outcome.message,
+    def _rejection(
+        self,
+        index: int,
+        event: bytes,
+        message: str,
+        context: dict[str, Any],
+        *,
+        is_error: bool,
+        status: str,
+    ) -> Rejection:
+        if self._silent:
+            return Rejection(index, message, is_error, b"")
+        repeated = len(event) <= self._event_bytes_max
+        document = {
+            "status": status,
+            "event": msgspec.Raw(event) if repeated else None,
+            "context": context,
+            **({} if self._plain else {"index": index}),
         }
-    if not plain:
-        element["index"] = outcome.index
-    return element
+        element = msgspec.json.encode(document)
+        self.bytes += len(element)
+        self._details_bytes += len(element) - (len(event) if repeated else 0)
+        return Rejection(index, message, is_error, element)
+
+
+def body(report: Report) -> Iterator[bytes]:
+    """The JSON of a 207, 400 or 500, in parts: `error` is there unless all events are invalid."""
+    yield b'{"invalid":['
+    yield from _listed(report, is_error=False)
+    if report.accepted or report.errors:
+        yield b'],"error":['
+        yield from _listed(report, is_error=True)
+    yield b"]}"
+
+
+def _listed(report: Report, *, is_error: bool) -> Iterator[bytes]:
+    between = b""
+    for rejection in report.rejections:
+        if rejection.is_error == is_error:
+            yield between
+            yield rejection.element
+            between = b","
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _SHORT_MAX else message[:_SHORT_MAX] + "…"

@@ -12,13 +12,19 @@ So a parent that comes from `allOf` is filled in by what `allOf` says of it alon
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
+
+from eventstreams.schemas.cost import weight
 
 K = TypeVar("K")
 Test = Callable[[Any], bool]
 Compile = Callable[[Any], Test]
 """Schema -> whether a value is valid under it."""
+
+_STEPS = 200
+"""Objects and lists that are filled in without a pause."""
+_WEIGHT_MAX = 100_000
 
 
 class Defaults:
@@ -34,8 +40,28 @@ class Defaults:
 
     def fill(self, document: Any) -> None:
         """In place."""
+        for _ in self.filling(document):
+            pass
+
+    def filling(self, document: Any) -> Iterator[int]:
+        """Fill in, in place, in steps of about a millisecond. Each yields how many defaults were
+        filled in so far; each default counts as the values that it has."""
+        filled = steps = 0
+        waiting: list[Iterator[tuple[_Node, Any]]] = []
         if self._node is not None:
-            self._node.fill(document)
+            waiting.append(iter([(self._node, document)]))
+        while waiting:
+            following = next(waiting[-1], None)
+            if following is None:
+                waiting.pop()
+                continue
+            node, value = following
+            filled += node.fill(value)
+            waiting.append(node.below(value))
+            steps += 1
+            if steps % _STEPS == 0:
+                yield filled
+        yield filled
 
 
 class _Node:
@@ -75,49 +101,60 @@ class _Node:
             or self._all_of or self._if
         )  # fmt: skip
 
-    def fill(self, value: Any) -> None:
+    def fill(self, value: Any) -> int:
+        """Fill in what `value` itself lacks; return how many values that are."""
+        filled = 0
         if isinstance(value, dict):
-            self._fill_object(cast("dict[str, Any]", value))
+            fields = cast("dict[str, Any]", value)
+            for name, default, size in self._values:
+                if name not in fields:
+                    fields[name] = copy.deepcopy(default)
+                    filled += size
         elif isinstance(value, list):
-            self._fill_list(cast("list[Any]", value))
+            items = cast("list[Any]", value)
+            for place, default, size in self._place_values:
+                if place >= len(items):
+                    # what JSON makes of the holes that are left in JavaScript
+                    filled += size + place - len(items)
+                    items.extend([None] * (place - len(items)))
+                    items.append(copy.deepcopy(default))
+        return filled
+
+    def below(self, value: Any) -> Iterator[tuple[_Node, Any]]:
+        """Yield what else is to be filled in, in order, once `value` itself is. Each must be filled
+        in before the next is asked for."""
+        if isinstance(value, dict):
+            yield from self._below_object(cast("dict[str, Any]", value))
+        elif isinstance(value, list):
+            items = cast("list[Any]", value)
+            for place, node in self._places:
+                if place < len(items):
+                    yield node, items[place]
+            if self._rest is not None:
+                for item in items[self._rest_from :]:
+                    yield self._rest, item
         for node in self._all_of:
-            node.fill(value)
+            yield node, value
         if self._if is not None:
             chosen = self._then if self._if(value) else self._else
             if chosen is not None:
-                chosen.fill(value)
+                yield chosen, value
 
-    def _fill_object(self, fields: dict[str, Any]) -> None:
-        for name, default in self._values:
-            if name not in fields:
-                fields[name] = copy.deepcopy(default)
+    def _below_object(self, fields: dict[str, Any]) -> Iterator[tuple[_Node, Any]]:
         for name, node in self._dependencies:
             if name in fields:
-                node.fill(fields)
+                yield node, fields
         if self._others is not None:
             for name, field in fields.items():
                 if name not in self._known and not any(has(name) for has in self._has_pattern):
-                    self._others.fill(field)
+                    yield self._others, field
         for name, node in self._properties:
             if name in fields:
-                node.fill(fields[name])
+                yield node, fields[name]
         for has, node in self._patterns:
             for name, field in fields.items():
                 if has(name):
-                    node.fill(field)
-
-    def _fill_list(self, items: list[Any]) -> None:
-        for place, default in self._place_values:
-            if place >= len(items):
-                # what JSON makes of the holes that are left in JavaScript
-                items.extend([None] * (place - len(items)))
-                items.append(copy.deepcopy(default))
-        for place, node in self._places:
-            if place < len(items):
-                node.fill(items[place])
-        if self._rest is not None:
-            for item in items[self._rest_from :]:
-                self._rest.fill(item)
+                    yield node, field
 
 
 def _compile(schema: Any, compile_test: Compile) -> _Node | None:
@@ -131,9 +168,10 @@ def _named(schemas: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", schemas) if isinstance(schemas, dict) else {}
 
 
-def _values(schemas: Iterable[tuple[K, Any]]) -> list[tuple[K, Any]]:
+def _values(schemas: Iterable[tuple[K, Any]]) -> list[tuple[K, Any, int]]:
+    """Key, default, and how many values that has."""
     return [
-        (key, schema["default"])
+        (key, schema["default"], weight(schema["default"], _WEIGHT_MAX))
         for key, schema in schemas
         if isinstance(schema, dict) and "default" in schema
     ]

@@ -128,6 +128,13 @@ class Validator:
 
         return test
 
+    def accepts(self, document: Any) -> bool:
+        """Whether `validate` would find nothing."""
+        try:
+            return self._compiled.is_valid(document)
+        except UnicodeEncodeError:
+            return False
+
     def _first_error(self, document: Any) -> list[jsonschema_rs.ValidationError]:
         """None where only a keyword with branches says that the document is invalid."""
         try:

@@ -109,6 +109,7 @@ def assemble(
             metrics=metrics,
             headers=headers,
             policy=policy,
+            stall_timeout_s=settings.fanout.stall_timeout_s,
         )
     return App(
         streams=streams,

@@ -32,7 +32,12 @@ PAGES = b"GET /?spec HTTP/1.1\r\nHost: a\r\n\r\n" * 17
 async def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
     monkeypatch.setattr(protocol, "HEAD_S", TIMEOUT_S)
     fanout = FanoutSettings(stall_timeout_s=TIMEOUT_S)
-    room = {"in_flight_bytes_max": 2**32}  # how much is taken at once is another test's matter
+    # how much is taken at once is another test's matter
+    room = {
+        "in_flight_bytes_max": 2**32,
+        "client_in_flight_bytes_max": 2**32,
+        "client_bodies_max": 2**16,
+    }
     async with target(tmp_path, fanout=fanout, body_timeout_s=TIMEOUT_S, **room) as it:
         yield it
 

@@ -171,6 +171,7 @@ async def place(
     catalogue_refresh_s: float = 3600.0,
     access: AccessSettings | None = None,
     http: HttpSettings | None = None,
+    fanout: FanoutSettings | None = None,
     **intake: Any,
 ) -> AsyncIterator[Place]:
     """`intake`: settings of it. The streams are STREAMS unless others are given; their catalogue
@@ -183,7 +184,7 @@ async def place(
         settings = Settings(
             log=settings_of(site.backend),
             http=http or HttpSettings(),
-            fanout=FanoutSettings(),
+            fanout=fanout or FanoutSettings(),
             catalogue_refresh_s=catalogue_refresh_s,
             schemas=(str(SHIPPED), str(folder / "schemas")),
             access=access or AccessSettings(),

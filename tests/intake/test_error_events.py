@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import ConfigError
-from eventstreams.intake.intake import Violation
+from eventstreams.intake.violation import Violation
 from eventstreams.schemas.validation import Validator
 from eventstreams.settings import AccessSettings
 from tests.intake.place import ERRORS, STREAMS, TEST, event, place

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.errors import IntakeFull
+from eventstreams.errors import IntakeFull, IntakeShareUsed, Later
 from eventstreams.intake.admission import Admission
 from tests.intake.place import event, place
 from tests.web.client import PATIENCE_S, connected
@@ -114,25 +114,38 @@ async def test_gzip_that_unpacks_to_more_than_a_body_may_have_is_not_unpacked(
         assert answer.status_code == 413
 
 
-@given(st.lists(st.integers(0, 200_000), max_size=30))
-def test_leases_are_returned_and_one_alone_is_always_let_in(sizes: list[int]) -> None:
-    admission = Admission(100_000)
-    held, refused = [], []
-    for size in sizes:
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200_000)), max_size=30))
+def test_leases_are_returned_and_nobody_gets_more_than_a_share(
+    posts: list[tuple[str, int]],
+) -> None:
+    whole, share, bodies = 200_000, 100_000, 4
+    admission = Admission(bytes_max=whole, client_bytes_max=share, client_bodies_max=bodies)
+    held: list[tuple[str, int, contextlib.ExitStack]] = []
+    errors: list[Later] = []
+    for site, size in posts:
         before = admission.bytes
+        mine = [taken for of, taken, _ in held if of == site]
+        took = max(size, 16 * 1024)
         lease = contextlib.ExitStack()
         try:
-            lease.enter_context(admission.lease()).cover(size)
+            lease.enter_context(admission.lease(site)).cover(size)
+        except IntakeShareUsed as error:
+            lease.close()
+            errors.append(error)
+            assert mine
+            assert len(mine) == bodies or sum(mine) + took > share
         except IntakeFull as error:
             lease.close()
-            assert before
-            assert before + size > 100_000 - 16 * 1024
-            refused.append(error)
-            assert admission.bytes == before
+            errors.append(error)
+            assert before + took > whole - whole // 8
+            assert before + took > whole or sum(mine) + took > 64 * 1024
         else:
-            held.append(lease)
-            assert admission.bytes <= max(100_000, size, 16 * 1024)
-    assert all(error.retry_after_s for error in refused)
-    for lease in held:
+            held.append((site, took, lease))
+            assert len(mine) < bodies or not before
+            assert not before or admission.bytes <= whole
+            assert not mine or before == sum(mine) == 0 or sum(mine) + took <= share
+        assert admission.bytes == sum(taken for _, taken, _ in held)
+    assert all(error.retry_after_s for error in errors)
+    for _, _, lease in held:
         lease.close()
     assert admission.bytes == 0

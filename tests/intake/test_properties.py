@@ -7,7 +7,6 @@ gained and with what the answer says.
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import logging
@@ -261,8 +260,7 @@ class Trial:
     async def growth(self) -> dict[str, list[Event]]:
         """Since it was last asked, once all that is done behind the answers is done."""
         intake: Any = self.here.parts.intake
-        while intake._tasks:
-            await asyncio.wait(intake._tasks)
+        await intake.promises.kept()
         assert intake.admission.bytes == 0
         found: dict[str, list[Event]] = {}
         for (partition,) in (await self.here.log.partitions(TOPICS)).values():

@@ -1,0 +1,78 @@
+"""One request on its way through the intake: its events, what becomes of them, what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eventstreams.intake.admission import Lease
+from eventstreams.intake.filling import Sender
+from eventstreams.intake.gate import Route
+from eventstreams.intake.outcome import Elements, Rejection
+from eventstreams.model.event import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An event that may be appended."""
+
+    index: int
+    record: Record
+    route: Route
+
+
+class PostedEvents:
+    """The events of one request, while they are dealt with."""
+
+    def __init__(
+        self,
+        posted: Sequence[bytes],
+        sender: Sender,
+        *,
+        lease: Lease | None,
+        elements: Elements,
+        promised: bool = False,
+    ) -> None:
+        """`promised`: the request was answered with 202 and is not given up for want of room."""
+        self.posted = posted
+        self.sender = sender
+        self.elements = elements
+        self.ready: list[Ready] = []
+        self.rejections: list[Rejection] = []
+        self.error_records: list[Record] = []
+        """Error events about rejected ones."""
+        self.unsettled = len(posted)
+        """Events that are neither in the log nor rejected."""
+        self._lease = lease
+        self._promised = promised
+        self._body_bytes = 0 if lease is None else lease.bytes
+        self._filled_bytes = 0
+
+    def add(self, ready: Ready) -> None:
+        """Raises IntakeFull, IntakeShareUsed."""
+        self.ready.append(ready)
+        more = len(ready.record.value or b"") - len(self.posted[ready.index])
+        if more > 0:
+            self._filled_bytes += more
+            self._cover()
+
+    def reject(self, rejection: Rejection) -> None:
+        """Raises IntakeFull, IntakeShareUsed."""
+        self._settle(rejection)
+        self._cover()
+
+    def fail(self, rejection: Rejection) -> None:
+        """The same of an event that the log was offered: others may be in the log by now, so the
+        request is not given up."""
+        self._settle(rejection)
+        self._promised = True
+        self._cover()
+
+    def _settle(self, rejection: Rejection) -> None:
+        self.rejections.append(rejection)
+        self.unsettled -= 1
+
+    def _cover(self) -> None:
+        if self._lease is not None:
+            size = self._body_bytes + self._filled_bytes + self.elements.bytes
+            self._lease.cover(size, always=self._promised)

@@ -1,0 +1,70 @@
+"""Writes large answers piece by piece, and drops clients that do not take them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from starlette.types import Scope, Send
+
+from eventstreams.web.answers import Headers
+
+_PIECE_BYTES = 64 * 1024
+_UNWRITTEN_BYTES_MAX = 64 * 1024
+"""What a connection buffers before its writers must wait, unless it is to be written out."""
+
+
+async def write(
+    scope: Scope,
+    send: Send,
+    status: int,
+    headers: Headers,
+    parts: Sequence[bytes],
+    *,
+    stall_s: float,
+    bytes_per_s_min: int,
+) -> None:
+    """Send a response of these parts; return when all of it is written to the connection.
+
+    The client may take nothing for `stall_s`, and must be as fast as `bytes_per_s_min` on average
+    beside that; otherwise its connection is dropped.
+    """
+    size = sum(map(len, parts))
+    headers = [*headers, (b"content-length", b"%d" % size)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    connection: Any = extensions.get("eventstreams.connection")
+    began_s = asyncio.get_running_loop().time() + stall_s
+    sent = 0
+    try:
+        async with asyncio.timeout_at(began_s) as limit:
+            for piece in _pieces(parts):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                sent += len(piece)
+                limit.reschedule(began_s + sent / bytes_per_s_min)
+            if connection is not None and size > _PIECE_BYTES:
+                connection.transport.set_write_buffer_limits(0)
+            # The server waits for room before it takes this: now, for all to be written.
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except TimeoutError:
+        if connection is not None:
+            connection.abort()
+            await asyncio.sleep(0)  # so that the server has seen that the client is gone
+    else:
+        if connection is not None and size > _PIECE_BYTES:
+            connection.transport.set_write_buffer_limits(_UNWRITTEN_BYTES_MAX)
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts put together in pieces of about _PIECE_BYTES."""
+    gathered: list[bytes] = []
+    size = 0
+    for part in parts:
+        gathered.append(part)
+        size += len(part)
+        if size >= _PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)

@@ -1,0 +1,268 @@
+"""Posts neither take the loop for long, nor fill the memory, keep others out or delay a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstreams.settings import FanoutSettings
+from eventstreams.turns import Turns
+from tests.intake.place import TEST, Place, event, place
+from tests.web.client import PATIENCE_S, Client, connected
+
+pytestmark = pytest.mark.anyio
+
+MB = 2**20
+LISTED = "test.listed"
+_META = {"type": "object", "properties": {"stream": {"type": "string"}}}
+_ITEM = {
+    "type": "object",
+    "properties": {name: {"type": "string", "default": name * 8} for name in "abcdefgh"},
+}
+
+
+def _schema(**properties: Any) -> dict[str, Any]:
+    return {
+        "title": "test/listed",
+        "$id": "/test/listed/1.0.0",
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {"$schema": {"type": "string"}, "meta": _META, **properties},
+    }
+
+
+@asynccontextmanager
+async def large_place(folder: Path, **options: Any) -> AsyncIterator[Place]:
+    """With a stream whose schema makes work."""
+    schema = _schema(
+        items={"type": "array", "items": _ITEM},
+        times={"type": "array", "items": {"type": "string", "format": "date-time"}},
+        names={"type": "object", "propertyNames": {"maxLength": 3}},
+        either={"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "integer"}]},
+    )
+    path = folder / "schemas" / "test" / "listed" / "1.0.0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(schema))
+    streams = {TEST: {"schema_title": "test/event"}, LISTED: {"schema_title": "test/listed"}}
+    errors = {"eventstreams.error": {"schema_title": "error"}}
+    async with place(folder, streams={**streams, **errors}, **options) as here:
+        yield here
+
+
+def listed(**fields: Any) -> dict[str, Any]:
+    return {"$schema": "/test/listed/1.0.0", "meta": {"stream": LISTED}, **fields}
+
+
+def wrong(count: int) -> dict[str, Any]:
+    return event(test_map={f"key {n}": 1 for n in range(count)})
+
+
+async def _longest_s(turns: Turns, here: Place, body: bytes) -> float:
+    """The processor time of the longest piece of work that the post led to."""
+    longest_s = 0.0
+    charge = turns.charge
+
+    def charged(client: str, spent_s: float) -> None:
+        nonlocal longest_s
+        longest_s = max(longest_s, spent_s)
+        charge(client, spent_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "charge", charged)
+        patch.setattr(turns, "_clock", time.thread_time)
+        answer = await here.post(body)
+        assert answer.status_code in (201, 207, 400)
+        await here.parts.intake.promises.kept()  # type: ignore[union-attr]
+    return longest_s
+
+
+POSTS: dict[str, Any] = {
+    "small values": [1] * 10_000,
+    "wrong values": wrong(9_000),
+    "too many values": wrong(60_000),
+    "many wrong events": [wrong(200)] * 100,
+    "names": listed(names={f"key {n}": 1 for n in range(9_000)}),
+    "branches": listed(either=[1] * 9_000),
+    "defaults": listed(items=[{}] * 9_000),
+    "defaults in many events": [listed(items=[{}] * 1_000)] * 20,
+    "undeclared streams": [event(stream="x" * 1000 + str(n)) for n in range(1_000)],
+    "unknown schemas": [{**event(), "$schema": f"/x{n}/1.0.0"} for n in range(1_000)],
+    "good events": [event("y" * 300)] * 5_000,
+    "large events": [event("y" * 900_000)] * 4,
+}
+
+
+async def test_no_piece_of_work_takes_long(tmp_path: Path) -> None:
+    async with large_place(tmp_path) as here:
+        await here.post([event(), listed()])  # so that the schemas are compiled
+        longest_s: dict[str, float] = {}
+        gc.collect()
+        gc.freeze()  # as a gateway does; what pytest holds would be looked through now and then
+        for name, posted in POSTS.items():
+            body = json.dumps(posted).encode()
+            longest_s[name] = min(
+                [await _longest_s(here.parts.turns, here, body) for _ in range(2)]
+            )
+        gc.unfreeze()
+        assert max(longest_s.values()) < 0.015, longest_s  # about 5 ms where nothing else runs
+
+
+async def test_an_answer_is_told_whole_and_in_order_whatever_its_size(tmp_path: Path) -> None:
+    posted = [wrong(50) if n % 2 else event(str(n)) for n in range(600)]
+    async with place(tmp_path) as here:
+        answer = await here.post(posted)
+        assert answer.status_code == 207
+        told = answer.json()
+        assert told["error"] == []
+        assert [each["index"] for each in told["invalid"]] == list(range(1, 600, 2))
+        assert all(each["event"] == posted[1] for each in told["invalid"])
+        assert all("should be string" in each["context"]["errorsText"] for each in told["invalid"])
+        assert len(told["invalid"][0]["context"]["errors"]) == 50
+        repeated = len(json.dumps(posted[1])) * 300
+        assert len(answer.content) < repeated + 2.5 * MB
+        texts = [each["test"] for each in await here.documents()]
+        assert texts == [str(n) for n in range(0, 600, 2)]
+
+
+def _request(body: bytes, client_ip: str = "192.0.2.1") -> bytes:
+    return (
+        b"POST /v1/events HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+        b"x-client-ip: %b\r\ncontent-length: %d\r\n\r\n" % (client_ip.encode(), len(body)) + body
+    )
+
+
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_unread_answers_are_covered_until_their_clients_are_dropped(tmp_path: Path) -> None:
+    body = b"[" + b"1," * 9_999 + b"1]"
+    fanout = FanoutSettings(stall_timeout_s=0.5)
+    async with (
+        place(tmp_path, fanout=fanout, body_bytes_per_s_min=2**30) as here,
+        AsyncExitStack() as stack,
+    ):
+        admission = here.parts.intake.admission  # type: ignore[union-attr]
+        answered = await here.http.post(
+            "/v1/events", content=body, headers={"content-type": "application/json"}
+        )
+        size = len(answered.content)
+        assert size > MB
+        for n in range(12):
+            client = await stack.enter_async_context(connected(here.served.port))
+            client.writer.write(_request(body, f"192.0.2.{n}"))
+        most = 0
+
+        def all_are_answered() -> bool:
+            nonlocal most
+            most = max(most, admission.bytes)
+            requests = here.served.count("intake_requests_total", status="400")
+            return requests + here.served.count("intake_requests_total", status="503") == 13
+
+        await _until(all_are_answered)
+        assert most > 5 * size
+        assert most <= here.parts.intake.settings.in_flight_bytes_max  # type: ignore[union-attr]
+        await _until(lambda: admission.bytes == 0)
+
+
+async def test_one_address_does_not_keep_the_others_out(tmp_path: Path) -> None:
+    body = json.dumps([event("x" * 1000)] * 3_800).encode()
+    async with place(tmp_path) as here, AsyncExitStack() as stack:
+        for _ in range(9):
+            client = await stack.enter_async_context(connected(here.served.port))
+            client.writer.write(_request(body)[:-100])
+        admission = here.parts.intake.admission  # type: ignore[union-attr]
+        await _until(lambda: here.served.count("intake_requests_total", status="429") >= 7)
+        assert admission.bytes < 9 * MB
+        large = await here.post(body, headers={"x-client-ip": "192.0.2.2"})
+        assert large.status_code == 201
+
+
+async def test_ten_addresses_leave_room_for_small_posts(tmp_path: Path) -> None:
+    body = json.dumps([event("x" * 1000)] * 3_800).encode()
+    async with place(tmp_path) as here, AsyncExitStack() as stack:
+        for n in range(20):
+            client = await stack.enter_async_context(connected(here.served.port))
+            client.writer.write(_request(body, f"192.0.2.{n % 10}")[:-100])
+        refused = here.served.count
+        await _until(
+            lambda: (
+                refused("intake_requests_total", status="503")
+                + refused("intake_requests_total", status="429")
+                >= 12
+            )
+        )
+        for n in range(30):
+            answer = await here.post(event(), headers={"x-client-ip": f"198.51.100.{n}"})
+            assert answer.status_code == 201
+
+
+async def test_so_many_bodies_at_a_time_and_no_more(tmp_path: Path) -> None:
+    async with place(tmp_path, client_bodies_max=3) as here, AsyncExitStack() as stack:
+        clients: list[Client] = []
+        for _ in range(4):
+            client = await stack.enter_async_context(connected(here.served.port))
+            clients.append(client)
+            client.writer.write(_request(json.dumps(event()).encode())[:-1])
+        await _until(lambda: here.served.count("intake_requests_total", status="429") == 1)
+        for client in clients:
+            client.writer.write(b"}")
+        statuses = sorted([(await client.head()).status for client in clients])
+        assert statuses == [201, 201, 201, 429]
+
+
+async def test_a_body_that_is_too_slow_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstreams.web.bodies.GRACE_S", 0.1)
+    async with (
+        place(tmp_path, body_timeout_s=3600, body_bytes_per_s_min=1_000_000) as here,
+        connected(here.served.port) as client,
+    ):
+        client.writer.write(_request(b"x" * 100_000)[:-1])
+        head = await client.head()
+        assert head.status == 408
+        assert b"fewer than 1000000 bytes a second" in await client.body(head)
+
+
+async def test_a_stop_waits_no_longer_than_it_may_and_tells_what_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps([event("x" * 100)] * 10_000).encode()
+    with caplog.at_level(logging.WARNING):
+        async with place(tmp_path, fanout=FanoutSettings(drain_s=0.01)) as here:
+            answers = [await here.post(body, query="?hasty=true") for _ in range(3)]
+            assert {answer.status_code for answer in answers} == {202}
+            written = 30_000 - sum(
+                request.unsettled
+                for request in here.parts.intake.promises.hasty  # type: ignore[union-attr]
+            )
+            assert written < 30_000
+            async with asyncio.timeout(PATIENCE_S):
+                await here.parts.intake.promises.finish()  # type: ignore[union-attr]
+            assert here.parts.intake.admission.bytes == 0  # type: ignore[union-attr]
+    [record] = [each for each in caplog.records if "answered with 202" in each.message]
+    assert record.levelno == logging.WARNING
+    assert 0 < record.events <= 30_000  # type: ignore[attr-defined]
+
+
+async def test_a_stop_finishes_what_it_can_in_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps([event()] * 2_000).encode()
+    async with place(tmp_path, fanout=FanoutSettings(drain_s=PATIENCE_S)) as here:
+        assert (await here.post(body, query="?hasty=true")).status_code == 202
+        await here.parts.intake.promises.finish()  # type: ignore[union-attr]
+        assert len(await here.documents()) == 2_000
+    assert not [each for each in caplog.records if "answered with 202" in each.message]
