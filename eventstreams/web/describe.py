@@ -9,7 +9,7 @@ from typing import Any
 import eventstreams
 from eventstreams.model.stream import Catalogue, Stream
 from eventstreams.web import operations
-from eventstreams.web.operations import PROBLEM, content, refused
+from eventstreams.web.operations import REFUSALS, content, unlabelled
 from eventstreams.web.parameters import PARAMETERS
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
@@ -106,10 +106,7 @@ def openapi(
                     "description": "Its partitions with offsets and times, and its other form",
                     "content": {"application/json": content({"type": "object"})},
                 },
-                "400": {
-                    "description": "No id, or one that a stream would refuse, too",
-                    "content": {"application/json": content(PROBLEM)},
-                },
+                "400": unlabelled("No id, or one that a stream would refuse, too", problem=True),
             },
         }
     }
@@ -133,10 +130,7 @@ def openapi(
                     "description": "What the request was understood as",
                     "content": {"application/json": content({"type": "object"})},
                 },
-                "400": {
-                    "description": "What a stream would refuse",
-                    "content": {"application/json": content(PROBLEM)},
-                },
+                **REFUSALS,
             },
         }
     }
@@ -241,18 +235,14 @@ _RESPONSES: dict[str, Any] = {
             "application/json": content({"type": "object"}),
         },
     },
-    "400": {
-        "description": "Unknown stream, bad since, or bad Last-Event-ID",
-        "content": {"application/json": content(PROBLEM)},
-    },
-    "401": refused("The stream needs a token, or the one that came is not good"),
-    "403": refused("The token lacks the scope of the stream"),
-    "404": {"description": "A topic or partition is not available"},
-    "429": refused(
-        "Too many streams or connects of this client; Retry-After says when to come back"
-    ),
-    "503": {
-        "description": "The gateway is full or being stopped, or the log is out of reach",
-        "content": {"application/json": content(PROBLEM)},
+    "204": {"description": "The stream has an end, and the Last-Event-ID is that of its end"},
+    **REFUSALS,
+    "410": {
+        "description": "Events are no longer kept, and the request says gap=fail",
+        "content": {
+            "application/json": content(
+                {"type": "object", "properties": {"message": {"type": "string"}}}
+            )
+        },
     },
 }

@@ -17,12 +17,52 @@ PROBLEM = {
 }
 
 
+ASSIGNMENT = {
+    "type": "object",
+    "required": ["message", "origin", "name", "statusCode"],
+    "properties": {
+        "message": {"type": "string"},
+        "origin": {"type": "string"},
+        "name": {"type": "string"},
+        "statusCode": {"type": "integer"},
+    },
+}
+"""The second shape of errors, as upstream sends it: without a Content-Type."""
+
+
 def content(schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": schema}
 
 
 def refused(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": content(PROBLEM)}}
+
+
+def unlabelled(description: str, *, problem: bool = False) -> dict[str, Any]:
+    """A refusal in the second shape; `problem`: or in the first, with its Content-Type."""
+    kinds = {"*/*": content(ASSIGNMENT)}
+    if problem:
+        kinds["application/json"] = content(PROBLEM)
+    return {"description": f"{description}. The second shape has no Content-Type", "content": kinds}
+
+
+REFUSALS: dict[str, Any] = {
+    "400": unlabelled("Unknown stream, bad parameter, or bad Last-Event-ID", problem=True),
+    "401": refused("The stream needs a token, or the one that came is not valid"),
+    "403": refused("The token lacks the scope of the stream"),
+    "404": unlabelled("A topic or partition is not available"),
+    "429": refused(
+        "Too many streams or connects of this client; Retry-After says when to come back"
+    ),
+    "500": unlabelled("No topic of the streams exists; an operator must act"),
+    "501": refused("This installation cannot evaluate filters"),
+    "503": unlabelled(
+        "The gateway is full or being stopped, or the log is out of reach; Retry-After says when "
+        "to come back",
+        problem=True,
+    ),
+}
+"""Of requests for streams, and of those that explain them."""
 
 
 def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -106,7 +146,10 @@ _POST_EVENTS: dict[str, Any] = {
             "201": {"description": "All events were accepted"},
             "202": {"description": "Hastily received"},
             "207": _named("Some events were accepted; the others are named"),
-            "400": _named("No event was accepted, all are invalid; or the body can't be read"),
+            "400": {
+                "description": "No event was accepted, all are invalid; or the body can't be read",
+                "content": {"application/json": content({"anyOf": [_ELEMENTS, PROBLEM]})},
+            },
             "408": refused("The body did not come in time"),
             "401": refused("A producer's key is needed, or the one that came is not known"),
             "413": refused("Too many bytes or events"),
@@ -140,7 +183,8 @@ _POST_TICKET: dict[str, Any] = {
                     )
                 },
             },
-            "401": refused("No token, or one that is not good"),
+            "401": refused("No token, or one that is not valid"),
+            "429": refused("Too many connects of this client"),
             "503": refused("Tokens can't be checked, or tickets not be kept, now"),
         },
     }
@@ -161,11 +205,41 @@ PATHS: dict[str, Any] = {
         _path("streams", "Names, with | or commas between them"),
         _CONSTRAINTS,
     ),
-    "/v1/schemas": _get("The schemas there are", "Their URIs"),
-    "/v1/schemas/{title}/{version}": _get(
-        "One schema, without references; YAML where that is accepted",
-        "JSON Schema",
-        _path("title", "Its title, with slashes"),
-        _path("version", "Like 1.0.0, or latest"),
-    ),
+    "/v1/schemas": {
+        "get": {
+            **_get("The schemas there are", "Their URIs")["get"],
+            "responses": {
+                "200": {
+                    "description": "Their URIs",
+                    "content": {
+                        "application/json": content({"type": "array", "items": {"type": "string"}})
+                    },
+                },
+                "500": refused("The schemas cannot be read; an operator must act"),
+            },
+        }
+    },
+    "/v1/schemas/{title}/{version}": {
+        "get": {
+            "tags": ["Service"],
+            "summary": "One schema, without references; YAML where that is accepted",
+            "x-monitor": False,
+            "parameters": [
+                _path("title", "Its title, with slashes"),
+                _path("version", "Like 1.0.0, or latest"),
+            ],
+            "responses": {
+                "200": {
+                    "description": "JSON Schema",
+                    "content": {
+                        "application/json": content({"type": "object"}),
+                        "application/yaml": content({"type": "object"}),
+                    },
+                },
+                "304": {"description": "If-None-Match names what it is"},
+                "404": refused("There is no such schema"),
+                "500": refused("The schema is broken; an operator must act"),
+            },
+        }
+    },
 }
