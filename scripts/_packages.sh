@@ -13,7 +13,7 @@ need_packages() {
     sudo -n true 2>/dev/null || die "$why; run: sudo $line"
     as_root=(sudo -n)
   fi
-  say "$why: installing it with apt-get"
+  say "$why: installing ${chosen[*]} with apt-get"
   "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; going on with what is known"
   chosen=()
   for wanted in "$@"; do
