@@ -20,6 +20,8 @@ from eventstreams.intake.gate import Gate
 from eventstreams.intake.intake import Intake
 from eventstreams.ledger.desk import Line
 from eventstreams.ledger.ledger import Ledger
+from eventstreams.legacy.beacon import Beacon
+from eventstreams.legacy.conversion import Converter
 from eventstreams.log.base import Log
 from eventstreams.log.future import FutureLimit
 from eventstreams.log.kafka import KafkaLog
@@ -38,7 +40,7 @@ from eventstreams.opening import (
 from eventstreams.policies import Policies
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
-from eventstreams.settings import LogSettings, Settings
+from eventstreams.settings import IntakeSettings, LegacySettings, LogSettings, Settings
 from eventstreams.tasks import background
 from eventstreams.turns import Turns
 from eventstreams.web.app import App
@@ -135,7 +137,7 @@ async def running(
                 stack.callback(to_parent.close)
                 to_parent.on_lost = _start_anew
             await stack.enter_async_context(ledger.running())
-            intake = None
+            intake = beacon = None
             if settings.only != "gateway":
                 intake, canary = _intake(
                     settings=settings,
@@ -147,6 +149,7 @@ async def running(
                     hub=hub,
                 )
                 await stack.enter_async_context(intake.running())
+                beacon = _beacon(settings.legacy, declarations, intake)
                 await stack.enter_async_context(background(_when_well(hub, canary.run)))
             open_streams = OpenStreams(
                 hub,
@@ -162,6 +165,7 @@ async def running(
                 hub=hub,
                 open_streams=open_streams,
                 intake=intake,
+                beacon=beacon,
                 metrics=metrics,
                 ledger=ledger,
                 tokens=tokens,
@@ -196,6 +200,41 @@ def open_schemas(settings: Settings) -> SchemaStore:
     )
 
 
+def open_intake(
+    *,
+    settings: IntakeSettings,
+    catalogue: Callable[[], Catalogue],
+    schemas: SchemaStore,
+    log: Log,
+    metrics: Metrics,
+    turns: Turns,
+    stop_in_s: Callable[[], float],
+) -> Intake:
+    """The intake that appends to this log, not running."""
+    gate = Gate(
+        configs=lambda: catalogue().configs, schemas=schemas, topic_prefix=settings.topic_prefix
+    )
+    error_events = None
+    if settings.error_stream is not None:
+        error_events = ErrorEvents(
+            stream=settings.error_stream,
+            emitter_id=settings.emitter_id,
+            per_s=settings.error_events_per_s,
+            gate=gate,
+            schemas=schemas,
+            catalogue=catalogue,
+        )
+    return Intake(
+        log=log,
+        gate=gate,
+        error_events=error_events,
+        settings=settings,
+        metrics=metrics,
+        turns=turns,
+        stop_in_s=stop_in_s,
+    )
+
+
 def _intake(
     *,
     settings: Settings,
@@ -206,27 +245,11 @@ def _intake(
     turns: Turns,
     hub: Hub,
 ) -> tuple[Intake, Canary]:
-    section = settings.intake
-    gate = Gate(
-        configs=lambda: declarations.configs,
+    intake = open_intake(
+        settings=settings.intake,
+        catalogue=lambda: declarations.catalogue,
         schemas=schemas,
-        topic_prefix=section.topic_prefix,
-    )
-    error_events = None
-    if section.error_stream is not None:
-        error_events = ErrorEvents(
-            stream=section.error_stream,
-            emitter_id=section.emitter_id,
-            per_s=section.error_events_per_s,
-            gate=gate,
-            schemas=schemas,
-            catalogue=lambda: declarations.catalogue,
-        )
-    intake = Intake(
         log=log,
-        gate=gate,
-        error_events=error_events,
-        settings=section,
         metrics=metrics,
         turns=turns,
         stop_in_s=lambda: settings.fanout.drain_s - hub.draining_for_s,
@@ -235,10 +258,22 @@ def _intake(
         intake=intake,
         configs=lambda: declarations.configs,
         schemas=schemas,
-        every_s=section.canary_every_s,
+        every_s=settings.intake.canary_every_s,
         metrics=metrics,
     )
     return intake, canary
+
+
+def _beacon(settings: LegacySettings, declarations: Declarations, intake: Intake) -> Beacon | None:
+    """None where the settings list no schema of EventLogging."""
+    if not settings.schemas:
+        return None
+    return Beacon(
+        intake=intake,
+        converter=Converter(settings.schemas, configs=lambda: declarations.configs),
+        receiver=socket.gethostname(),
+        query_bytes_max=settings.query_bytes_max,
+    )
 
 
 def _start_anew() -> None:

@@ -16,6 +16,7 @@ from eventstreams.errors import ConfigError
 from eventstreams.ledger.desk import DeskShared, Line
 from eventstreams.ledger.ledger import Alone, Shared
 from eventstreams.ledger.redis_shared import RedisShared
+from eventstreams.legacy.checks import stream_problems
 from eventstreams.model.stream import Catalogue
 from eventstreams.settings import AccessSettings, Settings, SharedSettings
 
@@ -141,6 +142,8 @@ def problems_between(settings: Settings, catalogue: Catalogue) -> list[str]:
     serves_intake = settings.only != "gateway"
     if serves_intake and error_stream and catalogue.configs.get(error_stream) is None:
         problems.append(f"intake.error_stream: {error_stream} is not in the catalogue")
+    if serves_intake:
+        problems += stream_problems(settings.legacy.schemas, catalogue.configs)
     access = settings.access
     if access.jwks_file or access.jwks_url or access.hs256_secret_file:
         return problems

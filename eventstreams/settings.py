@@ -22,6 +22,8 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+SchemaName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,63}\Z")]
+SchemaVersion = Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}\Z")]
 HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[\t -~\xa0-\xff]+\Z")]
 
 
@@ -242,6 +244,16 @@ class IntakeSettings(Section, frozen=True):
     """What GET /v1/_test/events posts; without any it is not there."""
 
 
+class LegacySettings(Section, frozen=True):
+    """Clients of EventLogging, which GET or POST /beacon/event."""
+
+    schemas: dict[SchemaName, SchemaVersion] = {}
+    """Schemas of EventLogging that may be posted by anyone, and for each the version of the schema
+    `analytics/legacy/NAME` that takes its events; without any there is no /beacon/event."""
+    query_bytes_max: Bytes = 8192
+    """Of the query of one request."""
+
+
 class MetricsSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port | None = None
@@ -272,6 +284,7 @@ class Settings(Section, frozen=True):
     shared: SharedSettings = SharedSettings()
     access: AccessSettings = AccessSettings()
     intake: IntakeSettings = IntakeSettings()
+    legacy: LegacySettings = LegacySettings()
     metrics: MetricsSettings = MetricsSettings()
     demo: DemoSettings = DemoSettings()
 
@@ -354,5 +367,7 @@ def describe(kind: type[Section] = Settings, path: str = "") -> Iterator[tuple[s
         section = _section_of(field.type)
         if section is not None:
             yield from describe(section, where)
+        elif field.default_factory is not msgspec.NODEFAULT:
+            yield where, field.default_factory()
         else:
             yield where, field.default

@@ -11,6 +11,7 @@ from eventstreams.cli.config import catalogue_path, config_option, read_config
 from eventstreams.cli.problems import problems_of
 from eventstreams.errors import ConfigError, FiltersUnavailable
 from eventstreams.fanout.cel_runtime import load_runtime
+from eventstreams.legacy.checks import schema_problems
 from eventstreams.model.stream import Catalogue
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.titles import findings
@@ -23,7 +24,8 @@ def command(config: Path | None) -> None:
     """Check settings and stream catalogue; say every problem at once (exit code 2).
 
     Only files are read, those that the settings name too: no log is opened, no broker asked.
-    Where events can be posted, each schema_title must be the title of a schema that can be used.
+    Where events can be posted, each schema_title must be the title of a schema that can be used,
+    and each of legacy.schemas needs a stream and a schema that fit it.
     What only loses something, such as a schema without meta.id, is a warning.
 
     \b
@@ -50,6 +52,7 @@ def _check_titles(settings: Settings, path: Path, catalogue: Catalogue) -> None:
         for each in found
         if each.is_error
     ]
+    problems += schema_problems(settings.legacy.schemas, repository)
     if problems:
         raise ConfigError(problems)
 

@@ -134,6 +134,21 @@ class Intake:
         await self._take(request)
         return Report(len(posted), request.rejections)
 
+    async def refuse(self, posted: bytes, problem: EventProblem, site: str) -> None:
+        """Count something that no event could be made of, and send it to the error stream.
+
+        The work is charged to the client at `site`.
+        """
+        errors_to = await self._errors_to()
+        async with self.turns.turn(site):
+            self._count(self._gate.label(None), "invalid")
+            if errors_to is None:
+                return
+            refused = Refused(posted, None, problem)
+            records = self._error_record(errors_to, refused, time.time_ns() // 1_000_000)
+            if records:
+                self._tell(records, site)
+
     def _elements(self, *, silent: bool = False) -> Elements:
         return Elements(
             plain=self.lenient, event_bytes_max=self.settings.event_bytes_max, silent=silent

@@ -25,6 +25,7 @@ from eventstreams.web.access import PATH as TICKET
 from eventstreams.web.address import Proxies
 from eventstreams.web.admin import PATH as ADMIN
 from eventstreams.web.answers import Headers, answer, not_found, refuse
+from eventstreams.web.beacon import PATHS as BEACON
 from eventstreams.web.cursor import CursorPage
 from eventstreams.web.events import PATHS as EVENTS
 from eventstreams.web.events import TEST_PATH as TEST_EVENTS
@@ -47,6 +48,7 @@ class App:
         streams: ASGIApp | None,
         explain: ASGIApp | None,
         events: ASGIApp | None,
+        beacon: ASGIApp | None,
         ticket: ASGIApp | None,
         admin: ASGIApp | None,
         declarations: Declarations,
@@ -58,13 +60,13 @@ class App:
         proxies: Proxies,
         turns: Turns,
     ) -> None:
-        """`streams`, `explain`, `events`, `ticket` and `admin` are None where that part is not
-        served."""
+        """The applications are None where that part is not served."""
         self._proxies = proxies
         self._turns = turns
         self._streams = streams
         self._explain = explain
         self._events = events
+        self._beacon = beacon
         self._ticket = ticket
         self._admin = admin
         self._headers = headers
@@ -85,6 +87,9 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not served")
+        if self._beacon is not None and scope["path"] in BEACON:
+            await self._beacon(scope, receive, send)  # its query has no parameters
+            return
         if scope["query_string"].count(b"&") >= PARAMETERS_MAX:
             error = InvalidParameter(f"The query has more than {PARAMETERS_MAX} parameters")
             await refuse(scope, send, self._headers, error)

@@ -14,6 +14,7 @@ from eventstreams.fanout.start import Starter
 from eventstreams.intake.intake import Intake
 from eventstreams.ledger.desk import Line
 from eventstreams.ledger.ledger import Ledger
+from eventstreams.legacy.beacon import Beacon
 from eventstreams.metrics import Metrics
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.settings import Settings
@@ -23,6 +24,7 @@ from eventstreams.web.address import Proxies
 from eventstreams.web.admin import Admin
 from eventstreams.web.answers import common_headers
 from eventstreams.web.app import App
+from eventstreams.web.beacon import BeaconPage
 from eventstreams.web.events import Events
 from eventstreams.web.explain import Explain
 from eventstreams.web.health import Health
@@ -46,6 +48,7 @@ def assemble(
     hub: Hub,
     open_streams: OpenStreams,
     intake: Intake | None,
+    beacon: Beacon | None,
     metrics: Metrics,
     ledger: Ledger,
     tokens: Tokens,
@@ -66,7 +69,7 @@ def assemble(
     compression = settings.http.compression
     proxies = Proxies(settings.http.trusted_proxies)
     limits = Limits(policy, ledger)
-    explain = streams = events = ticket = admin = None
+    explain = streams = events = beacon_page = ticket = admin = None
     if settings.only != "intake":
         explain = Explain(
             declarations=declarations,
@@ -111,10 +114,13 @@ def assemble(
             policy=policy,
             stall_timeout_s=settings.fanout.stall_timeout_s,
         )
+    if beacon is not None:
+        beacon_page = BeaconPage(beacon=beacon, proxies=proxies, metrics=metrics, headers=headers)
     return App(
         streams=streams,
         explain=explain,
         events=events,
+        beacon=beacon_page,
         ticket=ticket,
         admin=admin,
         declarations=declarations,

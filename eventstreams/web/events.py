@@ -124,12 +124,8 @@ class Events:
     def _sender(self, scope: Scope) -> Sender:
         """Raises InvalidToken."""
         query = _query(scope)
-        sender = Sender(
-            header=_Headers(scope).get,
-            client_ip=self._proxies.client(scope) or _peer(scope),
-            site=self._proxies.site(scope),
-            schema_uri=query.get("schema_uri"),
-            stream=query.get("stream"),
+        sender = sender_of(scope, self._proxies)._replace(
+            schema_uri=query.get("schema_uri"), stream=query.get("stream")
         )
         producers = self._policy().producers
         if producers is None:
@@ -209,9 +205,14 @@ def _query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
 
 
-def _peer(scope: Scope) -> str | None:
+def sender_of(scope: Scope, proxies: Proxies) -> Sender:
+    """What the headers and the connection of a request say of its client."""
     peer: tuple[str, int] | None = scope.get("client")
-    return peer[0] if peer else None
+    return Sender(
+        header=_Headers(scope).get,
+        client_ip=proxies.client(scope) or (peer[0] if peer else None),
+        site=proxies.site(scope),
+    )
 
 
 class _Headers:

@@ -159,6 +159,17 @@ _POST_EVENTS: dict[str, Any] = {
         },
     }
 }
+_BEACON: dict[str, Any] = {
+    "tags": ["Events"],
+    "summary": "Takes an event of an EventLogging client: the whole query is percent-encoded JSON",
+    "x-monitor": False,
+    "responses": {
+        "204": {"description": "The request was received; its event is checked behind this answer"},
+        "404": {"description": "The settings list no schema of EventLogging"},
+        "429": refused("This client has too many requests under way"),
+        "503": refused("Too much is being taken; Retry-After says when to come back"),
+    },
+}
 _POST_TICKET: dict[str, Any] = {
     "post": {
         "tags": ["Streams"],
@@ -192,6 +203,7 @@ _POST_TICKET: dict[str, Any] = {
 _CONSTRAINTS = _query("constraints", "Only streams with these settings: k=v|p[q]=v")
 PATHS: dict[str, Any] = {
     "/v1/events": _POST_EVENTS,
+    "/beacon/event": {"get": _BEACON, "post": _BEACON},
     "/v2/ticket": _POST_TICKET,
     "/v1/stream-configs": _get(
         "What producers and consumers are told of all streams",

@@ -21,6 +21,7 @@ from eventstreams.settings import (
     FanoutSettings,
     HttpSettings,
     IntakeSettings,
+    LegacySettings,
     Settings,
 )
 from tests.log.backends import Backend, Sqlite
@@ -172,6 +173,7 @@ async def place(
     access: AccessSettings | None = None,
     http: HttpSettings | None = None,
     fanout: FanoutSettings | None = None,
+    legacy: LegacySettings | None = None,
     **intake: Any,
 ) -> AsyncIterator[Place]:
     """`intake`: settings of it. The streams are STREAMS unless others are given; their catalogue
@@ -189,6 +191,7 @@ async def place(
             schemas=(str(SHIPPED), str(folder / "schemas")),
             access=access or AccessSettings(),
             intake=IntakeSettings(**{"error_stream": ERRORS, **intake}),
+            legacy=legacy or LegacySettings(),
         )
         async with (
             running(settings, catalogue, folder / "streams.yaml") as parts,
