@@ -28,7 +28,7 @@ EventStreamsError
 │       ├── TopicNotAvailable      404
 │       ├── ConfigurationFault     500: none of the topics of the request exist
 │       └── LogUnreachable         503: the log did not answer in time
-├── FilterTooCostly        a filter takes too much work, event after event; its stream ends
+├── FilterTooCostly        choosing events takes more than a stream's share; the stream ends
 ├── SchemaError            schemas are wrong; says every problem
 │   ├── SchemaNotFound         there is none at this URI
 │   └── BadSchemaUri           not a URI that a schema of a repository can have
@@ -85,7 +85,7 @@ class ClientError(EventStreamsError):
 
 
 class FilterTooCostly(EventStreamsError):
-    """A filter keeps using up the work that one event may cost; its stream ends."""
+    """A stream takes more than its share of time to choose its events, and falls behind."""
 
 
 class SchemaError(EventStreamsError):

@@ -127,6 +127,7 @@ async def running(
             topics=catalogue.topics if serves_streams else (),
             settings=settings.fanout,
             metrics=metrics,
+            turns=turns,
             started=embedded,
         )
         hub.redact(catalogue.redactions)

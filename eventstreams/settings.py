@@ -17,6 +17,7 @@ from eventstreams.errors import ConfigError
 from eventstreams.yaml_file import read_yaml, texts
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]
@@ -133,6 +134,11 @@ class FanoutSettings(Section, frozen=True):
     heartbeat_s: Seconds = 15.0
     stall_timeout_s: Seconds = 60.0
     """A client whose connection takes no byte for this long is closed."""
+    filter_share: Share = 0.25
+    """Of one processor: how much of it a stream that reads alone may take to choose its events;
+    beyond it the stream is slowed."""
+    filter_patience_s: Seconds = 60.0
+    """How long a stream that is slowed may fall behind before it is ended."""
     log_patience_s: Seconds = 30.0
     """How long streams stay open while the log is out of reach."""
     refresh_s: Seconds = 10.0
@@ -156,7 +162,8 @@ class LimitSettings(Section, frozen=True):
     client_ip_connects_per_minute: Count | None = None
     """How often such a client may open a stream, at once or spread."""
     client_ip_catch_up_bytes_per_minute: Bytes | None = None
-    """How much of what is past such a client is sent; beyond it its streams are slowed."""
+    """Bytes of the past that such a client is sent, or has examined and is not sent; beyond it its
+    streams are slowed."""
     filters_max: Count = 500
     """Different filters in one process at the same time; each is tried on every event."""
     head_bytes_max: Bytes = 256 * 2**10

@@ -19,13 +19,20 @@ from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
 from eventstreams.model.position import Position
 from eventstreams.settings import FanoutSettings
+from eventstreams.turns import Turns
 
 
 class CatchUp:
     """`slots` is the turn to read the log; `documents` the events parsed for selectors."""
 
     def __init__(
-        self, *, history: History, tails: Tails, settings: FanoutSettings, metrics: Metrics
+        self,
+        *,
+        history: History,
+        tails: Tails,
+        settings: FanoutSettings,
+        metrics: Metrics,
+        turns: Turns,
     ) -> None:
         self.slots = asyncio.Semaphore(settings.catch_up_slots)
         self.documents = Documents()
@@ -33,6 +40,7 @@ class CatchUp:
         self._tails = tails
         self._batch_bytes = settings.batch_bytes_max
         self._metrics = metrics
+        self._turns = turns
         self._chunks = ChunkCache(bytes_max=settings.cache_bytes_max // 2)
 
     def forget(self, partition: Partition) -> None:
@@ -46,19 +54,41 @@ class CatchUp:
         self.documents.clear()
 
     async def chunk(
-        self, want: Want, position: Position, ends: tuple[int, ...], left: int | None
+        self,
+        want: Want,
+        position: Position,
+        ends: tuple[int, ...],
+        left: int | None,
+        *,
+        client: str,
     ) -> Portion:
-        """The next chunk for one who pulls alone, in its turn where the log must be read; at most
-        `left` events. Raises LogError."""
+        """Return the next chunk for one who pulls alone, at most `left` events.
+
+        A turn to read the log is taken where that must be read; choosing and rendering the events
+        takes a turn of the client. Raises LogError.
+        """
+        held = self._held(want, position, ends, left)
+        if held is not None:
+            return held
+        age = self._chunks.age
         if self._is_near(want, position, ends):
-            return await self._chunk(want, position, ends, left)
-        with self._metrics.catching_up.track_inprogress():
-            with self._metrics.catch_up_waiting.track_inprogress():
-                await self.slots.acquire()
-            try:
-                return await self._chunk(want, position, ends, left)
-            finally:
-                self.slots.release()
+            runs = await self._runs(want, position, ends)
+        else:
+            with self._metrics.catching_up.track_inprogress():
+                with self._metrics.catch_up_waiting.track_inprogress():
+                    await self.slots.acquire()
+                try:
+                    runs = await self._runs(want, position, ends)
+                finally:
+                    self.slots.release()
+        return await self._render(want, position, ends, left, runs, age=age, client=client)
+
+    def _held(
+        self, want: Want, position: Position, ends: tuple[int, ...], left: int | None
+    ) -> Portion | None:
+        """The chunk that was made for another client."""
+        assert position.is_behind(ends), "a chunk that leads nowhere would be read for ever"
+        return self._chunks.get(want, position, ends) if left is None else None
 
     def _is_near(self, want: Want, position: Position, ends: tuple[int, ...]) -> bool:
         """Whether the tails hold all that comes next."""
@@ -67,23 +97,23 @@ class CatchUp:
             for partition, offset, end in zip(want.partitions, position.offsets, ends, strict=True)
         )
 
-    async def prepare(self, want: Want, position: Position, ends: tuple[int, ...]) -> None:
+    async def prepare(
+        self, want: Want, position: Position, ends: tuple[int, ...], *, client: str
+    ) -> None:
         """Has the chunk after the present one made ready, if there is a turn to spare."""
         if not position.is_behind(ends) or self.slots.locked():
             return
+        if self._held(want, position, ends, None) is not None:
+            return
+        age = self._chunks.age
         # What goes wrong is met again, and told, when it is needed.
         with contextlib.suppress(LogError):
             async with self.slots:
-                await self._chunk(want, position, ends)
+                runs = await self._runs(want, position, ends)
+            await self._render(want, position, ends, None, runs, age=age, client=client)
 
-    async def _chunk(
-        self, want: Want, position: Position, ends: tuple[int, ...], left: int | None = None
-    ) -> Portion:
-        assert position.is_behind(ends), "a chunk that leads nowhere would be read for ever"
-        held = self._chunks.get(want, position, ends) if left is None else None
-        if held is not None:
-            return held
-        age = self._chunks.age
+    async def _runs(self, want: Want, position: Position, ends: tuple[int, ...]) -> dict[int, Run]:
+        """What comes next in each partition. Raises LogError."""
         runs: dict[int, Run] = {}
         for i, partition in enumerate(want.partitions):
             offset = position.offsets[i]
@@ -98,12 +128,30 @@ class CatchUp:
                 raise LogUnavailable(
                     f"{partition.topic}/{partition.number} ended at {offset}", [partition]
                 )
-        batch = self._batch_bytes
-        chunk = render(want, position, runs, ends, batch, documents=self.documents, left=left)
+        return runs
+
+    async def _render(
+        self,
+        want: Want,
+        position: Position,
+        ends: tuple[int, ...],
+        left: int | None,
+        runs: dict[int, Run],
+        *,
+        age: int,
+        client: str,
+    ) -> Portion:
+        """In a turn of the client. `age` is that of the cache when the runs were not yet read."""
+        async with self._turns.turn(client):
+            held = self._held(want, position, ends, left)
+            if held is not None:  # made while this one waited
+                return held
+            batch = self._batch_bytes
+            chunk = render(want, position, runs, ends, batch, documents=self.documents, left=left)
+            made = portion(chunk, want.encoding)
         self._metrics.rendered(chunk.skipped, chunk.selecting_s)
-        made = portion(chunk, want.encoding)
         if self._chunks.age == age and left is None:
-            self._chunks.keep(want, position, made)
+            self._chunks.keep(want, position, made._replace(selecting_s=0.0))
         return made
 
     async def _from_history(self, partition: Partition, offset: int, end: int, beside: int) -> Run:

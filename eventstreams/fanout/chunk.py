@@ -1,7 +1,7 @@
 """Frames in, bytes out: a batch rendered once for all who want the same from the same position.
 
-Pure: what a chunk holds depends on the want, the position it starts from and the runs alone. The
-position moves past every event looked at, sent or not.
+What a chunk holds depends on the want, the position it starts from and the runs; where it ends, on
+the clock, too. The position moves past every event looked at, sent or not.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from eventstreams.model import sse
 from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Cursor, Position
+from eventstreams.turns import PIECE_S
 
-_LOOKS_MAX = 500
-"""Events that a selector looks at in one go: what costs time gives others their turn."""
 _FRAMING_BYTES = len(sse.MESSAGE) + len(sse.ID) + len(sse.END)
 
 
@@ -36,6 +35,8 @@ class Chunk(NamedTuple):
     """Records passed over because they hold no event."""
     selecting_s: float = 0.0
     """What it took to find which ones to send."""
+    passed_bytes: int = 0
+    """Of the events that were looked at, what is not sent."""
 
 
 class Portion(NamedTuple):
@@ -43,11 +44,15 @@ class Portion(NamedTuple):
 
     piece: Piece | None
     position: Position
+    passed_bytes: int
+    """As of the chunk."""
+    selecting_s: float
+    """What it took to choose the events; 0.0 where another client had it made."""
 
 
 def portion(chunk: Chunk, encoding: Encoding) -> Portion:
     piece = apart(encoding, chunk.body, chunk.events) if chunk.body else None
-    return Portion(piece, chunk.position)
+    return Portion(piece, chunk.position, chunk.passed_bytes, chunk.selecting_s)
 
 
 def render(
@@ -59,9 +64,10 @@ def render(
     *,
     documents: Documents,
     left: int | None = None,
+    piece_s: float = PIECE_S,
 ) -> Chunk:
-    """Renders from `position` on, about `bytes_max` bytes, at least one event if there is any; at
-    most `left` events.
+    """Renders from `position` on, until about `bytes_max` bytes of events were looked at, `left`
+    events are in it, or `piece_s` have passed; at least one record if there is any.
 
     `runs[i]` begins at `position.offsets[i]`; a partition without a run has nothing to give before
     `ends[i]`, and no event at or beyond `ends[i]` is taken. Several partitions are merged by record
@@ -74,15 +80,17 @@ def render(
     framed = _framer(want)
     selector = want.selector
     parts: list[bytes] = []
-    size = events = skipped = looked = 0
+    size = events = skipped = passed_bytes = 0
     selecting_s = 0.0
+    began = time.perf_counter()
     for index, frame in _in_order(frames, short):
         data = frame.data
         if data is not None and selector is not None:
-            began = time.perf_counter()
+            passed_bytes += len(data)
+            now = time.perf_counter()
             data = selector.select(frame, documents)
-            selecting_s += time.perf_counter() - began
-            looked += 1
+            selecting_s += time.perf_counter() - now
+            passed_bytes -= 0 if data is None else len(data)
         epoch = runs[index].epochs.at(frame.offset)
         position_id = cursor.pass_event(index, frame.offset, frame.timestamp_ms, epoch)
         if frame.data is None:
@@ -91,7 +99,9 @@ def render(
             parts += framed(data, position_id, None if left is None else left - events - 1)
             events += 1
             size += len(data) + len(position_id) + _FRAMING_BYTES
-        if size >= bytes_max or events == left or looked >= _LOOKS_MAX:
+        if size + passed_bytes >= bytes_max or events == left:
+            break
+        if time.perf_counter() - began >= piece_s:
             break
     else:
         for index, run in runs.items():
@@ -100,7 +110,8 @@ def render(
                 whole = run.next <= ends[index]
                 end = run.next if whole else ends[index]
                 cursor.pass_hole(index, end, run.last_epoch if whole else NO_EPOCH)
-    return Chunk(b"".join(parts), cursor.position(), events, skipped, selecting_s)
+    body = b"".join(parts)
+    return Chunk(body, cursor.position(), events, skipped, selecting_s, passed_bytes)
 
 
 def _framer(want: Want) -> Callable[[bytes, bytes, int | None], tuple[bytes, ...]]:

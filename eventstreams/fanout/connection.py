@@ -23,14 +23,14 @@ class InFlight(NamedTuple):
 
 
 class Allowance(Protocol):
-    """How much of what is past may be sent to one client yet."""
+    """How much of what is past may be sent to one client, or looked at for it, yet."""
 
     async def wait_s(self) -> float:
         """0.0 where the next bytes may go; else for how long not, at least."""
         ...
 
     def used(self, size: int) -> None:
-        """So many bytes were sent."""
+        """Record that so many bytes were sent, or looked at and not sent."""
         ...
 
 

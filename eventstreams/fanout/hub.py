@@ -1,8 +1,9 @@
 """The hub: knows every subscription, and makes the cohorts write what the feed brings.
 
-One task writes to all cohorts that have news, paced; the feed and the reading ahead of history have
-tasks of their own. Waiting is level-triggered: clear the signal, look, and wait only if nothing
-moved.
+Two tasks write to the cohorts that have news, paced: one to those that get all events, one to those
+whose events are chosen, so that choosing holds up nobody who gets all. The feed and the reading
+ahead of history have tasks of their own. Waiting is level-triggered: clear the signal, look, and
+wait only if nothing moved.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from eventstreams.fanout.feed import Feed
 from eventstreams.fanout.gaps import GapFinder, require_same
 from eventstreams.fanout.gauges import Gauges
 from eventstreams.fanout.history import History
-from eventstreams.fanout.pacer import Pacer
 from eventstreams.fanout.resume import Resumed, Resumer
+from eventstreams.fanout.selector import is_costly
 from eventstreams.fanout.silence import Silence
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.fanout.want import Want
+from eventstreams.fanout.writer import Writer
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition
@@ -36,6 +38,7 @@ from eventstreams.model.position import Mark, Position
 from eventstreams.model.redaction import Redaction
 from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
+from eventstreams.turns import Turns
 
 _log = logging.getLogger(__name__)
 _HEARTBEAT_MARGIN = 0.9
@@ -50,9 +53,11 @@ class Hub:
         topics: Collection[str],
         settings: FanoutSettings,
         metrics: Metrics,
+        turns: Turns,
         started: bool,
     ) -> None:
-        """`started` is False where the log is still to be started, and may be out of reach."""
+        """`turns` are for what single clients cause. `started` is False where the log is still to
+        be started, and may be out of reach."""
         self.settings = settings
         self.feed = Feed(
             log=log,
@@ -72,7 +77,11 @@ class Hub:
             redactions=self.tails.redactions,
         )
         self.catch_up = CatchUp(
-            history=self.history, tails=self.tails, settings=settings, metrics=metrics
+            history=self.history,
+            tails=self.tails,
+            settings=settings,
+            metrics=metrics,
+            turns=turns,
         )
         self.silence = Silence(metrics)
         self._log = log
@@ -88,16 +97,16 @@ class Hub:
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done, and replaced, when cohorts have moved on."""
         self._metrics = metrics
-        self._pacer = Pacer(pace_max_s=settings.pace_max_ms / 1000)
         self._cohorts: dict[Want, Cohort] = {}
         self._windows = Windows()
-        self._news = asyncio.Event()
+        pace_max_s = settings.pace_max_ms / 1000
+        self._writers = tuple(Writer(selects, pace_max_s) for selects in (False, True))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Runs the hub's tasks. An error in one of them is a fault of ours and ends the block."""
         tasks = (
-            self._write(),
+            *map(self._write, self._writers),
             self.feed.look(),
             self._feed(),
             self.history.read_ahead(),
@@ -166,8 +175,13 @@ class Hub:
     def join(self, subscription: Subscription) -> bool:
         """Makes it a member of the cohort of its want, if it stands where the cohort stands.
 
-        Raises LogTruncated where only the offsets are the same."""
+        A cohort's events are chosen on behalf of all its members. Where choosing is costly, each
+        client pulls alone instead, in its own turns. Raises LogTruncated where only the offsets
+        are the same.
+        """
         want, position = subscription.want, subscription.position
+        if is_costly(want.selector):
+            return False
         cohort = self._cohorts.get(want)
         if cohort is None:
             tails = self.tails.of(want.partitions)
@@ -177,7 +191,7 @@ class Hub:
             require_same(position, canonical, tails)
             cohort = self._cohorts[want] = Cohort(want, canonical, tails, self._windows)
             self._metrics.cohorts.set(len(self._cohorts))
-            self._news.set()  # its heartbeats are to be thought of
+            self._wake_writers()  # its heartbeats are to be thought of
         elif cohort.position.offsets != position.offsets or not cohort.admits:
             return False
         else:
@@ -238,8 +252,9 @@ class Hub:
     def came(self, by_topic: Sequence[tuple[str, Sequence[Frame]]]) -> None:
         for topic, frames in by_topic:
             self.silence.came(topic, frames)
-        self._pacer.arrived()
-        self._news.set()
+        for writer in self._writers:
+            writer.pacer.arrived()
+        self._wake_writers()
 
     def grew(self, topics: Collection[str]) -> None:
         for subscription in list(self.subscriptions):
@@ -261,7 +276,7 @@ class Hub:
         for subscription in list(self.subscriptions):
             if partition in subscription.want.partitions:
                 subscription.truncate(partition, end)
-        self._news.set()  # who waits for the tail to come by looks again
+        self._wake_writers()  # who waits for the tail to come by looks again
 
     def skipped(self, partition: Partition) -> None:
         for cohort in list(self._cohorts.values()):
@@ -277,19 +292,24 @@ class Hub:
 
     # From the tails to the clients.
 
-    async def _write(self) -> None:
+    def _wake_writers(self) -> None:
+        for writer in self._writers:
+            writer.news.set()
+
+    async def _write(self, writer: Writer) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_heartbeat()):
-                    await self._news.wait()
-            self._news.clear()
+                async with asyncio.timeout(self._until_heartbeat(writer)):
+                    await writer.news.wait()
+            writer.news.clear()
             began, cpu = time.monotonic(), time.thread_time()
-            for cohort in list(self._cohorts.values()):
+            for cohort in writer.cohorts_of(self._cohorts.values()):
                 await self._write_cohort(cohort)
+                await writer.give_way()
             moved, self.moved = self.moved, asyncio.get_running_loop().create_future()
             moved.set_result(None)
             self._metrics.write_seconds.observe(time.monotonic() - began)
-            rest = self._pacer.rest(began, time.thread_time() - cpu)
+            rest = writer.pacer.rest(began, time.thread_time() - cpu)
             if rest:
                 await asyncio.sleep(rest)
 
@@ -320,10 +340,11 @@ class Hub:
         """Longest time without a byte, in s."""
         return self.settings.heartbeat_s * _HEARTBEAT_MARGIN
 
-    def _until_heartbeat(self) -> float | None:
-        if not self._cohorts:
+    def _until_heartbeat(self, writer: Writer) -> float | None:
+        cohorts = writer.cohorts_of(self._cohorts.values())
+        if not cohorts:
             return None
-        first = min(cohort.wrote_at for cohort in self._cohorts.values())
+        first = min(cohort.wrote_at for cohort in cohorts)
         return max(0.0, first + self.heartbeat_s - time.monotonic())
 
     # The end.

@@ -21,6 +21,10 @@ _CANARY = b'"canary"'
 """In the line of every canary event; most lines need no parsing to tell."""
 
 
+_SHARED_US_MAX = 25.0
+"""A filter that takes no longer for an ordinary event is evaluated for all its clients at once."""
+
+
 class Selector:
     """Immutable; equal where the canonical filter, the fields, the sample and canaries are."""
 
@@ -100,6 +104,12 @@ class Selector:
     def __repr__(self) -> str:
         names = ("filter", "fields", "sample", "canaries")
         return f"Selector({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+
+def is_costly(selector: Selector | None) -> bool:
+    """Whether choosing takes so long that each client has it done in its own turns."""
+    cost = None if selector is None else selector.cost
+    return cost is not None and cost.reference_us > _SHARED_US_MAX
 
 
 def is_canary(frame: Frame, data: bytes, documents: Documents) -> bool:

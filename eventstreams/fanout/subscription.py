@@ -11,6 +11,7 @@ the cancellation back (as asyncio.timeout does), so that one wait per client is 
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ from eventstreams.fanout.bound import Bound
 from eventstreams.fanout.compression import EncodedResponse, Piece, apart
 from eventstreams.fanout.connection import Allowance, Connection, InFlight, Receive, Send
 from eventstreams.fanout.ending import End, Reason
+from eventstreams.fanout.selector import is_costly
 from eventstreams.fanout.sending import carry
+from eventstreams.fanout.throttle import Throttle
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model import sse
 from eventstreams.model.event import Partition
@@ -52,9 +55,10 @@ class Subscription:
         "_lost",
         "_receive",
         "_task",
+        "_throttle",
         "_wrote_at",
-        "allowance",
         "bound",
+        "client",
         "cohort",
         "connection",
         "position",
@@ -73,20 +77,21 @@ class Subscription:
         receive: Receive,
         send: Send,
         connection: Connection | None,
+        client: str,
         bound: Bound | None = None,
         allowance: Allowance | None = None,
     ) -> None:
+        """`client`: whose turns it takes, an address or a network."""
         self.want = want
         self.bound = bound
         """Of a stream that ends by itself."""
-        self.allowance = allowance
-        """Of one whose catching up is limited."""
         self.position = position
         """Where the next event for this client is; everything before it was written."""
         self.response = response
         """What has been sent, as its encoding has to know it."""
         self.send = send
         self.connection = connection
+        self.client = client
         self.cohort: Cohort | None = None
         self._hub = hub
         self._receive = receive
@@ -99,6 +104,11 @@ class Subscription:
         self._interrupted = False
         self._listening: asyncio.Task[None] | None = None
         self._wrote_at = time.monotonic()
+        self._throttle = Throttle(
+            allowance=allowance,
+            share=hub.settings.filter_share,
+            patience_s=hub.settings.filter_patience_s,
+        )
 
     # What the hub and the cohort call, from their tasks.
 
@@ -145,6 +155,7 @@ class Subscription:
         self._task = asyncio.current_task()
         if self.bound is not None:
             self.bound.start(self._interrupt)
+        if self.bound is not None or is_costly(self.want.selector):
             self._listening = asyncio.create_task(self._watch())
         try:
             while self._end is None:
@@ -163,8 +174,9 @@ class Subscription:
         finally:
             self._hub.remove(self)
             self._task = None
-            if self.bound is not None and self._listening is not None:
+            if self.bound is not None:
                 self.bound.stop()
+            if self._listening is not None:
                 self._listening.cancel()
             if self._in_flight is not None:
                 self._in_flight.sending.close()
@@ -218,19 +230,23 @@ class Subscription:
 
     async def _pull(self, ends: tuple[int, ...]) -> None:
         if not self.position.is_behind(ends):
+            self._throttle.caught_up()
             await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
             return
-        if self.allowance is not None and (rest_s := await self.allowance.wait_s()) > 0:
+        behind = None if self.bound else sum(map(operator.sub, ends, self.position.offsets))
+        if (rest_s := await self._throttle.rest_s(behind)) > 0:
             await self._pause(rest_s)
             return
-        chunk = await self._hub.catch_up.chunk(self.want, self.position, ends, self.left)
+        chunk = await self._hub.catch_up.chunk(
+            self.want, self.position, ends, self.left, client=self.client
+        )
+        self._throttle.looked(chunk)
         if chunk.piece is not None:
             ahead = (chunk.position, ends) if self.left is None else None
             if not await self._write(chunk.piece, ahead):
                 return
             self._hub.count_out(chunk.piece.events, 1)
-            if self.allowance is not None:
-                self.allowance.used(len(chunk.piece.content))
+            self._throttle.sent(len(chunk.piece.content))
             if self.bound is not None:
                 self.bound.count(chunk.piece.events)
         self.position = chunk.position
@@ -273,7 +289,7 @@ class Subscription:
         stall_timeout_s = self._hub.settings.stall_timeout_s
         try:
             if ahead is not None:
-                await self._hub.catch_up.prepare(self.want, *ahead)
+                await self._hub.catch_up.prepare(self.want, *ahead, client=self.client)
             end = await carry(sending, waiting_for, self.connection, stall_timeout_s)
         finally:
             sending.close()

@@ -27,12 +27,12 @@ from eventstreams.model.frame import Frame
 from eventstreams.model.instant import iso_of
 from eventstreams.model.stream import Selection
 from eventstreams.settings import Compression
-from eventstreams.turns import Turns
+from eventstreams.turns import PIECE_S, Turns
 from eventstreams.web import request
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, refuse
-from eventstreams.web.limits import Limits
+from eventstreams.web.limits import Allowance, Limits
 
 PATH = "/v2/explain"
 _RECENT_MAX = 1000
@@ -41,8 +41,6 @@ _RECENT_MAX = 1000
 _AT_ONCE = 2
 _PATIENCE_S = 2.0
 """How long the log may take for what is only a note."""
-_TURN = 50
-"""Events between which others get their turn."""
 
 
 class Explain:
@@ -93,11 +91,17 @@ class Explain:
         await self._access.authorise(scope, selection.scopes)
         async with self._turns.turn(self._proxies.site(scope)):
             ask = request.read(scope, self._compression)
+        look = _Look(
+            hub=self._hub,
+            turns=self._turns,
+            client=self._proxies.site(scope),
+            allowance=self._limits.allowance(self._proxies.client(scope)),
+        )
         with self._limits.filtering(ask.template.selector):
-            return await self._found(names, selection, ask)
+            return await self._found(names, selection, ask, look)
 
     async def _found(
-        self, names: list[str], selection: Selection, ask: request.Ask
+        self, names: list[str], selection: Selection, ask: request.Ask, look: _Look
     ) -> dict[str, Any]:
         start = await self._starter.start(
             selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
@@ -105,6 +109,7 @@ class Explain:
         want = start.want
         selector = want.selector
         frames = await self._recent(want)
+        recent = await look.matching(want, frames)
         return {
             "streams": names,
             "topics": list(dict.fromkeys(p.topic for p in want.partitions)),
@@ -121,7 +126,7 @@ class Explain:
             "since": await self._since(ask, start),
             "start": self._start(start),
             "gaps": [gap.document() for gap in start.gaps],
-            "recent": await self._matching(want, frames),
+            "recent": recent,
         }
 
     async def _since(self, ask: request.Ask, start: Start) -> dict[str, Any] | None:
@@ -184,36 +189,65 @@ class Explain:
         recent = [frame for frame in found if frame.timestamp_ms >= from_ms]
         return sorted(recent, key=lambda frame: frame.timestamp_ms)
 
-    async def _matching(self, want: Want, frames: Sequence[Frame]) -> dict[str, Any]:
-        """How many of these a client would be sent, and what that comes to."""
-        looked = matched = size = 0
-        documents = self._hub.catch_up.documents
-        began = time.perf_counter()
-        for frame in frames:
-            data = frame.data
-            if data is None:
-                continue
-            looked += 1
-            if not looked % _TURN:
-                await asyncio.sleep(0)
-            chosen = data if want.selector is None else want.selector.select(frame, documents)
-            if chosen is not None:
-                matched += 1
-                size += len(chosen)
-        took_s = time.perf_counter() - began
+
+class _Look:
+    """A look at events on behalf of one client, in its turns and from its allowance."""
+
+    def __init__(self, *, hub: Hub, turns: Turns, client: str, allowance: Allowance | None) -> None:
+        self._hub = hub
+        self._turns = turns
+        self._client = client
+        self._allowance = allowance
+        self._looked = self._matched = self._size = 0
+        self._took_s = 0.0
+
+    async def matching(self, want: Want, frames: Sequence[Frame]) -> dict[str, Any]:
+        """How many of these the client would be sent, and what that comes to."""
+        error: str | None = None
+        rest = frames
+        while rest and error is None:
+            if self._allowance is not None and await self._allowance.wait_s() > 0:
+                error = "Your client IP has looked at as much of the past as it may in a minute"
+            else:
+                async with self._turns.turn(self._client):
+                    rest = self._piece(want, rest)
         seconds = (frames[-1].timestamp_ms - frames[0].timestamp_ms) / 1000 if frames else 0.0
+        looked, matched, size = self._looked, self._matched, self._size
         return {
             "looked_at": looked,
             "matched": matched,
             "share": matched / looked if looked else None,
-            "error": None,
+            "error": error,
             "from": iso_of(frames[0].timestamp_ms) if frames else None,
             "to": iso_of(frames[-1].timestamp_ms) if frames else None,
             "bytes_per_event": round(size / matched) if matched else None,
             "events_per_second": round(matched / seconds, 3) if seconds else None,
             "bytes_per_second": round(size / seconds) if seconds else None,
-            "microseconds_per_event": round(took_s / looked * 1e6, 1) if looked else None,
+            "microseconds_per_event": round(self._took_s / looked * 1e6, 1) if looked else None,
         }
+
+    def _piece(self, want: Want, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Looks at events for a while; what is left."""
+        began = time.perf_counter()
+        done = passed = 0
+        while done < len(frames) and time.perf_counter() - began < PIECE_S:
+            frame = frames[done]
+            done += 1
+            data = frame.data
+            if data is None:
+                continue
+            self._looked += 1
+            passed += len(data)
+            selector = want.selector
+            documents = self._hub.catch_up.documents
+            chosen = data if selector is None else selector.select(frame, documents)
+            if chosen is not None:
+                self._matched += 1
+                self._size += len(chosen)
+        if self._allowance is not None:
+            self._allowance.used(passed)
+        self._took_s += time.perf_counter() - began
+        return frames[done:]
 
 
 def _microseconds(selector: Selector | None) -> float | None:

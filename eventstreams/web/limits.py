@@ -27,7 +27,7 @@ _QUANTUM_BYTES = 1 << 20
 
 
 class Allowance:
-    """How much of what is past a client may be sent yet."""
+    """How much of what is past a client may be sent, or have looked at, yet."""
 
     __slots__ = ("_key", "_ledger", "_paid", "_per_minute")
 
@@ -48,6 +48,7 @@ class Allowance:
         return 0.0
 
     def used(self, size: int) -> None:
+        """Record that so many bytes were sent, or looked at and not sent."""
         self._paid -= size
 
 
@@ -96,11 +97,18 @@ class Limits:
                 keys[site] = per_client
             if connects is not None:
                 rate = Rate(site, connects)
-            if catch_up is not None:
-                allowance = Allowance(self._ledger, site, catch_up)
+            allowance = self.allowance(address)
         if keys or rate:
             _grant(await self._ledger.take(keys, rate), limits)
         return Lease(self._ledger, keys, allowance)
+
+    def allowance(self, address: str | None) -> Allowance | None:
+        """How much of what is past the client may look at; None where that is not limited.
+
+        Raises MissingClientAddress.
+        """
+        catch_up = self._policy().limits.client_ip_catch_up_bytes_per_minute
+        return None if catch_up is None else Allowance(self._ledger, _site(address), catch_up)
 
     async def connect(self, address: str | None) -> None:
         """For a request that costs something and is no stream: it counts as if it opened one.

@@ -56,10 +56,11 @@ class OpenStream:
         want, connection = subscription.want, subscription.connection
         selector = want.selector
         offsets = zip(want.partitions, subscription.position.offsets, strict=True)
+        behind = sum(max(0, hub.tails.end(partition) - at) for partition, at in offsets)
         return {
             **self._summary(),
-            "state": "live" if subscription.cohort is not None else "catching_up",
-            "behind": sum(max(0, hub.tails.end(partition) - at) for partition, at in offsets),
+            "state": "live" if subscription.cohort is not None or not behind else "catching_up",
+            "behind": behind,
             "unsent": connection.unsent() if connection is not None else None,
             "filter": selector and selector.filter,
             "fields": list(selector.fields) if selector else [],

@@ -173,6 +173,7 @@ class Streams:
             receive=receive,  # type: ignore[arg-type]
             send=send,  # type: ignore[arg-type]
             connection=_connection(scope),
+            client=self._proxies.site(scope),
             bound=bound,
             allowance=allowance,
         )

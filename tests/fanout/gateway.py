@@ -46,8 +46,14 @@ class Gateway:
     def __init__(self, log: Log, topics: Collection[str], settings: FanoutSettings) -> None:
         self.log = log
         self.metrics = Metrics()
+        turns = Turns()
         self.hub = Hub(
-            log=log, topics=topics, settings=settings, metrics=self.metrics, started=True
+            log=log,
+            topics=topics,
+            settings=settings,
+            metrics=self.metrics,
+            turns=turns,
+            started=True,
         )
         streams = {t: Stream(t, (t,), frozenset({t}), (), None, None) for t in topics}
         streams["all"] = Stream("all", tuple(topics), frozenset(topics), (), None, None)
@@ -75,7 +81,7 @@ class Gateway:
                 log=True,
                 whole_addresses=False,
             ),
-            turns=Turns(),
+            turns=turns,
         )
 
     def assert_nobody_is_left(self) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.fanout.cel import compile_filter
 from eventstreams.fanout.chunk import Chunk, render
-from eventstreams.fanout.selector import Documents
+from eventstreams.fanout.selector import Documents, Selector
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
 from eventstreams.model.event import Event, Partition
@@ -57,6 +59,7 @@ class Source:
                 ends,
                 bytes_max,
                 documents=Documents(),
+                piece_s=math.inf,
             )
             assert chunk.position != position, "a reader would spin"
             assert all(
@@ -188,13 +191,51 @@ def test_a_short_run_stops_the_merge_where_something_older_may_follow() -> None:
         1: Run([frame(1, 0, 5), frame(1, 1, 20), frame(1, 2, 30)], 3),
     }
     chunk = render(
-        want, Position(partitions, (0, 0), (0, 0)), runs, (2, 3), 10**6, documents=Documents()
+        want,
+        Position(partitions, (0, 0), (0, 0)),
+        runs,
+        (2, 3),
+        10**6,
+        documents=Documents(),
+        piece_s=math.inf,
     )
     assert chunk.position.offsets == (1, 1)
     assert chunk.events == 2
     empty = {0: Run([], 1), 1: runs[1]}
     chunk = render(
-        want, Position(partitions, (0, 0), (0, 0)), empty, (2, 3), 10**6, documents=Documents()
+        want,
+        Position(partitions, (0, 0), (0, 0)),
+        empty,
+        (2, 3),
+        10**6,
+        documents=Documents(),
+        piece_s=math.inf,
     )
     assert chunk.position.offsets == (1, 0)
     assert chunk.body == b""
+
+
+EVEN = Selector(compile_filter("offset % 2 == 0"), (), None)
+
+
+def test_a_chunk_ends_by_time_behind_its_first_record() -> None:
+    source = Source([[frame(0, n, 1_000 + n) for n in range(5)]], [5])
+    want = Want((Partition(TOPIC, 0),), frozenset({TOPIC}), Format.SSE, selector=EVEN)
+    position = Position(want.partitions, (0,), (0,))
+    frames = source.frames[0]
+    for start in range(5):
+        chunk = render(
+            want,
+            position,
+            {0: Run(frames[start:], 5)},
+            (5,),
+            10**6,
+            documents=Documents(),
+            piece_s=0.0,
+        )
+        assert chunk.position.offsets == (start + 1,)
+        assert chunk.events == (start % 2 == 0)
+        data = frames[start].data
+        assert data is not None
+        assert chunk.passed_bytes == (0 if chunk.events else len(data))
+        position = chunk.position

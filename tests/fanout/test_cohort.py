@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
     chunks: list[Chunk] = []
 
     def counted(*args: Any, **kwargs: Any) -> Chunk:
-        chunks.append(render(*args, **kwargs))
+        chunks.append(render(*args, piece_s=math.inf, **kwargs))  # a busy machine cuts none
         return chunks[-1]
 
     monkeypatch.setattr(cohort_module, "render", counted)

@@ -121,6 +121,7 @@ async def test_one_that_comes_in_while_draining_begins_is_ended_too() -> None:
             receive=socket.receive,
             send=socket.send,
             connection=socket,
+            client="192.0.2.1",
         )
         assert (await late.run()).reason is Reason.DRAINED
     gateway.assert_nobody_is_left()

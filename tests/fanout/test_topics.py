@@ -127,6 +127,7 @@ async def test_a_partition_gained_before_the_stream_began_is_not_forgotten() -> 
                 receive=socket.receive,
                 send=socket.send,
                 connection=socket,
+                client="192.0.2.1",
             ).run()
         )
         await log.append(events("t", 1, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import AsyncExitStack
 from hashlib import blake2b
 from typing import Any
@@ -179,6 +180,67 @@ async def test_who_wants_the_same_in_other_spelling_shares_a_cohort(embedded: Si
         ]
         for stream in streams:
             assert await stream.documents(len(expected)) == expected
+
+
+# Filters that take more than their share.
+
+COSTLY = "event.l.exists(x, x == 1) || event.n >= 0"
+
+
+async def test_costly_filters_have_no_cohort_and_are_sent_the_same(site: Site) -> None:
+    topic = await site.topic()
+    async with site.gateway({"s": [topic]}) as gateway, AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(gateway.opened(target(filter=text)))
+            for text in (COSTLY, COSTLY, "event.n >= 0")
+        ]
+        for stream in streams:
+            await stream.opened()
+        await gateway.until("cohorts", 1)
+        await site.produce(topic, *({"n": n, "l": [0] * n} for n in range(20)))
+        for stream in streams:
+            assert [d["n"] for d in await stream.documents(20)] == list(range(20))
+        assert gateway.count("cohorts") == 1
+
+
+async def test_a_stream_beyond_its_share_is_slowed_then_ended_and_no_other_is(
+    embedded: Site,
+) -> None:
+    topic = await embedded.topic()
+    async with (
+        embedded.gateway({"s": [topic]}, filter_share=1e-6, filter_patience_s=0.2) as gateway,
+        gateway.opened(target(filter=COSTLY)) as costly,
+        gateway.opened(target(filter="event.n >= 0")) as cheap,
+        gateway.opened(target()) as whole,
+    ):
+        for stream in (costly, cheap, whole):
+            await stream.opened()
+        produced = 0
+
+        async def produce() -> None:
+            nonlocal produced
+            while not gateway.count("streams_ended_total", reason="filter_error"):
+                await embedded.produce(topic, {"n": produced, "l": [0] * 100})
+                produced += 1
+
+        async with asyncio.timeout(PATIENCE_S):
+            await produce()
+        frames = frames_of(b"".join(await costly.rest()).removeprefix(b":ok\n\n"))
+        sent, error = [frame.document["n"] for frame in frames[:-1]], frames[-1]
+        assert error.event == "error"
+        assert error.document["name"] == "FilterTooCostly"
+        assert error.document["message"].startswith(
+            "Choosing the events of this stream takes more than its share of the gateway's time"
+        )
+        told = re.search(rb"\n\nretry: (\d+)\n$", costly.chunks[-1])
+        assert told, "who comes back by itself would only meet it again"
+        assert 45_000 <= int(told[1]) <= 75_000
+        everything = list(range(produced))
+        assert [d["n"] for d in await cheap.documents(produced)] == everything
+        assert [d["n"] for d in await whole.documents(produced)] == everything
+        async with gateway.opened(target(), last_event_id=error.id) as resumed:
+            rest = [d["n"] for d in await resumed.documents(produced - len(sent))]
+        assert sent + rest == everything, "nothing is lost"
 
 
 # What is refused.

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from eventstreams.settings import LimitSettings
-from tests.web.client import PATIENCE_S, connected
+from tests.web.client import PATIENCE_S, Frame, connected
 from tests.web.gateway import Site
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +83,43 @@ async def test_what_is_past_is_slowed_beyond_what_a_client_may_have_and_is_whole
             await stream.opened()
             await embedded.produce(topic, {"n": "now"})
             assert (await stream.frame()).document["n"] == "now", "what is new is not slowed"
+
+
+SCANS = [
+    {"filter": "event.n == -1"},
+    {"filter": "event.l.all(x, x == 1) && event.n == -1"},
+    {"sample": "0.000001"},
+    {"fields": "none"},
+    {"canary": "false", "filter": "event.n == -1", "sample": "0.5"},
+    {"filter": "event.n == -1", "limit": "1"},
+    {"filter": "event.n == -1", "until": "-0s"},
+]
+
+
+@pytest.mark.parametrize("query", SCANS, ids=map(str, SCANS))
+async def test_what_is_looked_at_and_not_sent_counts_as_sent(
+    embedded: Site, query: dict[str, str]
+) -> None:
+    count = 400
+    topic = await embedded.topic()
+    await embedded.produce(
+        topic, *({"n": n, "text": "x" * 1000, "meta": {"id": str(n)}} for n in range(count))
+    )
+    limits = LimitSettings(client_ip_catch_up_bytes_per_minute=60_000)
+    async with embedded.gateway(
+        {"s": [topic]}, limits=limits, batch_bytes_max=5000, heartbeat_s=0.1
+    ) as gateway:
+        async with gateway.stream("s", ONE, since="1", heartbeat="checkpoint", **query) as stream:
+            frames: list[Frame] = []
+            while sum(frame.event == "checkpoint" for frame in frames) < 4:  # it rests
+                frames.append(await stream.frame())
+        assert frames[-1].position[topic, 0] < count / 2
+        explained = await gateway.ask("GET", "/v2/explain?streams=s", ONE)
+        recent = explained.json()["recent"]
+        assert recent["looked_at"] < count
+        assert recent["error"].startswith("Your client IP has looked at as much of the past")
+        other = (await gateway.ask("GET", "/v2/explain?streams=s", OTHER)).json()["recent"]
+        assert other["looked_at"] > 0, "others have their own"
 
 
 async def test_filters_that_are_one_too_many_are_refused_and_known_ones_are_not(
