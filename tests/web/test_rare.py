@@ -73,12 +73,12 @@ async def test_who_waits_for_a_rare_event_resumes_without_reading_all_again(
     monkeypatch.setattr(Selector, "select", counting)
     topic = await fill(embedded)
     client = Client(topic)
-    async with embedded.gateway({"s": [topic]}, heartbeat_s=0.01) as gateway:
+    async with embedded.gateway({"s": [topic]}, heartbeat_s=0.01, filter_share=1.0) as gateway:
         await client.read(gateway, until=MOST)
         assert [frame.place[2] for frame in client.got] == [RARE[0]]
         assert MOST <= client.offset < EVENTS, "cut on the way"
     cut_at, looked_at = client.offset, 0
-    async with embedded.gateway({"s": [topic]}, heartbeat_s=0.01) as gateway:
+    async with embedded.gateway({"s": [topic]}, heartbeat_s=0.01, filter_share=1.0) as gateway:
         await client.read(gateway, until=EVENTS)
         assert looked_at == EVENTS - cut_at
         assert 0 < gateway.count("history_events_total") <= EVENTS - cut_at + cut_at % _ALIGN
