@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from eventstreams.errors import BadBody, BodyTooLarge
 from eventstreams.intake import scanning
 from eventstreams.intake.document import EventProblem, read, split
+from tests.steps import finished
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     ["\\", '"', "],[", '\\"', "\\\\", '\\\\"', "{", "}, {", ",", "x" * 40]
@@ -28,17 +28,9 @@ MANY = 10**9
 MB = 2**20
 
 
-def _finished(steps: Generator[None, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def _split(body: bytes, events_max: int = MANY) -> list[bytes]:
     steps = split(body, events_max=events_max, event_bytes_max=MB, lenient=False)
-    found: list[bytes] = _finished(steps)
+    found: list[bytes] = finished(steps)
     return found
 
 
@@ -88,7 +80,7 @@ def test_the_shape_is_that_of_the_document(value: Any, slice_bytes: int) -> None
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scanning, "_SLICE_BYTES", slice_bytes)
-        shape = _finished(scanning.shape(text, MANY, MANY))
+        shape = finished(scanning.shape(text, MANY, MANY))
     assert shape[0] >= _count(value)
     assert shape[1] >= _depth(value)
     values, depth = _exact_shape(text, slice_bytes)
@@ -102,7 +94,7 @@ def _exact_shape(text: bytes, slice_bytes: int) -> tuple[int, int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scanning, "_SLICE_BYTES", slice_bytes)
         padded = b'["%b",%b]' % (b"[" * 100, text)
-        values, depth = _finished(scanning.shape(padded, MANY, 99))
+        values, depth = finished(scanning.shape(padded, MANY, 99))
     return values - 2, depth - 1
 
 
@@ -180,7 +172,7 @@ def test_an_event_with_too_many_values_is_not_parsed() -> None:
     def problem(event: bytes) -> str | None:
         steps = read(event, bytes_max=MB, values_max=10_000, depth_max=64, lenient=False)
         try:
-            _finished(steps)
+            finished(steps)
         except EventProblem as found:
             return found.message
         return None

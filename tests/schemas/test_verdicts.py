@@ -20,6 +20,7 @@ from eventstreams.schemas.defaults import Defaults
 from eventstreams.schemas.dereference import dereference
 from eventstreams.schemas.robustness import CHECKS
 from eventstreams.schemas.validation import Validator
+from tests.steps import finished
 
 CORPUS = Path(__file__).parent / "verdicts" / "ajv.ndjson"
 DOCS = Path(__file__).parents[2] / "docs" / "compatibility.md"
@@ -115,7 +116,15 @@ class Judge:
     def judge(self, value: Any) -> tuple[list[list[Any]], Any]:
         """AJV's error objects, and the value with what is filled in."""
         text = _corpus()[0] + json.dumps(value, ensure_ascii=False) + "}"
-        event = read(text.encode(), bytes_max=10**6, depth_max=50, lenient=self._lenient)
+        event = finished(
+            read(
+                text.encode(),
+                bytes_max=10**6,
+                values_max=10**4,
+                depth_max=50,
+                lenient=self._lenient,
+            )
+        )
         self._defaults.fill(event)
         problems = self._validator.validate(event)
         errors = [
