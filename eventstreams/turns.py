@@ -11,7 +11,7 @@ each of its steps is charged to the client.
 
 In one pass of the event loop, pieces run for about `PASS_S` altogether, whoever asked for them.
 When more is asked for, one piece runs in each pass, and it is the turn of the client that has used
-the least time so far. Neither many requests nor many clients delay the streams by more than one
+the least time since pieces began to wait. Neither many requests nor many clients delay the streams by more than one
 piece in each pass, and a client that asks for much work waits for its own work only.
 """
 
@@ -34,23 +34,30 @@ PASS_S = 0.002
 PIECE_S = 0.002
 """How long one piece should take at most before its owner asks for another turn, in s."""
 _CLIENTS_MAX = 10_000
-"""Clients whose used time is remembered; beyond it, those without debt are forgotten."""
+"""Clients whose used time is remembered; beyond it, the half that has used least is forgotten."""
 
 
 class Turns:
     """Lets pieces of work run one after the other, fairly between clients."""
 
     def __init__(
-        self, *, pass_s: float = PASS_S, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        pass_s: float = PASS_S,
+        clients_max: int = _CLIENTS_MAX,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._pass_s = pass_s
+        self._clients_max = clients_max
         self._clock = clock
         self._spent_s = 0.0
         """In this pass of the event loop."""
         self._pass_ends = False
         """Whether `_begin_pass` is scheduled."""
         self._used_s: dict[str, float] = {}
-        """By client, on a common scale that begins at `_floor_s`."""
+        """By client, on a common scale that begins at `_floor_s`. It is emptied when a pass begins
+        and nobody waits: what a client used when nobody else needed it is no debt. Otherwise one
+        that has worked for days would wait for an attacker to use as much."""
         self._floor_s = 0.0
         """What a client has used that is new, or has asked for nothing for a while."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -62,6 +69,11 @@ class Turns:
     def waiting(self) -> int:
         """How many pieces of work wait for a turn."""
         return sum(len(each) for each in self._waiting.values())
+
+    @property
+    def remembered(self) -> int:
+        """Of how many clients the used time is kept."""
+        return len(self._used_s)
 
     @property
     def busy(self) -> bool:
@@ -118,10 +130,15 @@ class Turns:
         """Charge the client for work that ran without a turn, because it could not wait."""
         self._spent_s += spent_s
         self._used_s[client] = self._used_by(client) + spent_s
-        if len(self._used_s) > _CLIENTS_MAX:
-            floor = self._floor_s
-            self._used_s = {name: used for name, used in self._used_s.items() if used > floor}
+        if len(self._used_s) > self._clients_max:
+            self._forget_half()
         self._schedule()
+
+    def _forget_half(self) -> None:
+        """Raise the floor to the median, so that this is done once for many new clients."""
+        used = sorted(self._used_s.values())
+        floor = self._floor_s = max(self._floor_s, used[len(used) // 2])
+        self._used_s = {name: used for name, used in self._used_s.items() if used > floor}
 
     def _used_by(self, client: str) -> float:
         return max(self._used_s.get(client, 0.0), self._floor_s)
@@ -138,6 +155,8 @@ class Turns:
     def _begin_pass(self) -> None:
         self._pass_ends = False
         self._spent_s = 0.0
+        if not self._waiting:
+            self._used_s.clear()
         while self._order:
             used_s, _, client = heapq.heappop(self._order)
             if used_s < self._used_by(client):  # it has worked since it was put there

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,20 @@ class Worker:
             async with self.turns.turn(client):
                 self.clock.now_s += piece_s
                 self.done.append((self.passes, client, piece_s))
+
+    @contextlib.asynccontextmanager
+    async def never_idle(self) -> AsyncGenerator[None]:
+        """Others wait for turns all the time."""
+        task = asyncio.create_task(self.run(*([("another", [0.003] * 1000)] * 2)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(5):
+                yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     async def run(self, *works: tuple[str, Sequence[float]]) -> None:
         counting = asyncio.create_task(self.count_passes())
@@ -107,11 +122,42 @@ async def test_a_piece_that_fails_is_charged_and_gives_up_its_turn() -> None:
             worker.clock.now_s += 1
             raise ValueError("broken")
 
-    with pytest.raises(ValueError, match="broken"):
-        await fail()
+    async with worker.never_idle():
+        with pytest.raises(ValueError, match="broken"):
+            await fail()
+        await worker.run(("a", [0.001]), ("b", [0.001]))
+    assert [client for _, client, _ in worker.done if client != "another"] == ["b", "a"]
+
+
+async def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
+    worker = Worker()
     async with asyncio.timeout(5):
-        await worker.run(("c", [0.003]), ("a", [0.001]), ("b", [0.001]))
-    assert [client for _, client, _ in worker.done] == ["c", "b", "a"]
+        for _ in range(100):
+            await worker.work("old", [1.0])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await worker.run(*([("hostile", [0.002] * 10)] * 100), ("old", [0.0001]))
+    place = [client for _, client, _ in worker.done[100:]].index("old")
+    assert place <= 2
+
+
+async def test_of_many_clients_only_some_are_remembered() -> None:
+    turns = Turns(clients_max=100)
+    for client in range(10_000):
+        turns.charge(f"client {client}", 0.001 + client / 1e6)
+        assert turns.remembered <= 100
+
+
+async def test_those_who_used_most_are_remembered() -> None:
+    worker = Worker()
+    turns = worker.turns = Turns(clients_max=100, clock=worker.clock)
+    async with worker.never_idle():
+        turns.charge("hostile", 1.0)
+        for client in range(1000):
+            turns.charge(f"client {client}", 0.001)
+        await worker.run(("hostile", [0.001]), ("innocent", [0.001]))
+    order = [client for _, client, _ in worker.done if client != "another"]
+    assert order == ["innocent", "hostile"]
 
 
 async def test_a_request_begins_in_a_turn_and_each_of_its_steps_is_charged() -> None:
@@ -131,8 +177,11 @@ async def test_a_request_begins_in_a_turn_and_each_of_its_steps_is_charged() -> 
     assert len({number for number, _, _ in worker.done}) == 3, "one in each pass"
     counting.cancel()
     worker.done.clear()
-    await worker.run(("fills a pass", [0.003]), ("a", [0.1]), ("new", [0.1]))
-    assert [name for _, name, _ in worker.done[1:]] == ["new", "a"], "the wait's end is charged"
+    async with worker.never_idle():
+        await turns.run("a", handle("a"))
+        await worker.run(("a", [0.1]), ("new", [0.1]))
+    order = [name for _, name, piece_s in worker.done if piece_s == 0.1]
+    assert order == ["new", "a"], "the wait's end is charged"
 
 
 async def test_a_request_that_fails_or_is_cancelled_says_so() -> None:
