@@ -11,8 +11,9 @@ each of its steps is charged to the client.
 
 In one pass of the event loop, pieces run for about `PASS_S` altogether, whoever asked for them.
 When more is asked for, one piece runs in each pass, and it is the turn of the client that has used
-the least time since pieces began to wait. Neither many requests nor many clients delay the streams by more than one
-piece in each pass, and a client that asks for much work waits for its own work only.
+the least time since pieces began to wait. Neither many requests nor many clients delay the streams
+by more than one piece in each pass, and a client that asks for much work waits for its own work
+only.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+_LENGTH_MAX = 200
+"""Characters of a time; what a Date prints in any language is shorter."""
 _AGO = re.compile(r"-(?P<count>\d{1,12})(?P<unit>[smhd])", re.IGNORECASE | re.ASCII)
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d+)?", re.ASCII)
@@ -63,7 +65,7 @@ def parse_instant(text: str) -> int | None:
     and the dates in English that JavaScript's Date.parse takes. UTC where no zone is given.
     Fractions below a millisecond are cut off.
     """
-    text = text.strip()
+    text = "" if len(text) > _LENGTH_MAX else text.strip()
     if _NUMBER.fullmatch(text):
         return int(float(text)) if "." in text else int(text)
     try:
@@ -89,7 +91,7 @@ def parse_moment(text: str, now_ms: int) -> int | None:
     MediaWiki, 9 and 10 seconds since 1970. More digits than milliseconds have, and 14 that are no
     time, are refused.
     """
-    text = text.strip()
+    text = "" if len(text) > _LENGTH_MAX else text.strip()
     if _NUMBER.fullmatch(text):
         return _number(text)
     match = _AGO.fullmatch(text)

@@ -14,6 +14,8 @@ NAME = re.compile(r"[A-Za-z0-9._\-]{1,249}", re.ASCII)
 """Of a stream or a topic."""
 _NEVER_PREFIXED = "eventlogging_"
 _DEPTH_MAX = 10
+_CONSTRAINTS_LENGTH_MAX = 2048
+"""Each constraint may be compared with the settings of every stream."""
 _REMEMBERED_MAX = 1000
 """Names that patterns matched; clients choose them."""
 _CONSTRAINT = re.compile(r"([^=\[\]|]+)((?:\[[^\[\]=|]+\])*)=([^|]*)")
@@ -132,6 +134,10 @@ def topics_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def parse_constraints(text: str) -> dict[str, Any]:
     """`k=v|p[q]=v` as nested mappings. Raises ValueError."""
+    if len(text) > _CONSTRAINTS_LENGTH_MAX:
+        raise ValueError(
+            f"they have {len(text)} characters, and may have {_CONSTRAINTS_LENGTH_MAX} at most"
+        )
     constraints: dict[str, Any] = {}
     for part in text.split("|"):
         match = _CONSTRAINT.fullmatch(part)

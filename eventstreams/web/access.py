@@ -26,6 +26,8 @@ from eventstreams.web.request import header
 
 PATH = "/v2/ticket"
 _BEARER = "bearer "
+_COOKIES_MAX = 300
+"""Looked at in a request. Browsers keep fewer than 200 for a site."""
 
 
 def bearer(scope: Scope) -> str | None:
@@ -72,7 +74,7 @@ class Access:
         text = "; ".join(v.decode("latin-1") for k, v in scope["headers"] if k == b"cookie")
         if self._cookie is None or not text:
             return None
-        for part in text.split(";"):
+        for part in text.split(";", _COOKIES_MAX)[:_COOKIES_MAX]:
             name, _, value = part.strip().partition("=")
             if name == self._cookie:
                 return value.strip('"')

@@ -31,6 +31,8 @@ _EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error"
 _REASON_MAX = 200
 _NO_CONTENT = 204
 _SPREAD = 3
+_GAP_HEADER_BYTES_MAX = 2048
+"""nginx answers 502 where the whole head of a response exceeds 4 KiB."""
 
 
 def common_headers(settings: HttpSettings, *, cookies: bool = False) -> Headers:
@@ -121,6 +123,23 @@ def set_reason(scope: Scope, reason: str) -> None:
 def printable(text: str) -> bytes:
     """For a reason phrase or a header: whatever a client wrote into it, it stays one line."""
     return "".join(c if " " <= c <= "~" else "?" for c in text[:_REASON_MAX]).encode("ascii")
+
+
+def gap_header(document: dict[str, Any]) -> bytes:
+    """The gaps as JSON in at most `_GAP_HEADER_BYTES_MAX`; `left_out` counts those beyond it."""
+    whole = orjson.dumps(document)
+    if len(whole) <= _GAP_HEADER_BYTES_MAX:
+        return whole
+    gaps: list[Any] = document["partitions"]
+    size = len(orjson.dumps({**document, "partitions": [], "left_out": len(gaps)}))
+    kept = 0
+    for gap in gaps:
+        size += len(orjson.dumps(gap)) + 1
+        if size > _GAP_HEADER_BYTES_MAX:
+            break
+        kept += 1
+    short = {**document, "partitions": gaps[:kept], "left_out": len(gaps) - kept}
+    return orjson.dumps(short)
 
 
 async def not_found(scope: Scope, send: Send, headers: Headers) -> None:

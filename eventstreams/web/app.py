@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +91,29 @@ class App:
         if self._beacon is not None and scope["path"] in BEACON:
             await self._beacon(scope, receive, send)  # its query has no parameters
             return
-        if scope["query_string"].count(b"&") >= PARAMETERS_MAX:
-            error = InvalidParameter(f"The query has more than {PARAMETERS_MAX} parameters")
-            await refuse(scope, send, self._headers, error)
-            return
         path = scope["path"]
         if path.endswith("/") and path not in _WITH_SLASH and not path.startswith(PREFIX):
             path = path.removesuffix("/")  # as upstream's web framework has it
             scope = {**scope, "path": path}
-        if self._streams is not None and path.startswith(PREFIX):
+        if scope["query_string"].count(b"&") >= PARAMETERS_MAX:
+            error = InvalidParameter(f"The query has more than {PARAMETERS_MAX} parameters")
+            await self._in_turn(scope, refuse(scope, send, self._headers, error))
+        elif self._streams is not None and path.startswith(PREFIX):
             await self._streams(scope, receive, send)
         elif self._events is not None and path in (*EVENTS, TEST_EVENTS):
             await self._events(scope, receive, send)
-        elif self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
-            await self._explain(scope, receive, send)
         else:
-            work = self._page(path, scope, receive, send)
-            await self._turns.run(self._proxies.site(scope), work)
+            await self._in_turn(scope, self._page(path, scope, receive, send))
+
+    async def _in_turn(self, scope: Scope, work: Coroutine[Any, Any, None]) -> None:
+        """Answer within turns of the client, which is charged with all that it takes."""
+        await self._turns.run(self._proxies.site(scope), work)
 
     async def _page(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that costs little."""
-        if self._ticket is not None and path == TICKET:
+        """Answer a request that is no stream and posts nothing."""
+        if self._explain is not None and path == EXPLAIN and scope["method"] in ("GET", "HEAD"):
+            await self._explain(scope, receive, send)
+        elif self._ticket is not None and path == TICKET:
             await self._ticket(scope, receive, send)
         elif self._admin is not None and (path == ADMIN or path.startswith(f"{ADMIN}/")):
             await self._admin(scope, receive, send)

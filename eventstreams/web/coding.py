@@ -19,6 +19,8 @@ CHOICES: Mapping[str, Encoding] = {
     "none": Encoding.IDENTITY,
 }
 _NAMES = {"gzip": Encoding.GZIP, "x-gzip": Encoding.GZIP, "zstd": Encoding.ZSTD}
+_ITEMS_MAX = 50
+"""Of Accept-Encoding; those behind them are passed over."""
 _ITEM = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([01](?:\.\d{0,3})?)\s*)?", re.ASCII)
 
 
@@ -58,7 +60,7 @@ def _weights(accepted: str) -> dict[Encoding, float]:
     """RFC 9110, 12.5.3. What is not well-formed is passed over."""
     given: dict[Encoding, float] = {}
     others = 0.0
-    for item in accepted.split(","):
+    for item in accepted.split(",", _ITEMS_MAX)[:_ITEMS_MAX]:
         match = _ITEM.fullmatch(item)
         if match is None:
             continue

@@ -36,7 +36,7 @@ from eventstreams.turns import Turns
 from eventstreams.web import coding, request
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
-from eventstreams.web.answers import Headers, answer, not_found, refuse
+from eventstreams.web.answers import Headers, answer, gap_header, not_found, refuse
 from eventstreams.web.event_source import is_event_source, refuse_event_source
 from eventstreams.web.limits import Allowance, Limits
 from eventstreams.web.open_streams import OpenStream, OpenStreams
@@ -47,9 +47,8 @@ _LATER_MS = (45_000, 75_000)
 """An EventSource comes back by itself after an error that it would only meet again."""
 _GOODBYE_S = 1.0
 """How long the last bytes of a response may take before the connection is dropped."""
-_GAP_HEADER_BYTES_MAX = 2048
-"""nginx answers 502 where the whole head of a response exceeds 4 KiB."""
 _METHODS = b"GET,HEAD"
+_ANSWERED = ("GET", "HEAD", "OPTIONS")
 _TOLD = (Reason.LOG_ERROR, Reason.FILTER_ERROR, Reason.EXPIRED, Reason.REVOKED)
 
 
@@ -96,44 +95,58 @@ class Streams:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        names = request.stream_names(scope)
-        if names is None or scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            await not_found(scope, send, self._headers)
-        elif scope["method"] == "OPTIONS":
-            await self._options(send)
-        else:
-            await self._stream(names, scope, receive, send)
+        with contextlib.ExitStack() as held:
+            work = self._opened(held, scope, receive, send)
+            opened = await self._turns.run(self._proxies.site(scope), work)
+            if opened is not None:
+                await self._run(*opened, receive, send)
 
-    async def _stream(self, names: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+    async def _opened(
+        self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[OpenStream, Identity | None] | None:
+        """The stream whose response has begun; None where the request has been answered.
+
+        `held` takes what is to be given back when the stream ends.
+        """
         try:
-            client = self._proxies.client(scope)
-            with await self._limits.lease(client) as lease:
-                selection = self._declarations.catalogue.resolve(names)
-                identity = await self._access.authorise(scope, selection.scopes)
-                async with self._turns.turn(self._proxies.site(scope)):
-                    ask = request.read(scope, self._compression)
-                with self._limits.filtering(ask.template.selector):
-                    subscription = await self._begin(
-                        selection, ask, scope, receive, send, allowance=lease.allowance
-                    )
-                    opened = None
-                    if subscription is not None:
-                        opened = self._open_streams.add(
-                            selection.names,
-                            client=client,
-                            scope=scope,
-                            identity=identity,
-                            subscription=subscription,
-                        )
-                    del selection, ask, subscription
-                    if opened is not None:
-                        await self._run(opened, identity, receive, send)
+            if not request.names_streams(scope) or scope["method"] not in _ANSWERED:
+                await not_found(scope, send, self._headers)
+            elif scope["method"] == "OPTIONS":
+                await self._options(send)
+            else:
+                return await self._admitted(held, scope, receive, send)
         except ClientError as error:
+            held.close()
             self._metrics.refused.labels(type(error).__name__).inc()
             if self._event_source_refusals and is_event_source(scope):
                 await refuse_event_source(send, self._headers, error)
             else:
                 await refuse(scope, send, self._headers, error)
+        return None
+
+    async def _admitted(
+        self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[OpenStream, Identity | None] | None:
+        """Raises ClientError."""
+        client = self._proxies.client(scope)
+        lease = held.enter_context(await self._limits.lease(client))
+        selection = self._declarations.catalogue.resolve(request.stream_names(scope))
+        identity = await self._access.authorise(scope, selection.scopes)
+        ask = request.read(scope, self._compression)
+        held.enter_context(self._limits.filtering(ask.template.selector))
+        subscription = await self._begin(
+            selection, ask, scope, receive, send, allowance=lease.allowance
+        )
+        if subscription is None:
+            return None
+        opened = self._open_streams.add(
+            selection.names,
+            client=client,
+            scope=scope,
+            identity=identity,
+            subscription=subscription,
+        )
+        return opened, identity
 
     async def _begin(
         self,
@@ -214,7 +227,7 @@ class Streams:
             if format_ is Format.SSE:
                 first += sse.control("gap", document, position_id)
             else:
-                headers = [*headers, (b"x-eventstreams-gap", _gap_header(document))]
+                headers = [*headers, (b"x-eventstreams-gap", gap_header(document))]
         elif start.want.checkpoints and format_ is Format.SSE:
             first += sse.checkpoint(position_id)  # who is cut before its first event resumes here
         response, content = begin(encoding, first)
@@ -262,23 +275,6 @@ class Streams:
             (b"access-control-max-age", b"86400"),
         ]
         await answer(send, 200, headers, _METHODS, b"text/plain; charset=utf-8")
-
-
-def _gap_header(document: dict[str, Any]) -> bytes:
-    """The gaps as JSON in at most `_GAP_HEADER_BYTES_MAX`; `left_out` counts those beyond it."""
-    whole = orjson.dumps(document)
-    if len(whole) <= _GAP_HEADER_BYTES_MAX:
-        return whole
-    gaps: list[Any] = document["partitions"]
-    size = len(orjson.dumps({**document, "partitions": [], "left_out": len(gaps)}))
-    kept = 0
-    for gap in gaps:
-        size += len(orjson.dumps(gap)) + 1
-        if size > _GAP_HEADER_BYTES_MAX:
-            break
-        kept += 1
-    short = {**document, "partitions": gaps[:kept], "left_out": len(gaps) - kept}
-    return orjson.dumps(short)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,21 @@ def _forwarded(case: bytes) -> None:
 
 def _bodies(case: bytes) -> None:
     for lenient in (False, True):
-        for event in document.split(case, events_max=100_000, lenient=lenient):
+        found = document.split(case, events_max=100_000, event_bytes_max=2**20, lenient=lenient)
+        for event in _finished(found):
+            read = document.read(
+                event, bytes_max=2**20, values_max=10_000, depth_max=64, lenient=lenient
+            )
             with contextlib.suppress(document.EventProblem):
-                document.read(event, bytes_max=2**20, depth_max=64, lenient=lenient)
+                _finished(read)
+
+
+def _finished(steps: Generator[None, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def _names(case: bytes) -> None:

@@ -29,6 +29,7 @@ from eventstreams.errors import BadSchemaUri, ClientError, ConfigError
 from eventstreams.ledger.ledger import Ledger
 from eventstreams.logs import JsonFormatter
 from eventstreams.metrics import Metrics
+from eventstreams.model.instant import parse_moment
 from eventstreams.model.redaction import Redaction, Rule
 from eventstreams.model.stream import load_catalogue
 from eventstreams.model.stream_config import parse_constraints
@@ -91,9 +92,90 @@ def test_any_question_of_an_operator_is_understood_or_refused(pairs: list[tuple[
 
 
 @given(st.binary(max_size=60))
-def test_any_path_has_names_or_none(path: bytes) -> None:
-    names = request.stream_names(scope(path=b"/v2/stream/" + path))
-    assert names is None or orjson.dumps(names)
+def test_any_path_names_streams_or_is_none_of_a_stream(path: bytes) -> None:
+    asked = scope(path=b"/v2/stream/" + path)
+    assert not request.names_streams(asked) or orjson.dumps(request.stream_names(asked))
+
+
+HUGE = 200_000
+"""Characters: as many as a head may have."""
+UNITS = (
+    *(
+        " ",
+        "\t",
+        ",",
+        ", ",
+        " ,",
+        "],",
+        "] ,",
+        "]} ,",
+        "v1.",
+        "v1.a,",
+        "v1.a-",
+        "[",
+        "[{",
+        "{}",
+        "0",
+    ),
+    *(
+        "0.",
+        "a",
+        "a,",
+        "a;q=0.5,",
+        ";",
+        "; ",
+        "a=",
+        "a[b]=c|",
+        "[a]",
+        "1 jan ",
+        "mon, ",
+        "%61",
+        '"',
+    ),
+)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_what_is_repeated_in_a_header_or_a_query_takes_little_time(unit: str) -> None:
+    began_s = time.process_time()
+    for before, behind in (("", ""), ("x", "x"), ("[", "x"), ("v1.", "!")):
+        text = before + unit * (HUGE // len(unit)) + behind
+        value = text.encode("latin-1")
+        names = (b"last-event-id", b"accept", b"accept-encoding", b"authorization", b"cookie")
+        asked = scope(headers=[(name, value) for name in (*names, b"x-forwarded-for")])
+        access = Access(tokens=None, tickets=None, cookie="c")  # type: ignore[arg-type]
+        for parse in (
+            lambda: request.read(asked, "always"),  # noqa: B023
+            lambda: Proxies(["127.0.0.1"]).client(asked),  # noqa: B023
+            lambda: access._from_cookie(asked),  # noqa: B023
+            lambda: bearer(asked),  # noqa: B023
+            lambda: parse_constraints(text),  # noqa: B023
+            lambda: parse_moment(text, 0),  # noqa: B023
+            lambda: parse_uri(text),  # noqa: B023
+            lambda: explain(text),  # noqa: B023
+            lambda: request.stream_names(scope(path=b"/v2/stream/" + value)),  # noqa: B023
+        ):
+            with contextlib.suppress(ClientError, ValueError, BadSchemaUri):
+                parse()
+    assert time.process_time() - began_s < 10, "some grow with the square: those take minutes"
+
+
+@pytest.mark.parametrize(
+    ("line", "newest"),
+    [
+        ('[{"a":1},{"b":2}]', '[{"a":1},{"b":2}]'),
+        ("[1] , [2]", "[2]"),
+        ('{"ends":1,"id":[1]},[{"b":2},{"c":3}]', '[{"b":2},{"c":3}]'),
+        ("v1.abc, v1.def", "v1.def"),
+        ("v1.abc ,  v2.def", "v2.def"),
+        ("v2.abc,[1]", "[1]"),
+        ("[1],v2.abc", "v2.abc"),
+        ('["a, b"]', '["a, b"]'),
+    ],
+)
+def test_of_ids_in_one_header_line_the_last_is_taken(line: str, newest: str) -> None:
+    asked = scope(headers=[(b"last-event-id", line.encode())])
+    assert request._last_event_id(asked) == newest
 
 
 @given(wide | documents.map(json.dumps) | raw.map(lambda b: b.decode("utf-8", "replace")))

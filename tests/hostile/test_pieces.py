@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,10 +213,62 @@ async def test_others_are_served_between_the_pieces_of_one_read(
     await everything.is_unharmed()
 
 
-async def test_what_is_parsed_is_charged_to_its_client(everything: Target) -> None:
+@pytest.fixture
+def charged(everything: Target, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whom work without a turn is charged to."""
     turns: Turns = everything.served.parts.turns
-    before = turns._used_s.get("127.0.0.1", 0.0)
+    clients: list[str] = []
+    charge = turns.charge
+
+    def noted(client: str, spent_s: float) -> None:
+        clients.append(client)
+        charge(client, spent_s)
+
+    monkeypatch.setattr(turns, "charge", noted)
+    return clients
+
+
+async def test_what_is_parsed_is_charged_to_its_client(
+    everything: Target, charged: list[str]
+) -> None:
     async with connected(everything.port) as client:
-        client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * 200 + b"\r\n")
-        assert (await client.head()).status == 200
-    assert turns._used_s["127.0.0.1"] > before
+        client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * 200)
+        async with asyncio.timeout(PATIENCE_S):
+            while not charged:
+                await asyncio.sleep(0)
+    assert set(charged) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/healthz"),
+        ("GET", "/v2/ui/"),
+        ("GET", "/?spec"),
+        ("GET", "/nowhere"),
+        ("OPTIONS", "/nowhere"),
+        ("GET", "/nowhere?" + "a&" * 200),
+        ("POST", "/v2/ticket"),
+        ("GET", "/v2/admin/clients"),
+        ("GET", "/v2/explain?streams=nowhere"),
+        ("GET", "/v2/stream/nowhere"),
+        ("GET", f"/v2/stream/{TEST}?limit=x"),
+        ("HEAD", f"/v2/stream/{TEST}"),
+        ("PUT", f"/v2/stream/{TEST}"),
+        ("OPTIONS", f"/v2/stream/{TEST}"),
+    ],
+)
+async def test_every_request_is_answered_in_turns_of_its_client(
+    everything: Target, monkeypatch: pytest.MonkeyPatch, method: str, target: str
+) -> None:
+    turns: Turns = everything.served.parts.turns
+    clients: list[str] = []
+    run = turns.run
+
+    async def noted(client: str, work: Any) -> Any:
+        clients.append(client)
+        return await run(client, work)
+
+    monkeypatch.setattr(turns, "run", noted)
+    assert (await everything.served.ask(method, target)).status
+    assert clients == ["127.0.0.1"]
