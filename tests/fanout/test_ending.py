@@ -94,10 +94,13 @@ async def test_draining_ends_every_stream_whole_and_refuses_new_ones() -> None:
         )
         retries = {client.socket.taken.rsplit(b"\n\n")[-1] for client in live}
         assert len(retries) > 1, "they do not all come back at once"
-        late = Client(gateway, "t")
-        tasks.create_task(late.serve())
-        await late.ended()
-        assert late.socket.status == 503
+        late, late_lines = Client(gateway, "t"), Client(gateway, "t", accept="application/json")
+        for client in (late, late_lines):
+            tasks.create_task(client.serve())
+            await client.ended()
+        assert late.socket.status == 200, "an EventSource gives up on any other status"
+        assert late.socket.taken.startswith(b":ok\n\nretry: ")
+        assert late_lines.socket.status == 503
         assert gateway.count("streams_ended_total", reason="drained") == 7
         assert not gateway.hub.ready
     gateway.assert_nobody_is_left()

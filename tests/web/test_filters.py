@@ -117,7 +117,7 @@ async def test_history_is_selected_from(embedded: Site, accept: Headers) -> None
 async def test_news_are_selected_from(embedded: Site, accept: Headers) -> None:
     """All these clients at once, each of which wants something else."""
     topic = await embedded.topic()
-    async with embedded.gateway({"s": [topic]}, drain_s=0.1) as gateway, AsyncExitStack() as stack:
+    async with embedded.gateway({"s": [topic]}, drain_s=1.0) as gateway, AsyncExitStack() as stack:
         streams: list[Stream] = []
         for query, _ in SELECTED:
             opened = gateway.opened(target(**query), accept)
