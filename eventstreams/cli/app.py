@@ -22,6 +22,7 @@ _MODULES = {
     "import": "import_",
     "check": "check",
     "schemas": "schemas",
+    "eventlogging": "eventlogging",
 }
 
 

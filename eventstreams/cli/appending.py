@@ -6,37 +6,32 @@ line everything is in the log, so that one can go on from the next.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from eventstreams.cli.destination import Destination
 from eventstreams.cli.lines import BadDocument, Line, event_time_ms, parse_document
-from eventstreams.errors import EventStreamsError
+from eventstreams.cli.sink import BadLine, Opening, SinkMaker, Tally
 from eventstreams.log.base import Log
-from eventstreams.model.event import Partition, Record
+from eventstreams.model.event import Record
 
 _BATCH_BYTES = 1 << 20
 _BATCH_RECORDS = 2000
 
 
-class BadLine(EventStreamsError):
-    """Stops an input at its first bad line. What stands before it is in the log."""
+def appending(destination: Destination) -> SinkMaker:
+    """For lines that are events of one stream as they are."""
 
-    def __init__(self, number: int, reason: str) -> None:
-        super().__init__(reason)
-        self.number = number
-        self.reason = reason
+    @contextlib.asynccontextmanager
+    async def make(opening: Opening) -> AsyncGenerator[Appender]:
+        yield Appender(
+            log=opening.log,
+            destination=destination,
+            first_line=opening.first_line,
+            report_bad=opening.report_bad,
+        )
 
-
-class Tally:
-    """What was done so far."""
-
-    def __init__(self) -> None:
-        self.appended = 0
-        self.bad = 0
-        self.last_line = 0
-        """Everything up to this line is done with."""
-        self.partitions: Counter[Partition] = Counter()
+    return make
 
 
 class Appender:

@@ -25,12 +25,24 @@ class Destination(NamedTuple):
     event_time: bool
     """Records get the time of `meta.dt` where there is one, else all get that of appending."""
 
-    def __str__(self) -> str:
-        if self.log.backend == "kafka":
-            return f"Kafka at {', '.join(self.log.kafka.bootstrap_servers)}"
-        return f"the log in {Path(self.log.data_dir).resolve()}"
+
+def log_name(log: LogSettings) -> str:
+    """The log in words."""
+    if log.backend == "kafka":
+        return f"Kafka at {', '.join(log.kafka.bootstrap_servers)}"
+    return f"the log in {Path(log.data_dir).resolve()}"
 
 
+_LOG_OPTIONS = (
+    click.option("--skip-bad", is_flag=True, help="Report bad lines and go on, instead of stop."),
+    config_option,
+    click.option(
+        "--data-dir",
+        type=FilePath(file_okay=False),
+        help="Append to the embedded log in this directory; a gateway may be running on it.",
+    ),
+    click.option("--kafka", metavar="HOST:PORT,...", help="Append to the topics of these brokers."),
+)
 _OPTIONS = (
     click.option("--stream", required=True, metavar="NAME", help="A stream of the catalogue."),
     click.option("--topic", metavar="TOPIC", help="One of its topics.  [default: its first]"),
@@ -44,19 +56,19 @@ _OPTIONS = (
         show_default=True,
         help="Time of a record: the event's meta.dt where there is one, or that of appending.",
     ),
-    click.option("--skip-bad", is_flag=True, help="Report bad lines and go on, instead of stop."),
-    config_option,
-    click.option(
-        "--data-dir",
-        type=FilePath(file_okay=False),
-        help="Append to the embedded log in this directory; a gateway may be running on it.",
-    ),
-    click.option("--kafka", metavar="HOST:PORT,...", help="Append to the topics of these brokers."),
+    *_LOG_OPTIONS,
 )
 
 
 def destination_options(command: _F) -> _F:
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def log_options(command: _F) -> _F:
+    """Those of a command whose lines name their own streams."""
+    for option in reversed(_LOG_OPTIONS):
         command = option(command)
     return command
 
@@ -74,7 +86,7 @@ def find_destination(
     """Raises ConfigError, and click.UsageError for what the catalogue does not name."""
     settings, catalogue = read_config(config)
     return Destination(
-        _log_settings(settings.log, data_dir, kafka),
+        log_settings(settings.log, data_dir, kafka),
         _topic(catalogue, stream, topic),
         partition,
         timestamp == "meta",
@@ -99,7 +111,8 @@ def _listed(names: list[str]) -> str:
     return f"there are: {', '.join(names)}"
 
 
-def _log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> LogSettings:
+def log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> LogSettings:
+    """The settings of the log, with what these options change. Raises click.UsageError."""
     if data_dir is not None and kafka is not None:
         raise click.UsageError("--data-dir and --kafka contradict each other")
     if data_dir is not None:

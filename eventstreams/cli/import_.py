@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from eventstreams.cli.appending import appending
 from eventstreams.cli.chunks import open_input
 from eventstreams.cli.destination import destination_options, find_destination
 from eventstreams.cli.paths import FilePath
@@ -42,6 +43,6 @@ def command(file: str, skip_bad: bool, from_line: int, dry_run: bool, **where: A
     source, size = open_input(file)
     name = "stdin" if file == "-" else file
     with source:
-        plan = Plan(destination, skip_bad, dry_run, first_line=from_line, can_go_on=True)
-        code = run_append(Input(name, source, size), plan)
+        plan = Plan(destination.log, skip_bad, dry_run, first_line=from_line, can_go_on=True)
+        code = run_append(Input(name, source, size), plan, appending(destination))
     sys.exit(code)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from eventstreams.cli.appending import appending
 from eventstreams.cli.chunks import open_input
 from eventstreams.cli.destination import destination_options, find_destination
 from eventstreams.cli.lines import BadDocument, parse_document
@@ -29,16 +30,16 @@ def command(documents: tuple[str, ...], skip_bad: bool, **where: Any) -> None:
       eventstreams produce --stream test --kafka localhost:9092 < events.ndjson
     """
     destination = find_destination(**where)
-    plan = Plan(destination, skip_bad)
+    plan = Plan(destination.log, skip_bad)
     if documents:
         if not skip_bad:
             _check(documents)
-        sys.exit(run_append(Input("argument", list(documents)), plan))
+        sys.exit(run_append(Input("argument", list(documents)), plan, appending(destination)))
     source, _ = open_input("-")
     if source.isatty():
         click.echo("one JSON object a line; Ctrl-D ends", err=True)
     with source:
-        code = run_append(Input("stdin", source), plan)
+        code = run_append(Input("stdin", source), plan, appending(destination))
     sys.exit(code)
 
 

@@ -1,9 +1,10 @@
-"""One run of `produce` or `import`, from the open input to the summary and the exit code."""
+"""One run of a command that appends lines, from the open input to the summary and the exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import AsyncGenerator, Generator, Iterable
 from typing import IO, NamedTuple
@@ -11,13 +12,14 @@ from typing import IO, NamedTuple
 import click
 
 from eventstreams import gateway
-from eventstreams.cli.appending import Appender, BadLine
 from eventstreams.cli.chunks import Chunks
-from eventstreams.cli.destination import Destination
+from eventstreams.cli.destination import log_name
 from eventstreams.cli.lines import Line, LineReader
 from eventstreams.cli.progress import Progress
+from eventstreams.cli.sink import BadLine, Opening, Sink, SinkMaker
 from eventstreams.errors import LogError
 from eventstreams.log.base import Log
+from eventstreams.settings import LogSettings
 
 
 class Input(NamedTuple):
@@ -28,17 +30,20 @@ class Input(NamedTuple):
 
 
 class Plan(NamedTuple):
-    destination: Destination
+    log: LogSettings
+    """Of the log to append to."""
     skip_bad: bool
     dry_run: bool = False
     first_line: int = 1
     can_go_on: bool = False
     """Whether the command takes --from-line."""
+    prints: bool = False
+    """Standard output is for events, and the summary goes to standard error."""
 
 
-def run_append(what: Input, plan: Plan) -> int:
+def run_append(what: Input, plan: Plan, make_sink: SinkMaker) -> int:
     """Appends the input; returns the exit code. Raises LogError where the log can't be opened."""
-    run = _Run(what, plan)
+    run = _Run(what, plan, make_sink)
     appender, failure = asyncio.run(run.run())
     run.sum_up(appender)
     if failure is None:
@@ -49,24 +54,22 @@ def run_append(what: Input, plan: Plan) -> int:
 
 
 class _Run:
-    def __init__(self, what: Input, plan: Plan) -> None:
+    def __init__(self, what: Input, plan: Plan, make_sink: SinkMaker) -> None:
         self._what = what
         self._plan = plan
+        self._make_sink = make_sink
         self._progress = Progress(size=what.size)
         self._interrupted = False
 
-    async def run(self) -> tuple[Appender, str | None]:
+    async def run(self) -> tuple[Sink, str | None]:
         """What was done, and what went wrong, if anything."""
         async with self._opened() as log:
-            appender = Appender(
-                log=log,
-                destination=self._plan.destination,
-                first_line=self._plan.first_line,
-                report_bad=self._say_bad if self._plan.skip_bad else None,
-            )
-            return appender, await self._append(appender)
+            report_bad = self._say_bad if self._plan.skip_bad else None
+            opening = Opening(log, self._plan.first_line, report_bad)
+            async with self._make_sink(opening) as sink:
+                return sink, await self._append(sink)
 
-    async def _append(self, appender: Appender) -> str | None:
+    async def _append(self, appender: Sink) -> str | None:
         done_bytes = 0
         try:
             async with contextlib.aclosing(self._lines()) as batches:
@@ -88,7 +91,7 @@ class _Run:
             yield [Line(number, _bytes_of(text)) for number, text in texts], 0
             return
         chunks = Chunks(self._what.source)
-        reader = LineReader(bytes_max=self._plan.destination.log.sqlite.record_bytes_max)
+        reader = LineReader(bytes_max=self._plan.log.sqlite.record_bytes_max)
         with self._stopping_on_signals(chunks):
             async for chunk in chunks:
                 yield reader.feed(chunk), len(chunk)
@@ -123,7 +126,7 @@ class _Run:
         if self._plan.dry_run:
             yield None
             return
-        log = gateway.open_log(self._plan.destination.log)
+        log = gateway.open_log(self._plan.log)
         try:
             await log.start()
             yield log
@@ -137,28 +140,28 @@ class _Run:
     def _say_bad(self, number: int, reason: str) -> None:
         self._progress.say(f"{self._place(number)}: {reason}")
 
-    def sum_up(self, appender: Appender) -> None:
+    def sum_up(self, appender: Sink) -> None:
         self._progress.clear()
+        say = functools.partial(click.echo, err=self._plan.prints)
         tally, seconds = appender.tally, self._progress.seconds
-        where = self._plan.destination
         events = f"{tally.appended:,} event{'' if tally.appended == 1 else 's'}"
         rate = f"{seconds:.2f} s, {tally.appended / max(seconds, 1e-9):,.0f} events/s"
         if self._plan.dry_run:
-            click.echo(f"checked {events}, appended none ({rate})")
+            say(f"checked {events}, appended none ({rate})")
         else:
-            click.echo(f"appended {events} to {where} ({rate})")
+            say(f"appended {events} to {log_name(self._plan.log)} ({rate})")
         for (topic, number), count in sorted(tally.partitions.items()):
-            click.echo(f"  {topic}/{number}: {count:,}")
+            say(f"  {topic}/{number}: {count:,}")
         if tally.bad:
-            click.echo(f"skipped {tally.bad:,} bad line{'' if tally.bad == 1 else 's'}")
+            say(f"skipped {tally.bad:,} bad line{'' if tally.bad == 1 else 's'}")
 
-    def say_how_to_go_on(self, appender: Appender) -> None:
+    def say_how_to_go_on(self, appender: Sink) -> None:
         tally = appender.tally
         if isinstance(self._what.source, list) or self._plan.dry_run:
             return
         following = max(tally.last_line + 1, self._plan.first_line)
         text = f"Everything before line {following} is appended"
-        if self._plan.destination.log.backend == "kafka":
+        if self._plan.log.backend == "kafka":
             text += " (after a failure of the brokers some lines from there on may be, too)"
         if self._plan.can_go_on:
             text += f"; to go on: --from-line {following}"

@@ -8,6 +8,8 @@ Old installations that nobody can update still do.
 - `conversion.Converter` turns a capsule into an event: its `$schema` and `meta.stream` follow from
   the capsule's `schema`, if the settings list that. It does no input or output.
 - `beacon.Beacon` gives what clients send to the intake. No client learns what becomes of its event.
+- `log_format.LogFormat` reads a capsule from a line of a raw log, by a format string; `raw` makes
+  events of such lines, and of error events.
 - `checks` compares the settings with the catalogue and the schemas.
 
 What a reader would get wrong: `dt` of such an event is when it was received. The time at which

@@ -8,6 +8,7 @@ capsules, and the streams of these schemas are all that they can reach.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -34,6 +35,8 @@ class Reception(NamedTuple):
     """From a log; the header of a request is filled in by the intake."""
     uuid: str | None = None
     """An id that is the same whenever the same capsule is converted; None: there is none."""
+    meta: Mapping[str, str] = MappingProxyType({})
+    """Further fields of `meta`; what is missing is filled in by the intake."""
 
 
 def stream_of(name: str) -> str:
@@ -66,7 +69,7 @@ class Converter:
         stream = stream_of(name)
         event: dict[str, Any] = {
             "$schema": uri_of(name, self._versions[name]),
-            "meta": {"stream": stream},
+            "meta": {"stream": stream, **reception.meta},
         }
         kept = {key: value for key, value in capsule.items() if key not in _CLIENT_ONLY}
         user_agent = reception.user_agent

@@ -139,7 +139,7 @@ def test_a_bad_argument_keeps_all_of_them_out(data: Path) -> None:
         (["nope.ndjson", "--stream", "test"], "nope.ndjson: No such file or directory"),
         ([".", "--stream", "test"], ". is a directory"),
         (["-", "--stream", "recentchang"], "did you mean recentchange"),
-        (["-", "--stream", "zzzz"], "there are: eventstreams.error, eventstreams.test"),
+        (["-", "--stream", "zzzz"], "there are: eventlogging_Test, eventstreams.error"),
         (["-", "--stream", "test", "--topic", "x"], "has no topic 'x'; there are:"),
         (["-", "--stream", "test", "--kafka", "localhost"], "'localhost' is not HOST:PORT"),
         (["-", "--stream", "test", "--kafka", "a:1", "--data-dir", "x"], "contradict"),

@@ -1,0 +1,142 @@
+"""`eventstreams eventlogging`: raw logs and error events of EventLogging."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from eventstreams.cli.chunks import open_input
+from eventstreams.cli.config import read_config
+from eventstreams.cli.destination import log_options, log_settings
+from eventstreams.cli.paths import FilePath
+from eventstreams.cli.problems import problems_of
+from eventstreams.cli.run_append import Input, Plan, run_append
+from eventstreams.cli.validating import validating
+from eventstreams.errors import ConfigError
+from eventstreams.legacy.conversion import Converter
+from eventstreams.legacy.log_format import FormatError, LogFormat
+from eventstreams.legacy.raw import LineConverter, error_events, raw_log
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_RUN_OPTIONS = (
+    log_options,
+    click.option(
+        "--from-line",
+        type=click.IntRange(min=1),
+        default=1,
+        metavar="N",
+        help="Pass over the lines before this one, as after a run that stopped.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Check every line, append nothing."),
+    click.option("--print", "show", is_flag=True, help="Print the events, append nothing."),
+)
+
+
+def _run_options(command: _F) -> _F:
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group("eventlogging")
+def command() -> None:
+    """Read what EventLogging left behind: raw logs and error events.
+
+    \b
+    Examples:
+      eventstreams eventlogging process '%q %{recvFrom}s %{seqId}d %D %o %u' raw.log --dry-run
+      eventstreams eventlogging replay errors.ndjson
+    """
+
+
+@command.command("process")
+@click.argument("log_format", metavar="FORMAT")
+@click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
+@_run_options
+def process(log_format: str, file: str, **options: Any) -> None:
+    r"""Append the events in FILE, a raw log (or in standard input, -), to their streams.
+
+    FORMAT says what is in a line, as for eventlogging-processor:
+
+    \b
+      %q        the capsule: percent-encoded JSON that begins with ?
+      %j        the capsule: JSON without spaces
+      %t, %D    when it was received, as in 2026-01-31T12:00:00, in UTC
+      %u        the user agent, up to a tab or the end of the line
+      %{name}s  a field of the capsule without spaces
+      %{name}d  the same, a whole number
+      %{name}i  the same, up to a tab
+      %o        left out, without spaces
+      %%        a percent sign
+
+    A space stands for spaces of any number, \t for a tab. The schemas of the capsules must be
+    listed in legacy.schemas. Events are validated as those that are posted.
+
+    The run stops at the first bad line, when everything before it is in the log, and says how to go
+    on. With --skip-bad bad lines are reported, and go to the error stream. Files of any size are
+    read in constant memory.
+
+    \b
+    Examples:
+      eventstreams eventlogging process '%q %{recvFrom}s %{seqId}d %D %o %u' raw.log --dry-run
+      eventstreams eventlogging process '%q %{recvFrom}s %{seqId}d %D %o %u' raw.log --skip-bad
+      zcat raw.log.gz | eventstreams eventlogging process '%j' - --print
+    """
+    try:
+        compiled = LogFormat(log_format)
+    except FormatError as error:
+        raise click.UsageError(f"FORMAT: {error}") from error
+    _run(file, lambda converter, most: raw_log(compiled, converter, line_bytes_max=most), **options)
+
+
+@command.command("replay")
+@click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
+@_run_options
+def replay(file: str, **options: Any) -> None:
+    r"""Try again what was refused: append the events that the error events in FILE repeat.
+
+    Each line of FILE (or of standard input, -) is an error event, from the error stream of this
+    gateway or from EventLogging. What is still refused is a bad line.
+
+    \b
+    Examples:
+      curl -s "$GATEWAY/v2/stream/eventstreams.error?since=-1d&until=-0s" \
+        -H 'Accept: application/json' > errors.ndjson
+      eventstreams eventlogging replay errors.ndjson --dry-run --skip-bad
+      eventstreams eventlogging replay errors.ndjson
+    """
+    _run(file, lambda converter, most: error_events(converter, line_bytes_max=most), **options)
+
+
+def _run(
+    file: str,
+    make: Callable[[Converter, int], LineConverter],
+    *,
+    skip_bad: bool,
+    from_line: int,
+    dry_run: bool,
+    show: bool,
+    config: Path | None,
+    data_dir: str | None,
+    kafka: str | None,
+) -> None:
+    settings, catalogue = read_config(config, problems_of)
+    if not settings.legacy.schemas:
+        raise ConfigError(["legacy.schemas: lists no schema, so there is nothing to convert to"])
+    log = log_settings(settings.log, data_dir, kafka)
+    converter = Converter(settings.legacy.schemas, configs=lambda: catalogue.configs)
+    convert = make(converter, log.sqlite.record_bytes_max)
+    source, size = open_input(file)
+    name = "stdin" if file == "-" else file
+    with source:
+        plan = Plan(
+            log, skip_bad, dry_run or show, first_line=from_line, can_go_on=True, prints=show
+        )
+        sink = validating(convert, settings, catalogue, show=show)
+        code = run_append(Input(name, source, size), plan, sink)
+    sys.exit(code)

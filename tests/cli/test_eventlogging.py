@@ -1,0 +1,248 @@
+"""`eventlogging process` and `replay` as a user calls them, over a real embedded log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from eventstreams.cli import main
+from eventstreams.cli.config import shipped_config
+from tests.cli.logs import documents_in, events_in
+
+TEST = "eventlogging_Test"
+ERRORS = "eventstreams.error"
+FORMAT = "%q %{recvFrom}s %{seqId}d %D %o %u"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def _run(*arguments: object, given: bytes | str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], input=given)
+
+
+def line(message: Any, number: int = 1, schema: str = "Test") -> str:
+    capsule = {"schema": schema, "revision": 13, "event": {"OtherMessage": message}}
+    query = quote(json.dumps(capsule))
+    return f"?{query}; srv0.example.org {number} 2013-01-19T23:16:38 - Mozilla/5.0 (X11)"
+
+
+def process(data: Path, lines: list[str], *options: object, log_format: str = FORMAT) -> Result:
+    file = data.parent / "raw.log"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+    return _run("eventlogging", "process", log_format, file, "--data-dir", data, *options)
+
+
+def messages(data: Path) -> list[Any]:
+    return [each["event"]["OtherMessage"] for each in documents_in(data, TEST)]
+
+
+def test_events_of_a_raw_log_are_validated_and_in_the_log_in_order(data: Path) -> None:
+    count = 2500
+    result = process(data, [line(str(n), n) for n in range(count)])
+    assert result.exit_code == 0, result.output
+    assert "appended 2,500 events" in result.stdout
+    assert messages(data) == [str(n) for n in range(count)]
+    first = events_in(data, TEST)[0]
+    event = json.loads(first.value or b"")
+    assert event.pop("uuid") == UUID(event["meta"].pop("id")).hex
+    assert first.timestamp_ms == 1358637398000, "the time that the line says"
+    assert event == {
+        "$schema": "/analytics/legacy/test/1.0.0",
+        "meta": {"stream": TEST, "dt": "2013-01-19T23:16:38Z"},
+        "schema": "Test",
+        "revision": 13,
+        "event": {"OtherMessage": "0"},
+        "recvFrom": "srv0.example.org",
+        "seqId": 0,
+        "dt": "2013-01-19T23:16:38Z",
+        "client_dt": "2013-01-19T23:16:38Z",
+        "http": {"request_headers": {"user-agent": "Mozilla/5.0 (X11)"}},
+    }
+
+
+def test_a_line_that_is_read_twice_has_the_same_id(data: Path) -> None:
+    for _ in range(2):
+        assert process(data, [line("a", 132073)]).exit_code == 0
+    ids = [(each["uuid"], each["meta"]["id"]) for each in documents_in(data, TEST)]
+    assert ids == [("749684341abf513186c71f74c6a09502", "74968434-1abf-5131-86c7-1f74c6a09502")] * 2
+
+
+def test_standard_input_is_read_and_bytes_that_are_not_utf_8_are_a_bad_line(data: Path) -> None:
+    good = line("é").encode()
+    result = _run(
+        *("eventlogging", "process", FORMAT, "-", "--data-dir", data),
+        given=good + b"\n\xff\xfe\n",
+    )
+    assert result.exit_code == 1
+    assert "stdin:2: the line does not fit the format" in result.stderr
+    assert messages(data) == ["é"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("garbage", "the line does not fit the format"),
+        ("?%7B%22a; h 1 2013-01-19T23:16:38 - u", "the URL was probably cut off"),
+        (line("x", schema="Other"), "legacy.schemas does not list the schema Other; it lists Test"),
+        (line(7), "'.event.OtherMessage' should be string"),
+    ],
+)
+def test_the_first_bad_line_stops_it_and_everything_before_is_in_the_log(
+    data: Path, bad: str, reason: str
+) -> None:
+    lines = [line("1"), "", line("3"), bad, line("5")]
+    stopped = process(data, lines)
+    assert stopped.exit_code == 1
+    assert f"raw.log:4: {reason}" in stopped.stderr.replace(
+        "the capsule is not JSON: it ", ""
+    ).replace("ends too early, so ", "")
+    assert "to go on: --from-line 4" in stopped.stderr
+    assert messages(data) == ["1", "3"]
+    assert documents_in(data, ERRORS) == []
+    assert process(data, lines, "--from-line", 5).exit_code == 0
+    assert messages(data) == ["1", "3", "5"]
+
+
+def test_bad_lines_that_are_skipped_are_on_the_error_stream(data: Path) -> None:
+    lines = [line(7), "garbage", line("3"), line("x", schema="Other"), line("5"), line(8)]
+    result = process(data, lines, "--skip-bad")
+    assert result.exit_code == 0, result.output
+    assert messages(data) == ["3", "5"]
+    numbers = [each.split(":")[1] for each in result.stderr.splitlines() if "raw.log:" in each]
+    assert numbers == ["1", "2", "4", "6"], "in their order"
+    assert "skipped 4 bad lines" in result.stdout
+    errors = documents_in(data, ERRORS)
+    raw = [each["raw_event"] for each in errors]
+    assert lines[1] in raw
+    assert lines[3] in raw
+    invalid = [json.loads(each)["event"]["OtherMessage"] for each in raw if each.startswith("{")]
+    assert invalid == [7, 8]
+
+
+def test_no_bad_line_is_too_many_for_the_error_stream(data: Path) -> None:
+    """Although a gateway bounds its error events, which anyone can cause."""
+    result = process(data, ["garbage"] * 300 + [line(n) for n in range(300)], "--skip-bad")
+    assert result.exit_code == 0
+    assert len(documents_in(data, ERRORS)) == 600
+
+
+def test_a_dry_run_checks_and_appends_nothing(data: Path) -> None:
+    lines = [line("1"), line(7), "garbage"]
+    result = process(data, lines, "--dry-run", "--skip-bad")
+    assert result.exit_code == 0
+    assert "checked 1 event, appended none" in result.stdout
+    assert not data.exists()
+    assert process(data, lines, "--dry-run").exit_code == 1
+
+
+def test_print_writes_events_alone_to_standard_output(data: Path) -> None:
+    result = process(data, [line("1"), line("2"), line(7), line("4")], "--print")
+    assert result.exit_code == 1
+    printed = [json.loads(each) for each in result.stdout.splitlines()]
+    assert [each["event"]["OtherMessage"] for each in printed] == ["1", "2"]
+    assert "raw.log:3: '.event.OtherMessage' should be string" in result.stderr
+    assert not data.exists()
+
+
+def test_a_format_that_makes_no_sense_is_wrong_usage(data: Path) -> None:
+    result = process(data, [line("1")], log_format="%q %z")
+    assert result.exit_code == 2
+    assert "FORMAT: %z is not one of %q, %j" in result.stderr
+    assert "     ^" in result.stderr
+
+
+def test_without_listed_schemas_it_says_what_to_set(tmp_path: Path, data: Path) -> None:
+    config = _config(tmp_path, {})
+    result = process(data, [line("1")], "--config", config)
+    assert result.exit_code == 2
+    assert "legacy.schemas: lists no schema" in result.stderr
+
+
+def test_replay_appends_what_was_refused_once_it_fits(tmp_path: Path, data: Path) -> None:
+    """Errors of this gateway: events, queries and, of EventLogging, capsules."""
+    fits = {"schema": "Test", "revision": 1, "event": {"OtherMessage": "capsule"}}
+    event = {
+        "$schema": "/analytics/legacy/test/1.0.0",
+        "meta": {"stream": TEST, "dt": "2026-01-31T12:00:00Z"},
+        "event": {"OtherMessage": "event"},
+    }
+    query = quote(json.dumps({**fits, "event": {"OtherMessage": "query"}})) + ";"
+    raws: list[dict[str, Any]] = [
+        {"raw_event": json.dumps(event)},
+        {"raw_event": query},
+        {"event": {"rawEvent": json.dumps(fits), "code": "validation"}, "schema": "EventError"},
+        {"event": {"rawEvent": "?" + query}, "schema": "EventError"},
+        {"message": "without what was refused"},
+        {"raw_event": "?%7Bcut"},
+    ]
+    file = tmp_path / "errors.ndjson"
+    file.write_text("".join(json.dumps(each) + "\n" for each in raws))
+    arguments = ("eventlogging", "replay", file, "--data-dir", data)
+    stopped = _run(*arguments)
+    assert stopped.exit_code == 1
+    assert f"{file}:5: not an error event that repeats what was refused" in stopped.stderr
+    assert messages(data) == ["event", "query", "capsule", "query"]
+    going_on = _run(*arguments, "--from-line", 5, "--skip-bad")
+    assert going_on.exit_code == 0
+    assert f"{file}:6: the capsule is not JSON" in going_on.stderr
+    assert len(messages(data)) == 4
+
+
+def test_what_went_to_the_error_stream_can_be_replayed(tmp_path: Path, data: Path) -> None:
+    """From end to end: refused for an unlisted schema, taken once it is listed."""
+    refused = process(data, [line(7), "garbage"], "--skip-bad")
+    assert refused.exit_code == 0
+    file = tmp_path / "errors.ndjson"
+    errors = documents_in(data, ERRORS)
+    fixed = json.loads(errors[-1]["raw_event"])
+    fixed["event"]["OtherMessage"] = "fixed"
+    file.write_text(json.dumps({**errors[-1], "raw_event": json.dumps(fixed)}) + "\n")
+    result = _run("eventlogging", "replay", file, "--data-dir", data)
+    assert result.exit_code == 0, result.output
+    [event] = documents_in(data, TEST)
+    assert event == fixed, "with its id and its times"
+
+
+def _config(folder: Path, schemas: dict[str, str]) -> Path:
+    shipped = shipped_config()
+    settings = yaml.safe_load(shipped.read_text())
+    settings["catalogue"] = str(shipped.parent / settings["catalogue"])
+    settings["schemas"] = [str(shipped.parent / each) for each in settings["schemas"]]
+    settings["legacy"] = {"schemas": schemas}
+    file = folder / "settings.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("schemas", "problem"),
+    [
+        (
+            {"Test": "1.0.1"},
+            "legacy.schemas.Test: there is no schema /analytics/legacy/test/1.0.1; "
+            "there are versions 1.0.0",
+        ),
+        (
+            {"Edit": "1.0.0"},
+            "legacy.schemas.Edit: its stream eventlogging_Edit is not in the catalogue",
+        ),
+        ({"Test": "1.0"}, "legacy.schemas"),
+        ({"a/b": "1.0.0"}, "legacy.schemas"),
+    ],
+)
+def test_check_says_what_a_listed_schema_lacks(
+    tmp_path: Path, schemas: dict[str, str], problem: str
+) -> None:
+    result = _run("check", "--config", _config(tmp_path, schemas))
+    assert result.exit_code == 2
+    assert problem in result.stderr
