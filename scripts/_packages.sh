@@ -1,19 +1,23 @@
 # Sourced by scripts that need more than Python: installs system packages where that is allowed,
 # else names the one line that does it. Everything it says goes to stderr.
+#
+# EVENTSTREAMS_NO_INSTALL=1, which `scripts/test --no-install` sets for everything that it starts,
+# forbids installing.
 
 # need_packages WHY ALTERNATIVES... : installs, of every argument "a|b|c", the first package that the
-# package manager knows.
+# package manager knows, and names it before.
 need_packages() {
   local why=$1 wanted names name chosen=() as_root=() line; shift
   for wanted in "$@"; do chosen+=("${wanted%%|*}"); done
   line="apt-get install -y ${chosen[*]}"
   command -v apt-get >/dev/null ||
     die "$why; install what your system calls: ${chosen[*]}"
+  [ -z "${EVENTSTREAMS_NO_INSTALL:-}" ] || die "$why, and nothing may be installed; run: $line"
   if [ "$(id -u)" != 0 ]; then
     sudo -n true 2>/dev/null || die "$why; run: sudo $line"
     as_root=(sudo -n)
   fi
-  say "$why: installing ${chosen[*]} with apt-get"
+  say "$why: apt-get update"
   "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; going on with what is known"
   chosen=()
   for wanted in "$@"; do
@@ -23,6 +27,7 @@ need_packages() {
     done
     die "$why; the package manager knows none of: ${names[*]}"
   done
+  say "$why: installing ${chosen[*]} with apt-get"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "${chosen[@]}" >&2 ||
     die "$why; this failed: apt-get install -y ${chosen[*]}"

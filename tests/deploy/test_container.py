@@ -11,6 +11,7 @@ import pytest
 import eventstreams
 from tests.deploy.context import Context
 from tests.deploy.dockerfile import DockerfileError, parse
+from tests.programs import needed
 
 TOP = Path(__file__).parents[2]
 SCRIPT_TIMEOUT_S = 600.0
@@ -19,6 +20,7 @@ SCRIPT_TIMEOUT_S = 600.0
 def test_every_step_is_carried_out_and_what_came_of_it_runs_closed_and_ends_whole() -> None:
     if os.getuid() != 0 and not os.environ.get("CI"):
         pytest.skip("root is needed for chroot and mounts: sudo scripts/container-check")
+    needed("debootstrap")
     done = subprocess.run(
         [TOP / "scripts" / "container-check"],
         capture_output=True,

@@ -278,11 +278,8 @@ def _listening(lines: queue.Queue[str]) -> str:
 
 
 def _files(folder: str) -> set[str]:
-    """The files of the checkout that git knows, or would know."""
-    listed = _run(
-        *("git", "ls-files", "--cached", "--others", "--exclude-standard", folder), cwd=ROOT
-    )
-    return set(listed.splitlines())
+    files = (file for file in (ROOT / folder).rglob("*") if file.is_file())
+    return {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:
