@@ -300,8 +300,14 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
                 return
         headers = self.server_state.default_headers
-        self.transport.write(self.common.refusals.bad(error, headers))
+        answer = self.common.refusals.bad(error, headers, to_head=self._asks_for_head())
+        self.transport.write(answer)
         self.linger()
+
+    def _asks_for_head(self) -> bool:
+        """Return whether the request is a HEAD, whose answer has no body."""
+        assert self.parser is not None
+        return self.parser.get_method() == b"HEAD"
 
     def linger(self) -> None:
         """Gives the connection away that has been sent its last bytes."""

@@ -50,8 +50,8 @@ class Refusals:
         self.count(type(_FULL).__name__)
         self._keep(transport, lambda head: self._full(head, [*headers, *self._headers]))
 
-    def bad(self, error: ServiceProblem, headers: Headers) -> bytes:
-        """The answer to what is not a proper request."""
+    def bad(self, error: ServiceProblem, headers: Headers, *, to_head: bool) -> bytes:
+        """The answer to what is not a proper request. `to_head`: without its body, as for HEAD."""
         document = {
             "status": error.status,
             "type": error.type,
@@ -60,7 +60,7 @@ class Refusals:
         }
         lines = [*headers, *self._headers, (b"content-type", b"application/json; charset=utf-8")]
         status = f"{error.status} {HTTPStatus(error.status).phrase}".encode()
-        return _whole(status, lines, msgspec.json.encode(document) + b"\n")
+        return _whole(status, lines, msgspec.json.encode(document) + b"\n", to_head=to_head)
 
     def linger(self, transport: asyncio.Transport) -> None:
         """Takes over a connection that has been sent its last bytes."""
@@ -163,8 +163,8 @@ def _scope(head: bytes) -> dict[str, object]:
     return {"method": first.partition(b" ")[0].decode("latin-1"), "headers": headers}
 
 
-def _whole(status: bytes, headers: Headers, body: bytes) -> bytes:
+def _whole(status: bytes, headers: Headers, body: bytes, *, to_head: bool = False) -> bytes:
     """An answer after which the connection ends."""
     lines = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     head = b"".join(b"%b: %b\r\n" % line for line in lines)
-    return b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, head, body)
+    return b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, head, b"" if to_head else body)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment.md"
 STREAMS = 20
 
 
-async def test_told_to_stop_it_is_not_ready_takes_nobody_new_and_ends_streams_one_by_one(
+async def test_a_stop_closes_idle_connections_takes_no_new_ones_and_ends_streams_one_by_one(
     embedded: Site, tmp_path: Path
 ) -> None:
     topic = await embedded.topic()
@@ -33,11 +33,7 @@ async def test_told_to_stop_it_is_not_ready_takes_nobody_new_and_ends_streams_on
             while not (await ask(kept, "GET", "/readyz")).json()["ready"]:
                 await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE_S):
-            while (ready := await ask(kept, "GET", "/readyz")).status == 200:
-                await asyncio.sleep(0)
-        assert (ready.status, ready.json()["draining"]) == (503, True)
-        assert (await ask(kept, "GET", "/healthz")).status == 200
+        assert await kept.some(1) == b"", "an idle connection is closed"
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
         ended: list[int] = []
@@ -46,8 +42,6 @@ async def test_told_to_stop_it_is_not_ready_takes_nobody_new_and_ends_streams_on
             *_, last = await streams[number].rest()
             assert last.startswith(b"retry: ")
             ended.append(number)
-            if len(ended) == 1:  # others are still open, and so is what asks
-                assert (await ask(kept, "GET", "/readyz")).status == 503
 
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as ends:
             for number in range(STREAMS):
@@ -66,10 +60,12 @@ async def test_with_a_notice_it_takes_clients_while_it_is_not_ready_any_more(
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                async with connected(port) as client:
-                    ready = await ask(client, "GET", "/readyz")
-                if ready.json()["draining"]:
-                    break
+                # An idle connection is closed at the signal, perhaps just when it asks.
+                with suppress(ConnectionError, EOFError):
+                    async with connected(port) as client:
+                        ready = await ask(client, "GET", "/readyz")
+                    if ready.json()["draining"]:
+                        break
         assert ready.status == 503
         async with streaming(port) as after:
             await embedded.produce(topic, {"n": 1})

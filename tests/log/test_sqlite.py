@@ -382,9 +382,9 @@ async def test_a_follower_sees_what_another_log_appends_and_only_once(tmp_path: 
                 while not follower.changed._waiters:  # it has looked and found nothing
                     await asyncio.sleep(0)
                 await other.append([Record("t", b"%d" % number)])
-            ((partition, events, following),) = task.result()
-            assert (partition, following) == (T0, number + 1)
-            assert [event.value for event in events] == [b"%d" % number]
+            [slice_] = task.result()
+            assert (slice_.partition, slice_.next) == (T0, number + 1)
+            assert [event.value for event in slice_.events] == [b"%d" % number]
         await follower.aclose()
 
 
@@ -434,8 +434,8 @@ async def test_a_partition_moved_while_it_is_read_goes_on_from_where_it_was_move
             await asyncio.sleep(0)
             follower.assign({T0: 7})
             gate.set()
-        ((_, events, following),) = task.result()
-        assert ([event.offset for event in events], following) == ([7, 8, 9], 10)
+        [slice_] = task.result()
+        assert ([event.offset for event in slice_.events], slice_.next) == ([7, 8, 9], 10)
         await follower.aclose()
 
 

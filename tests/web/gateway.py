@@ -151,6 +151,11 @@ class Site:
         self.log = log
         self.settings = settings
 
+    @property
+    def has_epochs(self) -> bool:
+        """Whether its ids name the epochs of leaders."""
+        return self.settings.backend == "kafka"
+
     async def topic(self, partitions: int = 1) -> str:
         return await self.backend.topic(self.log, partitions)
 
