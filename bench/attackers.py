@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+SENT = "sent"
+"""Under this name requests are counted, beside the statuses of their answers."""
 _PAUSE_S = 0.05
 _READ_BYTES = 1 << 18
 
@@ -64,12 +66,18 @@ class Connection:
     """One connection of an attacker."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, extra: bytes
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        extra: bytes,
+        sent: Callable[[], None],
     ) -> None:
+        """`sent` is called for each request."""
         self.reader = reader
         self.writer = writer
         self._extra = extra
         """Headers of every request."""
+        self._sent = sent
 
     def send(self, line: str, *headers: str, body: bytes | None = None) -> None:
         """Send a request; with a `body`, its length is a header."""
@@ -78,6 +86,7 @@ class Connection:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n" + self._extra + b"\r\n"
         self.write(head + (body or b""))
+        self._sent()
 
     def write(self, data: bytes) -> None:
         """Raises ConnectionError where the connection is closed."""
@@ -156,7 +165,7 @@ class Attacker:
         limit = _READ_BYTES if receive_bytes is None else receive_bytes
         reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
         try:
-            yield Connection(reader, writer, extra)
+            yield Connection(reader, writer, extra, lambda: self.count(SENT))
         finally:
             writer.transport.abort()
 

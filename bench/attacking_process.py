@@ -1,7 +1,8 @@
 """The attackers of `abuse`, in a process of their own.
 
 Its argument is an `attackers.Plan`. Each line on its standard input is an `attackers.Step`; when
-that is over, it prints {"answers"}: how often each status came, and how often a connection failed.
+that has lasted for its time from the first request on, it prints {"answers"}: how many requests
+were sent, how often each status came, and how often a connection failed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import msgspec
 import uvloop
 
 from bench import child
-from bench.attackers import Attacker, Pace, Plan, Step
+from bench.attackers import SENT, Attacker, Pace, Plan, Step
 from bench.attacks import ATTACKS
+
+_BEGIN_S = 20.0
+"""An attack must have sent something after so long."""
 
 
 def main() -> None:
@@ -33,10 +37,13 @@ async def _attack(plan: Plan, step: Step) -> Counter[str]:
     answers: Counter[str] = Counter()
     pace = Pace(attack.rate)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(step.seconds), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(_BEGIN_S) as limit, asyncio.TaskGroup() as group:
             for number in range(len(step.addresses)):
                 attacker = Attacker(plan, step, number, counted=answers, pace=pace)
                 group.create_task(attack.act(attacker))
+            while not answers[SENT]:
+                await asyncio.sleep(0.01)
+            limit.reschedule(asyncio.get_running_loop().time() + step.seconds)
     return answers
 
 

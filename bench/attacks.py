@@ -88,12 +88,14 @@ REFUSED = (
 
 def _filtered(attacker: Attacker, filters: tuple[str, ...], rest: str = "") -> list[str]:
     """Targets with these filters, each a different one for each address."""
-    path = f"/v2/stream/{attacker.plan.stream}"
-    return [
-        f"{path}?filter={quote(f'({text}) && has(event.no{attacker.number}n{n})', safe='')}{rest}"
-        for n in range(60)
-        for text in filters
-    ]
+    start = f"/v2/stream/{attacker.plan.stream}?filter=%28"
+    ends = [f"%29%26%26has%28event.no{attacker.number}n{n}%29{rest}" for n in range(60)]
+    return [f"{start}{_quoted(text)}{end}" for end in ends for text in filters]
+
+
+@functools.cache
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
 
 
 async def costly_filters(attacker: Attacker) -> None:
@@ -186,7 +188,7 @@ async def posts_of_wrong_values(attacker: Attacker) -> None:
 def _packed() -> bytes:
     """A small body that unpacks to more than a body may have."""
     packing = zlib.compressobj(wbits=31)
-    return packing.compress(b" " * 64_000_000) + packing.flush()
+    return packing.compress(b" " * 16_000_000) + packing.flush()
 
 
 async def packed_posts(attacker: Attacker) -> None:
