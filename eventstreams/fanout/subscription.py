@@ -250,6 +250,8 @@ class Subscription:
             if self.bound is not None:
                 self.bound.count(chunk.piece.events)
         self.position = chunk.position
+        if chunk.piece is None and self._gone():  # nothing was written that would tell
+            return
         if chunk.piece is None and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
             await self.write(self.heartbeat())  # a filter may pass over very much
         elif chunk.position.offsets != ends:
