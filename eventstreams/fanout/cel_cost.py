@@ -13,7 +13,7 @@ core; a test compares them with measurements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from eventstreams.fanout.cel_tree import Node
@@ -34,6 +34,8 @@ _COMPARED_BYTE_US = 0.0002
 _SEARCHED_BYTE_US = 0.006
 _SEARCHED_PRODUCT_US = 0.000_015
 """For each byte of the text and each byte of what is searched for."""
+_SIZED_BYTE_US = 0.0012
+"""Where the size of a field has to be found."""
 _CONVERTED_VALUE_US, _CONVERTED_BYTE_US = 0.08, 0.0001
 """Where the event is converted for this evaluation alone."""
 _BYTES_PER_VALUE = 2
@@ -73,15 +75,33 @@ class FilterCost(NamedTuple):
         )
 
     def most_us(self, document: Document) -> float:
-        """On this event."""
-        sizes = {path: document.size_of(path) for path in (*self.byte_us, *self.value_us)}
+        """On this event, with what it takes to find the sizes of its fields.
+
+        Where it is more than `EVALUATION_US_MAX`, only as much as shows that it is more.
+        """
+        whole = document.size_of(())
+        if (bound := self._total(lambda _: whole)) <= EVALUATION_US_MAX:
+            return bound  # no field is larger than the event
+        sizes: dict[Path, tuple[int, int]] = {(): whole}
         total = self.fixed_us
-        total += sum(us * sizes[path][0] for path, us in self.byte_us.items())
-        total += sum(us * sizes[path][1] for path, us in self.value_us.items())
-        for text, sought in self.products:
-            product = document.size_of(text)[0] * document.size_of(sought)[0]
-            total += product * _SEARCHED_PRODUCT_US
-        return total
+        for path in {**self.byte_us, **self.value_us}:
+            if path not in sizes:
+                size = sizes[path] = document.size_of(path)
+                total += size[0] * _SIZED_BYTE_US if size[1] > 1 else 0.0
+            total += self.byte_us.get(path, 0.0) * sizes[path][0]
+            total += self.value_us.get(path, 0.0) * sizes[path][1]
+            if total > EVALUATION_US_MAX:
+                return total
+        return total + self._products_us(lambda path: sizes.get(path, whole))
+
+    def _total(self, size_of: Callable[[Path], tuple[int, int]]) -> float:
+        total = self.fixed_us + self._products_us(size_of)
+        total += sum(us * size_of(path)[0] for path, us in self.byte_us.items())
+        return total + sum(us * size_of(path)[1] for path, us in self.value_us.items())
+
+    def _products_us(self, size_of: Callable[[Path], tuple[int, int]]) -> float:
+        bytes_2 = sum(size_of(text)[0] * size_of(sought)[0] for text, sought in self.products)
+        return bytes_2 * _SEARCHED_PRODUCT_US
 
     @property
     def bytes_safe(self) -> int:

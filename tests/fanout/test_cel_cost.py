@@ -307,6 +307,25 @@ def test_a_filter_is_not_tried_where_it_could_take_too_long() -> None:
         assert filter_.matches(document_of({"l": [1], "t": "a@b.org", "text": "x " * 10**6}))
 
 
+@pytest.mark.parametrize("part", ["size({}) > 0", "{0} == {0}", "'q' in {}", "{}.contains('q')"])
+def test_finding_the_sizes_of_nested_fields_is_bounded_too(part: str) -> None:
+    """Each field holds all of a large text, so that all sizes together are many times the event."""
+    event: dict[str, Any] = {"b": "x" * 900_000}
+    for _ in range(40):
+        event = {"a": event}
+    fields = ["event" + ".a" * depth for depth in range(1, 29)]
+    while True:
+        try:
+            filter_ = program(" && ".join(part.format(field) for field in fields))
+        except InvalidFilter:
+            fields.pop()
+        else:
+            break
+    assert len(fields) > 10
+    most_us = EVALUATION_US_MAX * MARGIN
+    assert taken_us(filter_, document_of(event), most_us) <= most_us
+
+
 def test_an_event_of_very_many_values_is_not_looked_into() -> None:
     fits = document_of({"l": [1] * (VALUES_MAX - 10)})
     assert program("has(event.l)").matches(fits)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import resource
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,6 +402,24 @@ def test_documents_keep_the_newest_that_have_room() -> None:
     assert frames[11] in documents._kept
     assert frames[12] not in documents._kept
     assert documents.of(frames[1]) is not made[1]
+
+
+@pytest.mark.parametrize("value", [[], {}, [1], 1, "abc", 2**70, "\u20ac" * 20])
+def test_a_parsed_event_takes_no_more_memory_than_is_counted(value: Any) -> None:
+    frame = frame_of({"a": [value] * 9_000})
+    one = selector("event.a == 1", "a")
+    one.select(frame, Documents())  # the frame keeps its bytes
+    gc.collect()
+    began = resident_bytes()
+    kept = [Documents() for _ in range(20)]
+    for documents in kept:
+        one.select(frame, documents)
+    counted = sum(documents._bytes for documents in kept)
+    assert resident_bytes() - began <= counted * 1.2
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_an_event_larger_than_all_room_is_selected_all_the_same() -> None:
