@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Generator
 
 from eventstreams.errors import LogError, LogUnavailable
 from eventstreams.fanout.chunk import Portion, portion, render
@@ -141,14 +142,17 @@ class CatchUp:
         age: int,
         client: str,
     ) -> Portion:
-        """In a turn of the client. `age` is that of the cache when the runs were not yet read."""
+        """In turns of the client. `age` is that of the cache when the runs were not yet read."""
         async with self._turns.turn(client):
             held = self._held(want, position, ends, left)
             if held is not None:  # made while this one waited
                 return held
             batch = self._batch_bytes
             chunk = render(want, position, runs, ends, batch, documents=self.documents, left=left)
-            made = portion(chunk, want.encoding)
+            steps = portion(chunk, want.encoding)
+            made = _if_done(steps)
+        if made is None:
+            made = await self._turns.run_steps(client, steps)
         self._metrics.rendered(chunk.skipped, chunk.selecting_s)
         if self._chunks.age == age and left is None:
             self._chunks.keep(want, position, made._replace(selecting_s=0.0))
@@ -161,3 +165,13 @@ class CatchUp:
         if run.next < min(end, self._tails.floor(partition)):
             self._history.want(partition, run.next, beside)
         return run
+
+
+def _if_done(steps: Generator[None, None, Portion]) -> Portion | None:
+    """Take one step; return the result if that was all."""
+    try:
+        next(steps)
+    except StopIteration as done:
+        made: Portion = done.value
+        return made
+    return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from eventstreams.fanout.compression import Encoding, Piece, apart
+from eventstreams.fanout.compression import Encoding, Piece, apart_in_steps
 from eventstreams.fanout.selector import Documents
 from eventstreams.fanout.tail import Run
 from eventstreams.fanout.want import Format, Want
@@ -50,8 +50,11 @@ class Portion(NamedTuple):
     """What it took to choose the events; 0.0 where another client had it made."""
 
 
-def portion(chunk: Chunk, encoding: Encoding) -> Portion:
-    piece = apart(encoding, chunk.body, chunk.events) if chunk.body else None
+def portion(chunk: Chunk, encoding: Encoding) -> Generator[None, None, Portion]:
+    """Encode the chunk, in steps."""
+    piece: Piece | None = None
+    if chunk.body:
+        piece = yield from apart_in_steps(encoding, chunk.body, chunk.events)
     return Portion(piece, chunk.position, chunk.passed_bytes, chunk.selecting_s)
 
 

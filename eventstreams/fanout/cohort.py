@@ -101,11 +101,11 @@ class Cohort:
         """Writes to every member there is now; returns how many took it and how many were slow.
 
         Those whose client is gone are neither. Members that leave meanwhile are passed over; who
-        joins meanwhile stands behind this chunk.
+        joins while it is written stands behind this chunk.
         """
         self.wrote_at = turn = time.monotonic()
-        piece = self._stream.compress(body, events)
         self._writing = list(self.members)
+        piece = await self._compress(body, events)
         message = {"type": "http.response.body", "body": piece.content, "more_body": True}
         framed: bytes | None = None
         taken = slow = 0
@@ -127,6 +127,17 @@ class Cohort:
                 turn = time.monotonic()
         self._writing, self._written = [], 0
         return taken, slow
+
+    async def _compress(self, body: bytes, events: int) -> Piece:
+        """One step in each pass of the loop. Nobody joins meanwhile; who leaves gets nothing."""
+        steps = self._stream.compress(body, events)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                piece: Piece = done.value
+                return piece
+            await asyncio.sleep(0)
 
     def _write_to(self, member: Subscription, framed: bytes | None) -> bool:
         connection = member.connection

@@ -27,6 +27,7 @@ import struct
 import time
 import zlib
 from collections import OrderedDict
+from collections.abc import Generator
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -42,6 +43,8 @@ _ZSTD_LEVEL = 1
 """As small as at level 3 for these batches; a window of 512 KiB (RFC 9659 allows 8 MiB)."""
 _ZSTD_LAST_BLOCK = b"\x01\0\0"  # raw, of no bytes
 _KEYFRAME_EVERY_S = 0.25
+_SLICE_BYTES = 64 * 2**10
+"""What is encoded without a break: gzip takes about 2 ms for it."""
 
 
 class Encoding(Enum):
@@ -81,14 +84,30 @@ class Piece(NamedTuple):
         return Sent(len(self.content), self.events)
 
 
-def apart(encoding: Encoding, body: bytes, events: int = 0) -> Piece:
-    """Encodes so that it can go anywhere in anyone's response.
+Steps = Generator[None, None, Piece]
+"""Makes a piece, and yields wherever the event loop may do something else."""
 
-    Takes around a millisecond for 128 KiB of events.
-    """
+
+def apart_in_steps(encoding: Encoding, body: bytes, events: int = 0) -> Steps:
+    """Encode so that it can go anywhere in anyone's response."""
     assert body
-    content = _keyframe(encoding, _encoder(encoding), body)
+    content = yield from _keyframe(encoding, _encoder(encoding), body)
     return Piece(encoding, content, EMPTY, _with(encoding, EMPTY, body), events)
+
+
+def apart(encoding: Encoding, body: bytes, events: int = 0) -> Piece:
+    """The same at once, for what is short."""
+    return finished(apart_in_steps(encoding, body, events))
+
+
+def finished(steps: Steps) -> Piece:
+    """Take all steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            piece: Piece = done.value
+            return piece
 
 
 class SharedStream:
@@ -109,6 +128,7 @@ class SharedStream:
         self.keyframe_at = -_KEYFRAME_EVERY_S
         """When the last one was made, by the monotonic clock."""
         self._encoder: _Encoder | None = None
+        self._is_encoding = False
 
     @property
     def keyframe_due(self) -> bool:
@@ -118,8 +138,8 @@ class SharedStream:
     @property
     def admits(self) -> bool:
         """Whether someone may join now. A keyframe is long, and goes to all: many who come and go
-        must not make every batch one."""
-        return (
+        must not make every batch one. Who joined while a batch is encoded would miss it."""
+        return not self._is_encoding and (
             self._encoder is None
             or self.encoding is Encoding.IDENTITY
             or time.monotonic() - self.keyframe_at >= _KEYFRAME_EVERY_S
@@ -130,20 +150,26 @@ class SharedStream:
         self._encoder = None
         self._windows.drop(self)
 
-    def compress(self, body: bytes, events: int = 0) -> Piece:
-        """The next batch, for all members there are now."""
+    def compress(self, body: bytes, events: int = 0) -> Steps:
+        """Make the next batch, for all members there are at the first step."""
         assert body
-        self.checksum_before = self.checksum
-        self.checksum = _with(self.encoding, self.checksum, body)
-        if self._encoder is not None:
-            content = self._encoder.encode(body)
-        else:
-            self._encoder = _encoder(self.encoding)
-            self.keyframe_at = time.monotonic()
-            content = _keyframe(self.encoding, self._encoder, body)
-        self._windows.use(self)
+        assert not self._is_encoding
+        self._is_encoding = True
+        try:
+            self.checksum_before, self.sent_before = self.checksum, self.sent
+            self.checksum = _with(self.encoding, self.checksum, body)
+            if self._encoder is not None:
+                content = yield from self._encoder.encode(body)
+            else:
+                fresh = self._encoder = _encoder(self.encoding)
+                self.keyframe_at = time.monotonic()
+                content = yield from _keyframe(self.encoding, fresh, body)
+        finally:
+            self._is_encoding = False
+        if not self.keyframe_due:  # its window was not dropped meanwhile
+            self._windows.use(self)
         piece = Piece(self.encoding, content, self.checksum_before, self.checksum, events)
-        self.sent_before, self.sent = self.sent, self.sent.plus(piece.sent)
+        self.sent = self.sent_before.plus(piece.sent)
         return piece
 
 
@@ -242,20 +268,21 @@ def _with(encoding: Encoding, checksum: Checksum, body: bytes) -> Checksum:
     return checksum.over(body) if encoding is Encoding.GZIP else checksum
 
 
-def _keyframe(encoding: Encoding, fresh: _Encoder, body: bytes) -> bytes:
+def _keyframe(encoding: Encoding, fresh: _Encoder, body: bytes) -> Generator[None, None, bytes]:
     """The first piece of an encoder, to go after any other piece."""
-    content = fresh.encode(body)
+    content = yield from fresh.encode(body)
     return _ZSTD_LAST_BLOCK + content if encoding is Encoding.ZSTD else content
 
 
 class _Encoder(Protocol):
-    def encode(self, body: bytes) -> bytes:
+    def encode(self, body: bytes) -> Generator[None, None, bytes]:
         """All of it, decodable at once, on the window of what was encoded before."""
         ...
 
 
 class _Identity:
-    def encode(self, body: bytes) -> bytes:
+    def encode(self, body: bytes) -> Generator[None, None, bytes]:
+        yield from ()
         return body
 
 
@@ -263,16 +290,24 @@ class _Deflate:
     def __init__(self) -> None:
         self._compress = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
 
-    def encode(self, body: bytes) -> bytes:
-        return self._compress.compress(body) + self._compress.flush(zlib.Z_SYNC_FLUSH)
+    def encode(self, body: bytes) -> Generator[None, None, bytes]:
+        parts = [self._compress.compress(body[:_SLICE_BYTES])]
+        for start in range(_SLICE_BYTES, len(body), _SLICE_BYTES):
+            yield
+            parts.append(self._compress.compress(body[start : start + _SLICE_BYTES]))
+        parts.append(self._compress.flush(zlib.Z_SYNC_FLUSH))
+        return b"".join(parts)
 
 
 class _Zstd:
     def __init__(self) -> None:
         self._compressor = cramjam.zstd.Compressor(_ZSTD_LEVEL)
 
-    def encode(self, body: bytes) -> bytes:
-        self._compressor.compress(body)
+    def encode(self, body: bytes) -> Generator[None, None, bytes]:
+        self._compressor.compress(body[:_SLICE_BYTES])
+        for start in range(_SLICE_BYTES, len(body), _SLICE_BYTES):
+            yield
+            self._compressor.compress(body[start : start + _SLICE_BYTES])
         return bytes(self._compressor.flush())
 
 

@@ -22,7 +22,9 @@ from eventstreams.fanout.compression import (
     SharedStream,
     Windows,
     apart,
+    apart_in_steps,
     begin,
+    finished,
 )
 from eventstreams.fanout.compression_crc import EMPTY, Checksum
 
@@ -156,7 +158,7 @@ class Clients:
     ) -> None:
         shared = self.streams[stream]
         missing = None if misses is None else self._client(misses)
-        piece = shared.compress(body, len(body))
+        piece = finished(shared.compress(body, len(body)))
         for client in self.going:
             if client.joined is shared:
                 if client is missing:
@@ -241,7 +243,7 @@ def test_zstd_frames_ask_for_no_more_memory_than_browsers_give() -> None:
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
 def test_a_batch_is_smaller_for_what_came_before_it(encoding: Encoding) -> None:
     stream = SharedStream(encoding, Windows())
-    sizes = [len(stream.compress(events(n, 1)).content) for n in range(10)]
+    sizes = [len(finished(stream.compress(events(n, 1))).content) for n in range(10)]
     assert sizes[-1] < sizes[0] / 2
 
 
@@ -253,8 +255,60 @@ def test_only_the_batch_after_someone_joined_is_a_keyframe(encoding: Encoding) -
         if n in (2, 3):
             begin(encoding, b":ok\n\n")[0].join(stream)
         due.append(stream.keyframe_due)
-        stream.compress(events(n, 1))
+        finished(stream.compress(events(n, 1)))
     assert due == [True, False, True, True, False, False]
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_a_large_body_is_encoded_in_short_steps(encoding: Encoding) -> None:
+    body = random.Random(1).randbytes(300_000).hex().encode()
+    stream = SharedStream(encoding, Windows())
+    for make in (lambda: apart_in_steps(encoding, body), lambda: stream.compress(body)):
+        steps = make()
+        yields = 0
+        try:
+            while True:
+                next(steps)
+                yields += 1
+        except StopIteration as done:
+            piece: Piece = done.value
+        assert yields >= len(body) // 65_536
+        assert unpacked(encoding, piece) == body
+
+
+def unpacked(encoding: Encoding, piece: Piece) -> bytes:
+    if encoding is Encoding.GZIP:
+        return zlib.decompressobj(wbits=-15).decompress(piece.content)
+    content = piece.content.removeprefix(ZSTD_LAST_BLOCK)
+    return unzstd(content + ZSTD_LAST_BLOCK)
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_nobody_joins_a_batch_that_is_being_encoded(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, Windows())
+    steps = stream.compress(b"abc" * 100_000)
+    assert stream.admits
+    next(steps)
+    assert not stream.admits
+    finished(steps)
+    stream.keyframe_at -= 60
+    assert stream.admits
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_who_leaves_while_a_batch_is_encoded_can_go_on_apart(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, Windows())
+    going = Client(encoding, b":ok")
+    going.joined = stream
+    going.response.join(stream)
+    steps = stream.compress(b"abc" * 100_000)
+    next(steps)
+    going.leave(missed_last=True)
+    stream.expect_member()  # as its cohort does when nobody is left
+    finished(steps)
+    assert stream.keyframe_due
+    going.take(apart(encoding, b"more", 1), b"more")
+    going.end()
 
 
 @every_encoding
@@ -303,10 +357,10 @@ def test_only_the_streams_used_last_keep_their_windows(encoding: Encoding) -> No
     windows = Windows(2)
     first, second, third = (SharedStream(encoding, windows) for _ in range(3))
     for stream in (first, second, first, third):
-        stream.compress(events(0, 1))
+        finished(stream.compress(events(0, 1)))
     assert [s.keyframe_due for s in (first, second, third)] == [False, True, False]
     third.expect_member()
-    second.compress(events(0, 1))
+    finished(second.compress(events(0, 1)))
     assert [s.keyframe_due for s in (first, second, third)] == [False, False, True]
 
 
@@ -318,13 +372,13 @@ def test_those_who_come_one_after_another_do_not_make_every_batch_a_keyframe(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     stream = SharedStream(encoding, Windows())
     assert stream.admits
-    stream.compress(events(0, 1))
+    finished(stream.compress(events(0, 1)))
     assert not stream.admits
     now += 1.5
     assert stream.admits
     stream.expect_member()
     assert stream.admits, "the next batch will be one anyway"
-    stream.compress(events(0, 1))
+    finished(stream.compress(events(0, 1)))
     assert not stream.admits
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import OffsetOutOfRange
-from eventstreams.fanout.chunk import Chunk, Portion, portion
-from eventstreams.fanout.compression import Encoding
+from eventstreams.fanout.chunk import Portion
+from eventstreams.fanout.compression import Encoding, apart
 from eventstreams.fanout.history import ChunkCache, History
 from eventstreams.fanout.want import Format, Want
 from eventstreams.log.base import Slice
@@ -181,7 +181,8 @@ def at(offset: int, stamp: int = 0) -> Position:
 
 
 def a_portion(body: bytes, offset: int, events: int) -> Portion:
-    return portion(Chunk(body, at(offset), events, 0), Encoding.IDENTITY)
+    piece = apart(Encoding.IDENTITY, body, events) if body else None
+    return Portion(piece, at(offset), 0, 0.0)
 
 
 def test_chunks_are_found_by_want_position_and_time() -> None:
