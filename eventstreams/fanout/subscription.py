@@ -98,8 +98,7 @@ class Subscription:
         self._task: asyncio.Task[Any] | None = None
         self._in_flight: InFlight | None = None
         self._end: End | None = None
-        self._lost: dict[Partition, int] = {}
-        """Partitions that were truncated, and from where on; not yet told."""
+        self._lost: dict[Partition, int] = {}  # truncated partitions, and from where on
         self._growing = True  # partitions may have come since the want was made
         self._interrupted = False
         self._listening: asyncio.Task[None] | None = None
@@ -168,9 +167,8 @@ class Subscription:
                     assert self._task is not None
                     if self._task.uncancel() > 0:
                         raise
-            if self._end.reason is Reason.DISCONNECTED and self._timed_out:
-                return End(Reason.STALLED)
-            return self._end
+            stalled = self._end.reason is Reason.DISCONNECTED and self._timed_out
+            return End(Reason.STALLED) if stalled else self._end
         finally:
             self._hub.remove(self)
             self._task = None
