@@ -2,8 +2,9 @@
 told when to come back, and to those whose request is at fault.
 
 A socket that is closed with bytes unread resets the connection, and the peer may lose the answer
-with it. So only our side is closed at first; what the request still sends is read and forgotten,
-for a while. That is bounded in time, bytes and number.
+with it. So only our side is closed at first, and what the request still sends is read and discarded
+for a while. Time, bytes and the number of such connections are bounded; beyond the bytes the
+connection stays open, unread, until its time is over.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class _Lingering(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
         if self._bytes > _LINGER_BYTES_MAX:
-            self.drop()
+            if self._answer is not None or not self._transport.can_write_eof():
+                self.drop()
+            else:  # a reset would take the answer from a peer that has not read it yet
+                self._transport.pause_reading()
         elif self._answer is not None:
             self._head += data
             if b"\r\n\r\n" in self._head:

@@ -18,7 +18,7 @@ import yaml
 from eventstreams.gateway import running
 from eventstreams.log.base import Log
 from eventstreams.logs import JsonFormatter
-from eventstreams.model.event import Record
+from eventstreams.model.event import Partition, Record
 from eventstreams.model.stream import Catalogue, load_catalogue
 from eventstreams.settings import (
     AccessSettings,
@@ -73,6 +73,14 @@ class Target:
 
     async def produce(self, *values: Any, topic: str = TEST) -> None:
         await self.log.append([Record(topic, as_value(v), None, None, 0) for v in values])
+
+    async def followed(self, topic: str = TEST) -> None:
+        """Returns when the gateway has read all that the topic holds."""
+        partition = Partition(topic, 0)
+        end = (await self.log.bounds([partition]))[partition].end
+        async with asyncio.timeout(30):
+            while self.served.parts.hub.tails.end(partition) < end:
+                await asyncio.sleep(0)
 
     async def is_unharmed(self) -> None:
         """It answers, has nobody left, and has said nothing of a fault of its own."""

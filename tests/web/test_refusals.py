@@ -93,10 +93,7 @@ async def test_refused_connections_do_not_pile_up(
         assert len(gateway.server.server_state.connections) == 1
 
 
-async def test_one_who_sends_for_ever_is_dropped(
-    embedded: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refusal, "_LINGER_S", 10 * PATIENCE_S)
+async def test_one_who_sends_for_ever_is_dropped(embedded: Site) -> None:
     async with full(embedded) as (gateway, _), connected(gateway.port) as out:
         await refused(out)
         async with asyncio.timeout(PATIENCE_S):
