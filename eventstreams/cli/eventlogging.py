@@ -1,11 +1,12 @@
-"""`eventstreams eventlogging`: raw logs and error events of EventLogging."""
+"""`eventstreams eventlogging`: raw logs, error events and schemas of EventLogging."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -15,14 +16,21 @@ from eventstreams.cli.destination import log_options, log_settings
 from eventstreams.cli.paths import FilePath
 from eventstreams.cli.problems import problems_of
 from eventstreams.cli.run_append import Input, Plan, run_append
+from eventstreams.cli.schemas import base_option
 from eventstreams.cli.validating import validating
 from eventstreams.errors import ConfigError
-from eventstreams.legacy.conversion import Converter
+from eventstreams.legacy.conversion import Converter, title_of
+from eventstreams.legacy.draft3 import CAPSULE_TITLE, convert
 from eventstreams.legacy.log_format import FormatError, LogFormat
 from eventstreams.legacy.raw import LineConverter, error_events, raw_log
+from eventstreams.schemas.document import FILE_BYTES_MAX, parse_document
+from eventstreams.schemas.folder import CURRENT, SchemaFolder, open_folders
+from eventstreams.schemas.text import to_text
+from eventstreams.schemas.uri import parse_version
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _RUN_OPTIONS = (
     log_options,
     click.option(
@@ -45,12 +53,13 @@ def _run_options(command: _F) -> _F:
 
 @click.group("eventlogging")
 def command() -> None:
-    """Read what EventLogging left behind: raw logs and error events.
+    """Read what EventLogging left behind: raw logs, error events, schemas of draft 3.
 
     \b
     Examples:
       eventstreams eventlogging process '%q %{recvFrom}s %{seqId}d %D %o %u' raw.log --dry-run
       eventstreams eventlogging replay errors.ndjson
+      eventstreams eventlogging convert-schema Edit edit.json config/schemas
     """
 
 
@@ -140,3 +149,89 @@ def _run(
         sink = validating(convert, settings, catalogue, show=show)
         code = run_append(Input(name, source, size), plan, sink)
     sys.exit(code)
+
+
+@command.command("convert-schema")
+@click.argument("name")
+@click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
+@click.argument("folder", type=click.Path(path_type=Path))
+@base_option
+@click.option(
+    "--version", default="1.0.0", show_default=True, metavar="X.Y.Z", help="Of the new schema."
+)
+@click.option("--dry-run", is_flag=True, help="Print the schema, write nothing.")
+@click.option("--force", is_flag=True, help="Replace a current.yaml that is there.")
+def convert_schema(
+    *,
+    name: str,
+    file: str,
+    folder: Path,
+    bases: tuple[Path, ...],
+    version: str,
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Convert the schema NAME of EventLogging in FILE (draft 3) to one of FOLDER (draft 7).
+
+    FILE, or standard input (-), holds what the wiki page Schema:NAME holds, as JSON or YAML. The
+    result is FOLDER/analytics/legacy/name/current.yaml. It refers to the newest
+    fragment/analytics/legacy/eventcapsule in FOLDER, or in a --base, which declares the fields of a
+    capsule beside `event`. What had to be left out or added is noted on standard error. Nothing is
+    fetched.
+
+    \b
+    Examples:
+      eventstreams eventlogging convert-schema Edit edit.json config/schemas --dry-run
+      eventstreams eventlogging convert-schema Edit edit.json config/schemas
+      eventstreams schemas materialize config/schemas
+    """
+    if not _NAME.fullmatch(name):
+        raise click.UsageError(f"NAME: {name!r} is no name of a schema: letters, digits, _ and -")
+    if parse_version(version) is None:
+        raise click.UsageError(f"--version: {version!r} is not like 1.0.0")
+    folders = open_folders(folder, bases)
+    place = "stdin" if file == "-" else file
+    source, _ = open_input(file)
+    with source:
+        text = _whole(source).removeprefix(b"\xef\xbb\xbf")
+    is_json = text.lstrip().startswith(b"{")  # wiki pages have tabs, which YAML does not take
+    converted = convert(
+        parse_document(text, place, is_json=is_json),
+        name=name,
+        version=version,
+        capsule_uri=_capsule_uri(folders),
+        place=place,
+    )
+    for note in converted.notes:
+        click.echo(f"Note: {note}", err=True)
+    written = to_text(converted.document, "yaml")
+    if dry_run:
+        click.echo(written, nl=False)
+        return
+    target = folders[0].base / title_of(name) / CURRENT
+    if target.exists() and not force:
+        raise click.UsageError(f"{target} is there already; --force replaces it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(written, "utf-8")
+    click.echo(f"wrote {target}")
+
+
+def _whole(source: IO[bytes]) -> bytes:
+    """Up to a byte more than a schema may have. One read of a pipe may return less."""
+    parts: list[bytes] = []
+    left = FILE_BYTES_MAX + 1
+    while left and (part := source.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _capsule_uri(folders: Sequence[SchemaFolder]) -> str:
+    """Raises click.UsageError."""
+    for folder in folders:
+        versions = folder.versions(CAPSULE_TITLE)
+        if versions:
+            return f"/{CAPSULE_TITLE}/{versions[-1]}"
+    raise click.UsageError(
+        f"{folders[0].base} has no {CAPSULE_TITLE}; copy it from config/schemas, or name a --base"
+    )

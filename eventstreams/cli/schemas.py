@@ -15,7 +15,7 @@ from eventstreams.schemas.materialize import Materializer, plan, write
 from eventstreams.schemas.problem import Problem
 
 _folder = click.argument("folder", type=click.Path(path_type=Path))
-_bases = click.option(
+base_option = click.option(
     "--base",
     "bases",
     type=click.Path(path_type=Path),
@@ -47,7 +47,7 @@ def command() -> None:
 
 @command.command("materialize")
 @_folder
-@_bases
+@base_option
 @click.option("--dry-run", is_flag=True, help="Say what would be written, write nothing.")
 @click.option("--force", is_flag=True, help="Replace versions that have other content.")
 def materialize(folder: Path, bases: tuple[Path, ...], dry_run: bool, force: bool) -> None:
@@ -76,7 +76,7 @@ def materialize(folder: Path, bases: tuple[Path, ...], dry_run: bool, force: boo
 
 @command.command("check")
 @_folder
-@_bases
+@base_option
 @click.option("--strict", is_flag=True, help="Also find what jsonschema-tools lets pass.")
 def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
     """Check all schemas in FOLDER and say every problem at once (exit code 1).
@@ -108,7 +108,7 @@ def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
 @click.argument("title")
 @click.argument("old", default="latest")
 @click.argument("new", default="current")
-@_bases
+@base_option
 def diff(folder: Path, title: str, old: str, new: str, bases: tuple[Path, ...]) -> None:
     """Show what changed in the schema TITLE from version OLD to NEW, and if that is compatible.
 

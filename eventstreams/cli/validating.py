@@ -70,6 +70,10 @@ def validating(
     return make
 
 
+def _no_header(_: str) -> str | None:
+    return None
+
+
 class _Collector(MemoryLog):
     """Keeps records for one who takes them out, in place of appending them."""
 
@@ -104,7 +108,7 @@ class Validator:
         self._collector = collector
         self._opening = opening
         self._show = show
-        self._sender = Sender(header=lambda _: None, client_ip=None, site=_SITE)
+        self._sender = Sender(header=_no_header, client_ip=None, site=_SITE)
         self._numbers: list[int] = []
         self._events: list[bytes] = []
         self._bytes = 0

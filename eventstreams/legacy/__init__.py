@@ -10,6 +10,7 @@ Old installations that nobody can update still do.
 - `beacon.Beacon` gives what clients send to the intake. No client learns what becomes of its event.
 - `log_format.LogFormat` reads a capsule from a line of a raw log, by a format string; `raw` makes
   events of such lines, and of error events.
+- `draft3` turns a JSON Schema of draft 3 into one of the repository.
 - `checks` compares the settings with the catalogue and the schemas.
 
 What a reader would get wrong: `dt` of such an event is when it was received. The time at which
