@@ -235,6 +235,52 @@ async def slow_bodies(attacker: Attacker) -> None:
     await attacker.at_once(40, act)
 
 
+def _nested_texts(depth: int, text: str) -> Any:
+    return {"a": _nested_texts(depth - 1, text)} if depth else text
+
+
+_LARGE: tuple[dict[str, Any], ...] = (
+    {"extra": _nested_texts(50, "x" * 900_000)},
+    {"extra": [[]] * 9_000},
+    {"extra": {f"{n}": [2**63] for n in range(4_500)}, "text": "\u0000 " * 100_000},
+    {"test_map": {f"k{n}": "wiki, " * 15 for n in range(9_000)}},
+)
+"""What events of up to 1 MB hold, beside what they must hold."""
+_LOOKING = (
+    " && ".join(f"size(event.extra{'.a' * depth}) > 0" for depth in range(26)),
+    "event.text.contains('no') || 'no' in event.extra || event.test_map.no == ''",
+    "event.extra.exists(x, x == 1)",
+    "event.extra != event.test_map",
+    "event.text.matches('^ *[a-z]{9}')",
+)
+
+
+async def large_events(attacker: Attacker) -> None:
+    """Post events as large as they may be, and follow them with different filters and fields."""
+    followed, posted = attacker.plan.stream, attacker.plan.posted
+    bodies = [orjson.dumps(_event(attacker, **fields)) for fields in _LARGE]
+    targets = [
+        f"/v2/stream/{posted}?fields={name},no{attacker.number}{rest}"
+        for name in ("extra", "test_map", "text")
+        for rest in ("", "&compress=gzip")
+    ]
+    targets += [
+        target.replace(followed, posted, 1)
+        for rest in ("&compress=gzip", "&since=earliest")
+        for target in _filtered(attacker, _LOOKING, rest)[: len(_LOOKING)]
+    ]
+
+    async def post(_: int) -> None:
+        async with attacker.connection() as connection:
+            for body in bodies:
+                await attacker.pace.turn()
+                attacker.count(await connection.ask("POST /v1/events", _JSON, body=body))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(attacker.reading(targets, connections=9))
+        group.create_task(attacker.at_once(2, post))
+
+
 # Connections.
 
 
@@ -363,6 +409,7 @@ ATTACKS = {
     "invalid posts, 60,000 values": Attack(posts_of_wrong_values, 20),
     "packed posts": Attack(packed_posts, 100),
     "unread answers": Attack(unread_answers, 2000),
+    "large events": Attack(large_events, 100),
     "slow bodies": Attack(slow_bodies, 100),
     "idle connections": Attack(idle_connections, 1000),
     "tiny chunks of a GET": Attack(tiny_chunks_of_a_get, 200),
