@@ -326,6 +326,29 @@ def test_finding_the_sizes_of_nested_fields_is_bounded_too(part: str) -> None:
     assert taken_us(filter_, document_of(event), most_us) <= most_us
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"t": "x" * 1_000_000},
+        {"t": "12345678901234567 " * 55_000},
+        {"t": "a\0" * 140_000},
+        {"t": "\u2028" * 160_000},
+        {"l": [2**63] * 9_000, "t": "x" * 700_000},
+        {"l": {f"\0{n}": "\0" for n in range(9_000)}},
+    ],
+    ids=["text", "digits", "zeros", "escapes", "numbers", "names"],
+)
+def test_preparing_a_large_event_is_bounded(event: dict[str, Any]) -> None:
+    true = program("true")
+    least_us = float("inf")
+    for _ in range(TRIES):
+        document = document_of(event)
+        began = time.thread_time()
+        assert true.matches(document)
+        least_us = min(least_us, (time.thread_time() - began) * 1e6)
+    assert least_us <= EVALUATION_US_MAX * 2
+
+
 def test_an_event_of_very_many_values_is_not_looked_into() -> None:
     fits = document_of({"l": [1] * (VALUES_MAX - 10)})
     assert program("has(event.l)").matches(fits)
