@@ -23,7 +23,7 @@ class Flow(FlowControl):
 
     def hold(self) -> None:
         self.held, self.wanted = True, not self.read_paused
-        self.pause_reading()
+        super().pause_reading()
 
     def release(self) -> None:
         self.held = False

@@ -198,6 +198,20 @@ async def test_a_body_that_is_parsed_in_many_turns_arrives_whole(
     assert len(tiny_turns) > 2 * len(body) / protocol._PIECE_BYTES
 
 
+async def test_a_head_whose_parts_wait_for_turns_is_read_to_its_end(
+    everything: Target, tiny_turns: list[int]
+) -> None:
+    part = b"X: " + b"x" * 30_000 + b"\r\n"
+    async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
+        client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+        for n in range(1, 5):
+            client.writer.write(part)
+            while sum(tiny_turns) < n * len(part):
+                await asyncio.sleep(0)
+        client.writer.write(b"\r\n")
+        assert (await client.head()).status == 200
+
+
 async def test_others_are_served_between_the_pieces_of_one_read(
     everything: Target, tiny_turns: list[int]
 ) -> None:
