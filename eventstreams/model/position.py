@@ -238,14 +238,16 @@ class Cursor:
         )
 
 
-def parse_last_event_id(text: str) -> tuple[Mark | str, ...]:
+def parse_last_event_id(
+    text: str, entries_max: int = token.PARTITIONS_MAX
+) -> tuple[Mark | str, ...]:
     """Reads a Last-Event-ID in any form upstream takes; a bare string is a topic's name.
 
     Forms: an array of objects with `offset` or `timestamp` or both, an array of topic names, a
     JSON string "a,b", or a mixture; or a token. Raises InvalidAssignment.
     """
     if token.is_token(text):
-        said = tuple(Mark(*entry) for entry in token.parse_token(text))
+        said = tuple(Mark(*entry) for entry in token.parse_token(text, entries_max))
         _refuse_duplicates(said, text)
         return said
     try:
@@ -261,8 +263,8 @@ def parse_last_event_id(text: str) -> tuple[Mark | str, ...]:
     if not isinstance(document, list) or not document:
         raise _invalid("Last-Event-ID must be a non-empty JSON array", document)
     entries = cast("list[Any]", document)
-    if len(entries) > token.PARTITIONS_MAX:
-        message = f"Last-Event-ID has {len(entries)} entries; {token.PARTITIONS_MAX} is the most"
+    if len(entries) > entries_max:
+        message = f"Last-Event-ID has {len(entries)} entries; {entries_max} is the most"
         raise _invalid(message, None)
     marks = tuple(_entry(entry, entries) for entry in entries)
     _refuse_duplicates(marks, entries)

@@ -161,15 +161,18 @@ def is_token(text: str) -> bool:
     return text.lstrip().startswith("v")
 
 
-def parse_token(text: str) -> list[Entry]:
-    """The entries of a token, in its order. Raises InvalidAssignment."""
+def parse_token(text: str, partitions_max: int = PARTITIONS_MAX) -> list[Entry]:
+    """The entries of a token, in its order. Raises InvalidAssignment.
+
+    One of more than `partitions_max` partitions is refused before they are read.
+    """
     try:
         body = _body(text.strip())
         with_epochs = text.strip().startswith(PREFIX_WITH_EPOCHS)
         length, start = _read_varint(body, 0)
         if length > len(body) - start:
             raise Fault("its head is cut short")
-        groups = _read_head(_inflate(body[start : start + length]))
+        groups = _read_head(_inflate(body[start : start + length]), partitions_max)
         return list(_read_values(groups, body[start + length :], with_epochs=with_epochs))
     except Fault as fault:
         raise InvalidAssignment(
@@ -212,16 +215,16 @@ def _inflate(head: bytes) -> bytes:
     return raw
 
 
-def _read_head(raw: bytes) -> list[list[Partition]]:
+def _read_head(raw: bytes, partitions_max: int) -> list[list[Partition]]:
     count, at = _read_varint(raw, 0)
-    if not 0 < count <= PARTITIONS_MAX:
-        raise Fault(f"it names no partition, or more than {PARTITIONS_MAX}")
+    if not 0 < count <= partitions_max:
+        raise Fault(f"it names no partition, or more than {partitions_max}")
     sizes: list[int] = []
     for _ in range(count):
         size, at = _read_varint(raw, at)
         sizes.append(size)
-    if 0 in sizes or sum(sizes) > PARTITIONS_MAX:
-        raise Fault(f"it names a topic without partitions, or more than {PARTITIONS_MAX}")
+    if 0 in sizes or sum(sizes) > partitions_max:
+        raise Fault(f"it names a topic without partitions, or more than {partitions_max}")
     numbers: list[list[int]] = []
     for size in sizes:
         mine: list[int] = []

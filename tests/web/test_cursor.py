@@ -169,3 +169,16 @@ async def test_a_stream_resumes_from_a_token_as_from_its_json(site: Site, where:
             opened = gateway.stream("s", **{"last-event-id": token})
         async with opened as stream:
             assert [d["n"] for d in await stream.documents(1)] == [3]
+
+
+@pytest.mark.parametrize("form", ["json", "token"])
+async def test_an_id_of_too_many_partitions_is_refused_unread(embedded: Site, form: str) -> None:
+    count = 501 if form == "json" else 10_000
+    partitions = tuple(Partition("t", n) for n in range(count))
+    position = Position(partitions, (1,) * count, (1,) * count)
+    id_ = position.encode_json() if form == "json" else position.encode_token()
+    assert id_ is not None
+    async with embedded.gateway({"s": ["t"]}) as gateway:
+        answer = await gateway.get(f"/v2/cursor?id={quote(id_, safe='')}")
+    assert answer.status == 400
+    assert "500" in answer.json()["message"]
