@@ -214,6 +214,59 @@ async def unread_answers(attacker: Attacker) -> None:
     await attacker.at_once(60, act)
 
 
+async def unread_pages(attacker: Attacker) -> None:
+    """Each connection asks for what has a long answer, and reads nothing."""
+    topic, stream = attacker.plan.topic, attacker.plan.stream
+    marks = [{"topic": topic, "partition": n, "offset": 1, "timestamp": 1} for n in range(900)]
+    long = quote(orjson.dumps(marks).decode(), safe="")[:60_000]
+    targets = (
+        f"/v2/cursor?id={quote(orjson.dumps(marks[:600]).decode(), safe='[]{}:,')}",
+        f"/v2/stream/{stream}?last-event-id={long}",
+        f"/v2/stream/{stream}?since={'%22' * 20_000}",
+        "/?spec",
+    )
+
+    async def act(number: int) -> None:
+        async with attacker.connection(_SMALL_RECEIVE_BYTES) as connection:
+            for _ in targets:
+                await attacker.pace.turn()
+                connection.send(f"GET {targets[number % len(targets)]}")
+            async with asyncio.timeout(20):
+                await connection.writer.drain()
+                await connection.writer.wait_closed()
+
+    await attacker.at_once(900 // len(attacker.step.addresses), act)
+
+
+async def large_heads(attacker: Attacker) -> None:
+    """Heads that have nearly come, as large as they may be, on as many connections as there are."""
+    stream = attacker.plan.stream
+    line = f"GET /v2/stream/{stream} HTTP/1.1\r\nHost: abuse\r\nLast-Event-ID: "
+    head = line.encode() + b" " * 250_000
+
+    async def act(_: int) -> None:
+        async with attacker.connection() as connection:
+            await attacker.pace.turn()
+            connection.write(head)
+            await connection.writer.drain()
+            await connection.swallow()
+
+    await attacker.at_once(900 // len(attacker.step.addresses), act)
+
+
+async def self_tests(attacker: Attacker) -> None:
+    """As many at once as there may be connections; each lasts two seconds."""
+
+    async def act(_: int) -> None:
+        async with attacker.connection() as connection:
+            await attacker.pace.turn()
+            connection.send("GET /v2/selftest")
+            attacker.count((await connection.head())[0])
+            await connection.swallow()
+
+    await attacker.at_once(1_500 // len(attacker.step.addresses), act)
+
+
 async def slow_bodies(attacker: Attacker) -> None:
     """Bodies that come nearly whole at once and then byte by byte, and some that hardly begin."""
 
@@ -410,6 +463,9 @@ ATTACKS = {
     "packed posts": Attack(packed_posts, 100),
     "unread answers": Attack(unread_answers, 2000),
     "large events": Attack(large_events, 100),
+    "unread pages": Attack(unread_pages, 1000),
+    "large heads": Attack(large_heads, 500),
+    "self tests": Attack(self_tests, 1000),
     "slow bodies": Attack(slow_bodies, 100),
     "idle connections": Attack(idle_connections, 1000),
     "tiny chunks of a GET": Attack(tiny_chunks_of_a_get, 200),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from eventstreams.server import sockets
+from eventstreams.server.held import Held
 from eventstreams.server.refusal import Refusals
 from eventstreams.server.tls import Certificate
 from eventstreams.turns import Turns
@@ -38,6 +39,8 @@ class Common:
     """Without it, connections are plain."""
     waiting: dict[Waiting, None] = field(default_factory=dict[Waiting, None])
     """Connections without a request, the one that has waited longest first."""
+    held: Held = field(default_factory=Held)
+    """Large heads, bytes that wait to be parsed, and answers that are not read."""
     leaving: bool = False
     """Whether the server is about to stop: each connection ends with its next answer."""
     closed: bool = False

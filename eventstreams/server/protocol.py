@@ -19,6 +19,7 @@ from typing import Any, NoReturn, cast
 
 import httptools
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from eventstreams.errors import ServiceProblem
@@ -26,6 +27,7 @@ from eventstreams.server import sockets
 from eventstreams.server.common import HEAD_S, Common, close_unasked
 from eventstreams.server.errors import BadRequest, HeadTooLarge, UnwantedBody, UriTooLong
 from eventstreams.server.framing import body_parser, chunked, framing_of, refuse_ambiguous
+from eventstreams.server.held import SMALL_BYTES
 from eventstreams.server.transports import Ending, Flow, LastAnswer, Reason
 from eventstreams.turns import PIECE_S
 from eventstreams.web.address import site_of
@@ -40,6 +42,8 @@ _PIECE_BYTES = 8 * 1024
 """Parsed without a look at the clock. The worst is about 1,500 calls, from chunks of one byte."""
 _AT_ONCE_BYTES = 1024
 """A read of no more than this is parsed without waiting: most requests are smaller."""
+_HEAD_COPIES = 3
+"""How often what a head says is kept: its target is there whole, in parts and decoded."""
 _CHUNKS_MAX = 1000
 _CHUNK_BYTES_MIN = 64
 """Beyond `_CHUNKS_MAX` pieces of a body, their average may not be smaller than this."""
@@ -71,6 +75,10 @@ class Protocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _may_go_on = True
     _unparsed = b""
+    _heads_bytes = 0
+    """Of the large heads of requests that have not been answered."""
+    _unwritten_bytes = 0
+    """Of the newest complete answer, if it is large and its client does not read it."""
     _site = ""
     """The address or network that parsing is charged to."""
 
@@ -95,6 +103,7 @@ class Protocol(HttpToolsProtocol):
         self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         super().connection_lost(exc)
         self.common.waiting.pop(self, None)
+        self.common.held.release(self)
         self._unparsed = b""
         self._stop_timers()
         if self.running is not None and not self.running.response_complete:
@@ -113,6 +122,7 @@ class Protocol(HttpToolsProtocol):
             turns.charge(self._site, time.perf_counter() - began)
         if data:
             self._unparsed = data
+            self._count_held()
             cast("Flow", self.flow).hold()
             task = self.loop.create_task(self._parse_later())
             task.add_done_callback(self.tasks.discard)
@@ -123,6 +133,7 @@ class Protocol(HttpToolsProtocol):
         while self._unparsed:
             async with self.common.turns.turn(self._site):
                 self._unparsed = self._parse(self._unparsed, time.perf_counter())
+                self._count_held()
         if not self.transport.is_closing():
             cast("Flow", self.flow).release()
 
@@ -153,6 +164,8 @@ class Protocol(HttpToolsProtocol):
                 self.timeout_keep_alive_task = idle
         if not (self.awaits_head or self.deaf) and self.unread_bytes > self.common.head_bytes_max:
             self._refuse(self._head_too_large())
+        if self.unread_bytes > SMALL_BYTES and not self.transport.is_closing():
+            self._count_held()
 
     def _feed(self, data: memoryview) -> None:
         assert self.parser is not None
@@ -218,6 +231,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.awaits_head = False
+        self._heads_bytes += self.unread_bytes
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -271,10 +285,38 @@ class Protocol(HttpToolsProtocol):
             self.cycle.transport = outlet
 
     def on_response_complete(self) -> None:
-        if self.parser is not None:  # else the connection was given away with this answer
-            super().on_response_complete()
-            if self.timeout_keep_alive_task is not None:
-                self.common.waiting[self] = None
+        if self.parser is None:  # the connection was given away with this answer
+            return
+        unwritten = self.transport.get_write_buffer_size()
+        if unwritten > SMALL_BYTES:
+            self.transport.set_write_buffer_limits(0)  # `resume_writing` tells of the end then
+            self._unwritten_bytes = unwritten
+            self._count_held()
+        if not (self._unwritten_bytes and self.pipeline):
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin with the next request, or wait for it."""
+        self._heads_bytes = self._heads_bytes if self.pipeline else 0
+        super().on_response_complete()
+        self._count_held()
+        if self.timeout_keep_alive_task is not None:
+            self.common.waiting[self] = None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unwritten_bytes:
+            self._unwritten_bytes = 0
+            self.transport.set_write_buffer_limits(HIGH_WATER_LIMIT)
+            if self.pipeline and self.running is not None and self.running.response_complete:
+                self._go_on()
+            self._count_held()
+
+    def _count_held(self) -> None:
+        head = self.unread_bytes if self.awaits_head else 0
+        heads = _HEAD_COPIES * (self._heads_bytes + head)
+        size = len(self._unparsed) + heads + self._unwritten_bytes
+        self.common.held.count(self, self._site, 0 if self.transport.is_closing() else size)
 
     def shutdown(self) -> None:
         self._may_go_on = False

@@ -1,0 +1,72 @@
+"""What is kept for connections beside streams and bodies: large heads, bytes that wait to be
+parsed, and answers that their clients do not read.
+
+It is bounded in bytes, for each client and for all. Where it is too much, a connection of the
+client that holds the most is dropped, so that an attacker drops its own connections first. Bodies
+are not among it, because the intake counts them itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+BYTES_MAX = 24 * 2**20
+CLIENT_BYTES_MAX = BYTES_MAX // 4
+SMALL_BYTES = 16 * 1024
+"""A connection that holds no more is not counted: the limit on connections bounds them."""
+
+
+class Holder(Protocol):
+    def abort(self) -> None:
+        """Drop the connection and what it holds."""
+        ...
+
+
+class Held:
+    def __init__(
+        self, *, bytes_max: int = BYTES_MAX, client_bytes_max: int = CLIENT_BYTES_MAX
+    ) -> None:
+        self._bytes_max = bytes_max
+        self._client_bytes_max = client_bytes_max
+        self._size = 0
+        self._by_holder: dict[Holder, tuple[str, int]] = {}
+        """Client and size in bytes; those that have held something for the longest come first."""
+        self._by_client: Counter[str] = Counter()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all connections."""
+        return self._size
+
+    def count(self, holder: Holder, client: str, size: int) -> None:
+        """Say how many bytes the connection holds now. Connections may be dropped, this one too."""
+        if size <= SMALL_BYTES:
+            self.release(holder)
+            return
+        self._set(holder, client, size)
+        while self._by_client[client] > self._client_bytes_max:
+            self._drop_one(client)
+        while self._size > self._bytes_max:
+            (most, _), *_ = self._by_client.most_common(1)
+            self._drop_one(most)
+
+    def release(self, holder: Holder) -> None:
+        """The connection holds nothing any more."""
+        if holder in self._by_holder:
+            client, _ = self._by_holder[holder]
+            self._set(holder, client, 0)
+            del self._by_holder[holder]
+
+    def _set(self, holder: Holder, client: str, size: int) -> None:
+        _, before = self._by_holder.get(holder, (client, 0))
+        self._by_holder[holder] = client, size
+        self._size += size - before
+        self._by_client[client] += size - before
+        if not self._by_client[client]:
+            del self._by_client[client]
+
+    def _drop_one(self, client: str) -> None:
+        oldest = next(held for held, (owner, _) in self._by_holder.items() if owner == client)
+        self.release(oldest)
+        oldest.abort()
