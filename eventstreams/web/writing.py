@@ -43,8 +43,8 @@ async def write(
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 sent += len(piece)
                 limit.reschedule(began_s + sent / bytes_per_s_min)
-            if connection is not None and size > _PIECE_BYTES:
-                connection.transport.set_write_buffer_limits(0)
+            if size > _PIECE_BYTES:
+                _buffer(connection, 0)
             # The server waits for room before it takes this: now, for all to be written.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
     except TimeoutError:
@@ -52,8 +52,14 @@ async def write(
             connection.abort()
             await asyncio.sleep(0)  # so that the server has seen that the client is gone
     else:
-        if connection is not None and size > _PIECE_BYTES:
-            connection.transport.set_write_buffer_limits(_UNWRITTEN_BYTES_MAX)
+        if size > _PIECE_BYTES:
+            _buffer(connection, _UNWRITTEN_BYTES_MAX)
+
+
+def _buffer(connection: Any, bytes_max: int) -> None:
+    """Set how much the connection may buffer, if there still is a connection."""
+    if connection is not None and not connection.transport.is_closing():
+        connection.transport.set_write_buffer_limits(bytes_max)
 
 
 def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:

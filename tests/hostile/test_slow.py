@@ -43,10 +43,12 @@ async def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 
 @asynccontextmanager
-async def many(on: Target, sent: bytes = b"", **how: int) -> AsyncIterator[list[Client]]:
+async def many(
+    on: Target, sent: bytes = b"", *, count: int = MANY, **how: int
+) -> AsyncIterator[list[Client]]:
     async with AsyncExitStack() as stack:
         clients = []
-        for _ in range(MANY if sent != PAGES else MANY // 3):
+        for _ in range(count if sent != PAGES else count // 3):
             client = await stack.enter_async_context(connected(on.port, **how))
             client.writer.write(sent)
             clients.append(client)
@@ -132,3 +134,18 @@ async def _rest(client: Client) -> bytes:
     except ConnectionError:
         pass
     return found
+
+
+async def test_clients_that_leave_during_a_long_answer_are_no_fault(impatient: Target) -> None:
+    """Before the first byte of the answer, in the middle of it, and after all of it was sent."""
+    body = b"[%b]" % b",".join([b"{}"] * 4000)
+    request = POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    for taken in (0, 1, 40_000):
+        async with many(impatient, request, count=20) as clients:
+            for client in clients:
+                if taken:
+                    await client.some(taken)
+            for client in clients:
+                client.writer.transport.abort()
+            await all_are_ended(impatient)
+    await impatient.is_unharmed()
