@@ -125,6 +125,55 @@ def test_a_converted_schema_takes_what_draft_3_takes(
     assert validator.accepts(instance) == expected
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"type": "any"}, {}),
+        ({"type": ["string", "null", "string"]}, {"type": ["string", "null"]}),
+        (
+            {"type": ["string", {"type": "integer", "maximum": 3}]},
+            {"allOf": [{"anyOf": [{"type": "string"}, {"type": "integer", "maximum": 3}]}]},
+        ),
+        ({"minimum": 3, "exclusiveMinimum": True}, {"exclusiveMinimum": 3}),
+        ({"exclusiveMaximum": True, "maximum": 3}, {"exclusiveMaximum": 3}),
+        ({"maximum": 3, "exclusiveMaximum": False}, {"maximum": 3}),
+        ({"divisibleBy": 0.5}, {"multipleOf": 0.5}),
+        (
+            {"disallow": ["string", "null"]},
+            {"not": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+        ),
+        (
+            {"type": ["null", {"type": "string"}], "extends": [{"minLength": 1}, {"maxLength": 2}]},
+            {
+                "allOf": [
+                    {"anyOf": [{"type": "null"}, {"type": "string"}]},
+                    {"minLength": 1},
+                    {"maxLength": 2},
+                ]
+            },
+        ),
+        ({"extends": {"minLength": 1}}, {"allOf": [{"minLength": 1}]}),
+        ({"dependencies": {"a": "b", "c": ["d"]}}, {"dependencies": {"a": ["b"], "c": ["d"]}}),
+        ({"format": "ip-address", "maxLength": 9}, {"format": "ipv4", "maxLength": 9}),
+        ({"format": "host-name", "maxLength": 9}, {"format": "hostname", "maxLength": 9}),
+        ({"id": "x", "$schema": "http://json-schema.org/draft-03/schema#"}, {}),
+        (
+            {"patternProperties": {"^a": {"type": "string"}}},
+            {
+                "patternProperties": {"^a": {"type": "string"}},
+                "propertyNames": {"maxLength": 8192},
+            },
+        ),
+        (
+            {"properties": {"a": {"required": True}, "b": {"required": False}, "c": {}}},
+            {"properties": {"a": {}, "b": {}, "c": {}}, "required": ["a"]},
+        ),
+    ],
+)
+def test_each_keyword_becomes_the_one_of_draft_7(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert event_schema({"properties": {"field": old}})["properties"]["field"] == new
+
+
 def test_every_change_that_the_conversion_makes_is_noted() -> None:
     document = {
         "properties": {
