@@ -36,12 +36,11 @@ def _like(pattern: str) -> Format:
 
 
 _SCHEME = r"[a-z][a-z0-9+\-.]*+:"
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DOTTED = rf"{_LABEL}(?:\.{_LABEL})*"
+_HOSTNAME_MAX = 253
 _BYTE = r"(?:25[0-5]|2[0-4]\d|[01]?\d\d?)"
-_POINTER = r"(?:/(?:[^~/]|~[01])*+)*+"
+_POINTER = r"(?:/(?:[^~]++|~[01])*+)?+"
 _ENCODED = "%[0-9a-f]{2}"
-_VARIABLE = rf"(?:[a-z0-9_]|{_ENCODED})+(?::[1-9][0-9]{{0,3}}|\*)?"
+_VARIABLE = rf"(?:[a-z0-9_]++|{_ENCODED})++(?::[1-9][0-9]{{0,3}}|\*)?"
 
 _DATE = r"(\d\d\d\d)-(\d\d)-(\d\d)"
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?"
@@ -97,16 +96,20 @@ def _is_ipv6(text: str) -> bool:
 
 
 _URL_SCHEME = re.compile(r"(?:https?|ftp)://", re.IGNORECASE | re.ASCII)
-_URL_HOST = re.compile(r"([^:/@]+)(?::[0-9]{2,5})?(?=/|\Z)")
-_URL_ADDRESS = re.compile(
-    r"(?!(?:10|127)(?:\.\d{1,3}){3}|(?:169\.254|192\.168)(?:\.\d{1,3}){2})"
-    r"(?!172\.(?:1[6-9]|2\d|3[01])(?:\.\d{1,3}){2})"
-    r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}"
-    r"\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])",
-    re.ASCII,
+_URL_ADDRESS = (
+    r"(?!(?:10|127)(?:\.[0-9]{1,3}){3}|(?:169\.254|192\.168)(?:\.[0-9]{1,3}){2})"
+    r"(?!172\.(?:1[6-9]|2[0-9]|3[01])(?:\.[0-9]{1,3}){2})"
+    r"(?:[1-9][0-9]?|1[0-9][0-9]|2[01][0-9]|22[0-3])"
+    r"(?:\.(?:1?[0-9]{1,2}|2[0-4][0-9]|25[0-5])){2}"
+    r"\.(?:[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-4])"
 )
-_URL_LABEL = re.compile(r"[0-9a-z\xa1-\U0010ffff]++(?:-[0-9a-z\xa1-\U0010ffff]++)*+", re.IGNORECASE)
-_URL_TOP = re.compile(r"[a-z\xa1-\U0010ffff]{2,}", re.IGNORECASE)
+_URL_LETTERS = r"a-z\xa1-\U0010ffff"
+_URL_NAME = (
+    rf"(?:[0-9{_URL_LETTERS}]++(?:-[0-9{_URL_LETTERS}]++)*+\.)++"
+    rf"[{_URL_LETTERS}]{{2,}}+"
+)
+_URL_HOST = re.compile(rf"@(?:{_URL_ADDRESS}|{_URL_NAME})(?::[0-9]{{2,5}})?(?=/|\Z)", re.IGNORECASE)
+"""A user name and password may hold any character, so each @ may be the one before the host."""
 
 
 def _is_url(text: str) -> bool:
@@ -115,22 +118,27 @@ def _is_url(text: str) -> bool:
     if scheme is None or _WHITE.search(text):
         return False
     rest = text[scheme.end() :]
-    # A user name and password may hold any character, so each @ may be the one before the host.
-    starts = [0, *(at.end() for at in re.finditer("@", rest) if at.start() > 0)]
-    return any(_is_url_host(_URL_HOST.match(rest, start)) for start in starts)
+    return _URL_HOST.search(rest[1:] if rest.startswith("@") else "@" + rest) is not None
 
 
-def _is_url_host(found: re.Match[str] | None) -> bool:
-    if found is None:
-        return False
-    if _URL_ADDRESS.fullmatch(found[1]):
-        return True
-    labels = found[1].split(".")
-    return (
-        len(labels) > 1
-        and all(map(_URL_LABEL.fullmatch, labels))
-        and _URL_TOP.fullmatch(labels[-1]) is not None
-    )
+_EMAIL_USER = re.compile(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]+", re.IGNORECASE | re.ASCII)
+_NAME_CHARACTERS = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
+_NAME_FLAW = re.compile(r"\.[.-]|-\.|(?:\A|\.)[^.]{64}")
+
+
+def _is_name(text: str) -> bool:
+    """Of a host: labels of at most 63 characters."""
+    return _NAME_CHARACTERS.fullmatch(text) is not None and _NAME_FLAW.search(text) is None
+
+
+def _is_email(text: str) -> bool:
+    user, at, host = text.partition("@")
+    return bool(at) and _EMAIL_USER.fullmatch(user) is not None and _is_name(host)
+
+
+def _is_hostname(text: str) -> bool:
+    name = text.removesuffix(".")
+    return len(name) <= _HOSTNAME_MAX and _is_name(name)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -143,18 +151,18 @@ FORMATS: Mapping[str, Format] = {
         rf"(?:[^\\{_SPACE}#][^{_SPACE}#]*+)?(?:#[^\\{_SPACE}]*)?"
     ),
     "uri-template": _like(
-        rf"""(?:[^\x00-\x20"'<>%\\^`{{|}}]|{_ENCODED}"""
-        rf"|\{{[+#./;?&=,!@|]?{_VARIABLE}(?:,{_VARIABLE})*\}})*+"
+        rf"""(?:[^\x00-\x20"'<>%\\^`{{|}}]++|{_ENCODED}"""
+        rf"|\{{[+#./;?&=,!@|]?{_VARIABLE}(?:,{_VARIABLE})*+\}})*+"
     ),
     "url": _is_url,
-    "email": _like(rf"[a-z0-9.!#$%&'*+/=?^_`{{|}}~-]++@{_DOTTED}"),
-    "hostname": _like(rf"(?=.{{1,253}}\.?\Z){_DOTTED}\.?"),
+    "email": _is_email,
+    "hostname": _is_hostname,
     "ipv4": _like(rf"(?:{_BYTE}\.){{3}}{_BYTE}"),
     "ipv6": _is_ipv6,
     "uuid": _like(r"(?:urn:uuid:)?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"),
     "json-pointer": _like(_POINTER),
     "json-pointer-uri-fragment": _like(
-        rf"#(?:/(?:[a-z0-9_\-.!$&'()*+,;:=@]|{_ENCODED}|~[01])*)*"
+        rf"#(?:/(?:[a-z0-9_\-.!$&'()*+,;:=@/]++|{_ENCODED}|~[01])*+)?+"
     ),
     "relative-json-pointer": _like(rf"(?:0|[1-9][0-9]*)(?:#|{_POINTER})"),
 }  # fmt: skip

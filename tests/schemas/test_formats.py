@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +102,53 @@ def test_long_text_takes_linear_time(name: str) -> None:
         for text in (piece * 100_000 + "\n", "http://" + piece * 100_000):
             FORMATS[name](text)
             LENIENT_FORMATS[name](text)
+
+
+_HOSTILE = [
+    *("http://" + "@" * 10**6, "http://" + "a@" * 500_000, "http://" + "a@b.c" * 200_000),
+    *("a@" + "a." * 500_000, "a@" + ("a" * 63 + ".") * 16_000, "a." * 500_000),
+    *("{" + "a," * 500_000, "{a}" * 333_000, "#" + "/" * 10**6, "/" * 10**6, "1" + "/" * 10**6),
+]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_the_time_for_each_character_is_bounded(name: str) -> None:
+    """It runs without a break on the event loop, for as much text as an event may hold."""
+    for text in _HOSTILE:
+        tries_s: list[float] = []
+        while not tries_s or (len(tries_s) < 5 and min(tries_s) > 0.13):
+            began = time.thread_time()
+            FORMATS[name](text)
+            tries_s.append(time.thread_time() - began)
+        assert min(tries_s) <= 0.13, text[:20]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "valid"),
+    [
+        ("url", "http://a@b:c@example.org/", True),
+        ("url", "http://@example.org", False),
+        ("url", "http://@@example.org", True),
+        ("url", "http://a@example.org:80/", True),
+        ("url", "http://example.org:8", False),
+        ("url", "http://a-.org", False),
+        ("url", "http://a.b-c", False),
+        ("email", "a@b@c.org", False),
+        ("email", "a@b..c", False),
+        ("email", "a@b.-c", False),
+        ("email", "a@b.c.", False),
+        ("email", "a@" + "b" * 64, False),
+        ("email", "a@x." + "b" * 63, True),
+        ("hostname", ".".join(["a" * 62] * 4), True),
+        ("hostname", ".".join(["a" * 63] * 4), False),
+        ("json-pointer", "a/b", False),
+        ("json-pointer", "//~0~1", True),
+        ("json-pointer-uri-fragment", "#//%41", True),
+        ("json-pointer-uri-fragment", "#a", False),
+    ],
+)
+def test_names_of_hosts_and_pointers_are_checked_whole(name: str, text: str, valid: bool) -> None:
+    assert FORMATS[name](text) is valid
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.text())
