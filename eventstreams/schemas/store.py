@@ -86,7 +86,7 @@ class SchemaStore:
         return await self.get(known[1])
 
     async def uris(self) -> list[SchemaUri]:
-        """Of all released versions, sorted. Raises SchemaError."""
+        """Of all released versions, sorted."""
         return await self._in_thread(self._repository.uris)
 
     async def aclose(self) -> None:

@@ -14,6 +14,17 @@ from eventstreams.web.parameters import PARAMETERS
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
 DESCRIPTION = "Topics of a log, out as Server-Sent Events"
+_LIMITS_OF_THE_DOCUMENT = """
+What the schemas of this document do not say:
+
+- Ids, times, filters, lists of fields, constraints and names of streams have a syntax of their own.
+  A value that fits its schema but not that syntax is refused with 400.
+- Unknown query parameters are ignored.
+- `POST /v1/events?hasty=true` accepts events before they are validated.
+- A method that a path does not have gets the page for 404, as in Wikimedia's EventStreams.
+- Errors with `message`, `origin` and `name` have no Content-Type, as there; they are under `*/*`.
+- The schema of `text/event-stream` describes the whole body, not each event.
+"""
 
 
 def info(homepage: str | None) -> dict[str, Any]:
@@ -98,7 +109,7 @@ def openapi(
                     "in": "query",
                     "description": "The id of an event: a JSON array, or a token (v1.…)",
                     "required": True,
-                    "schema": {"type": "string"},
+                    "schema": {"type": "string", "minLength": 1},
                 }
             ],
             "responses": {
@@ -121,7 +132,7 @@ def openapi(
                     "in": "query",
                     "description": "Names of streams, with commas between them",
                     "required": True,
-                    "schema": {"type": "string"},
+                    "schema": {"type": "string", "minLength": 1},
                 },
                 *PARAMETERS,
             ],
@@ -153,7 +164,7 @@ def openapi(
         "info": {
             "title": "eventstreams",
             "version": eventstreams.__version__,
-            "description": DESCRIPTION,
+            "description": f"{DESCRIPTION}\n{_LIMITS_OF_THE_DOCUMENT}",
             "license": {"name": "Apache-2.0", "url": "http://www.apache.org/licenses/LICENSE-2.0"},
         },
         "paths": paths,
@@ -237,6 +248,10 @@ _RESPONSES: dict[str, Any] = {
     },
     "204": {"description": "The stream has an end, and the Last-Event-ID is that of its end"},
     **REFUSALS,
+    "404": {
+        "description": f"{REFUSALS['404']['description']}; or the path has another shape",
+        "content": {**REFUSALS["404"]["content"], "text/html": content({"type": "string"})},
+    },
     "410": {
         "description": "Events are no longer kept, and the request says gap=fail",
         "content": {

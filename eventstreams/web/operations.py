@@ -46,6 +46,16 @@ def unlabelled(description: str, *, problem: bool = False) -> dict[str, Any]:
     return {"description": f"{description}. The second shape has no Content-Type", "content": kinds}
 
 
+def _missing(description: str) -> dict[str, Any]:
+    """A 404: of what the path names, as JSON, or of a path with another shape, as a page."""
+    kinds = {"application/json": content(PROBLEM), "text/html": content({"type": "string"})}
+    return {"description": description, "content": kinds}
+
+
+def _page(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"text/html": content({"type": "string"})}}
+
+
 REFUSALS: dict[str, Any] = {
     "400": unlabelled("Unknown stream, bad parameter, or bad Last-Event-ID", problem=True),
     "401": refused("The stream needs a token, or the one that came is not valid"),
@@ -84,7 +94,9 @@ def _path(name: str, description: str) -> dict[str, Any]:
     }
 
 
-def _get(summary: str, what: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+def _get(
+    summary: str, what: str, *parameters: dict[str, Any], more: dict[str, Any] | None = None
+) -> dict[str, Any]:
     responses: dict[str, Any] = {
         "200": {"description": what, "content": {"application/json": content({})}}
     }
@@ -96,7 +108,7 @@ def _get(summary: str, what: str, *parameters: dict[str, Any]) -> dict[str, Any]
             "summary": summary,
             "x-monitor": False,
             "parameters": list(parameters),
-            "responses": responses,
+            "responses": {**responses, **(more or {})},
         }
     }
 
@@ -147,13 +159,15 @@ _POST_EVENTS: dict[str, Any] = {
             "202": {"description": "Hastily received"},
             "207": _named("Some events were accepted; the others are named"),
             "400": {
-                "description": "No event was accepted, all are invalid; or the body can't be read",
+                "description": "No event was accepted, all are invalid; or the body can't be read. "
+                "The answer to a body without events is empty and has no Content-Type",
                 "content": {"application/json": content({"anyOf": [_ELEMENTS, PROBLEM]})},
             },
             "408": refused("The body did not come in time"),
             "401": refused("A producer's key is needed, or the one that came is not known"),
             "413": refused("Too many bytes or events"),
             "415": refused("Another content type, charset or coding"),
+            "429": refused("This client address has too many bodies or bytes under way"),
             "500": _named("No event was accepted, and not all are invalid"),
             "503": refused("Too much is being taken; Retry-After says when to come back"),
         },
@@ -165,7 +179,7 @@ _BEACON: dict[str, Any] = {
     "x-monitor": False,
     "responses": {
         "204": {"description": "The request was received; its event is checked behind this answer"},
-        "404": {"description": "The settings list no schema of EventLogging"},
+        "404": _page("The settings list no schema of EventLogging"),
         "429": refused("This client has too many requests under way"),
         "503": refused("Too much is being taken; Retry-After says when to come back"),
     },
@@ -216,6 +230,7 @@ PATHS: dict[str, Any] = {
         "Settings by stream; those that are not declared are left out",
         _path("streams", "Names, with | or commas between them"),
         _CONSTRAINTS,
+        more={"404": _page("The path has another shape")},
     ),
     "/v1/schemas": {
         "get": {
@@ -227,7 +242,6 @@ PATHS: dict[str, Any] = {
                         "application/json": content({"type": "array", "items": {"type": "string"}})
                     },
                 },
-                "500": refused("The schemas cannot be read; an operator must act"),
             },
         }
     },
@@ -249,8 +263,11 @@ PATHS: dict[str, Any] = {
                     },
                 },
                 "304": {"description": "If-None-Match names what it is"},
-                "404": refused("There is no such schema"),
-                "500": refused("The schema is broken; an operator must act"),
+                "404": _missing("There is no such schema, or the path has another shape"),
+                "422": refused(
+                    "The schema cannot be used: it is broken, or refers to itself; an operator "
+                    "must act"
+                ),
             },
         }
     },

@@ -31,10 +31,7 @@ _LATEST = "latest"
 
 def schema_routes(store: SchemaStore) -> list[Route]:
     async def listed(_: Request) -> Response:
-        try:
-            uris = [str(uri) for uri in await store.uris()]
-        except SchemaError as error:
-            raise BrokenSchema(str(error)) from error
+        uris = [str(uri) for uri in await store.uris()]
         return Response(
             orjson.dumps(uris), media_type="application/json", headers={"cache-control": _SHORTLY}
         )
