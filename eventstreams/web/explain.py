@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
+from weakref import WeakValueDictionary
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -39,6 +40,7 @@ _RECENT_MAX = 1000
 """Newest events, over all partitions, that are looked at."""
 
 _AT_ONCE = 2
+"""Explanations for one client address that are worked out at the same time."""
 _PATIENCE_S = 2.0
 """How long the log may take for what is only a note."""
 
@@ -64,7 +66,8 @@ class Explain:
         self._limits = limits
         self._proxies = proxies
         self._metrics = metrics
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._at_once = WeakValueDictionary[str, asyncio.Semaphore]()
+        """By client; kept only while that client asks, so that no client waits for another's."""
         self._turns = turns
         self._declarations = declarations
         self._starter = starter
@@ -76,7 +79,7 @@ class Explain:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:
             await self._limits.connect(self._proxies.client(scope))
-            async with self._at_once:
+            async with self._place(self._proxies.site(scope)):
                 explained = await self._explain(scope)
             body = orjson.dumps(explained, option=orjson.OPT_INDENT_2) + b"\n"
         except ClientError as error:
@@ -84,6 +87,12 @@ class Explain:
             await refuse(scope, send, self._headers, error)
         else:
             await answer(send, 200, self._headers, body, b"application/json; charset=utf-8")
+
+    def _place(self, client: str) -> asyncio.Semaphore:
+        """What lets only some explanations of the client be worked out at once."""
+        if (place := self._at_once.get(client)) is None:
+            place = self._at_once[client] = asyncio.Semaphore(_AT_ONCE)
+        return place
 
     async def _explain(self, scope: Scope) -> dict[str, Any]:
         names = _names(scope)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from eventstreams.model.event import Record
+from eventstreams.web.explain import Explain
 from tests.web.gateway import Site
 from tests.web.test_resume import T0, filled
 
@@ -105,3 +108,36 @@ async def test_what_a_time_was_understood_as_is_said_with_what_is_odd(site: Site
             said = (await gateway.get(f"/v2/explain?streams=s&{query}")).json()["since"]
             assert (said["milliseconds"], said["note"]) == (milliseconds, note), query
         assert (await gateway.get("/v2/explain?streams=s")).json()["since"] is None
+
+
+async def test_nobody_waits_for_the_explanations_of_others(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain = Explain._explain
+    begun, goes_on = 0, asyncio.Event()
+
+    async def slow(self: Explain, scope: Any) -> dict[str, Any]:
+        nonlocal begun
+        if b"slow" in scope["query_string"]:
+            begun += 1
+            await goes_on.wait()
+        return await explain(self, scope)
+
+    monkeypatch.setattr(Explain, "_explain", slow)
+    mine, theirs = {"X-Client-IP": "192.0.2.1"}, {"X-Client-IP": "192.0.2.2"}
+    async with (
+        embedded.gateway({"s": [await embedded.topic()]}) as gateway,
+        asyncio.TaskGroup() as tasks,
+    ):
+        asked = [
+            tasks.create_task(gateway.get("/v2/explain?streams=s&fields=slow", headers=mine))
+            for _ in range(4)
+        ]
+        while begun < 2:
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            answer = await gateway.get("/v2/explain?streams=s", headers=theirs)
+            assert answer.status == 200
+        assert begun == 2, "the others of the same client wait for their turn"
+        goes_on.set()
+        assert [(await each).status for each in asked] == [200] * 4
