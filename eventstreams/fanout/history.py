@@ -227,6 +227,12 @@ class History:
             self._bytes -= oldest.bytes
 
 
+_CHUNK_BYTES = 3000
+"""Of a chunk and its key beside what grows: a want has a filter of 2 KB at most."""
+_PARTITION_BYTES = 220
+"""Three numbers in the position of the key, and in that of the chunk."""
+
+
 class ChunkCache:
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -265,7 +271,9 @@ class ChunkCache:
 
 
 def _weight(chunk: Portion) -> int:
-    return (len(chunk.piece.content) if chunk.piece else 0) + 500
+    """Bytes of a chunk and of its key. Both hold a position: numbers for each partition."""
+    content = len(chunk.piece.content) if chunk.piece else 0
+    return content + _CHUNK_BYTES + _PARTITION_BYTES * len(chunk.position.offsets)
 
 
 def _offset(frame: Frame) -> int:

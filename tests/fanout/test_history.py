@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -206,9 +207,27 @@ def test_a_chunk_that_goes_beyond_what_may_be_read_is_not_taken() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3_000)), max_size=40))
 def test_the_cache_of_chunks_is_bounded(kept: list[tuple[int, int]]) -> None:
-    cache = ChunkCache(bytes_max=5_000)
+    cache = ChunkCache(bytes_max=10_000)
     for offset, size in kept:
         cache.keep(W, at(offset), a_portion(b"x" * size, offset + 1, 1))
-        assert sum(len(p.piece.content) for p in cache._chunks.values() if p.piece) <= 5_000
-        assert cache._bytes <= 5_000
+        assert sum(len(p.piece.content) for p in cache._chunks.values() if p.piece) <= 10_000
+        assert cache._bytes <= 10_000
         assert cache.get(W, at(offset), (99,)) is not None
+
+
+def test_chunks_without_events_take_no_more_memory_than_is_counted() -> None:
+    partitions = tuple(Partition("t", n) for n in range(100))
+    want = Want(partitions, frozenset(), Format.SSE)
+    cache = ChunkCache(bytes_max=2_000_000)
+    tracemalloc.start()
+    try:
+        for n in range(500):
+            offsets, times, epochs, *after = (
+                tuple(10**9 + 1000 * n + i for i in range(100)) for _ in range(6)
+            )
+            chunk = Portion(None, Position(partitions, *after), 0, 0.0)
+            cache.keep(want, Position(partitions, offsets, times, epochs), chunk)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1.5 * 2_000_000
