@@ -409,6 +409,13 @@ async def history(attacker: Attacker) -> None:
     await attacker.reading(targets)
 
 
+async def compressed(attacker: Attacker) -> None:
+    """Live streams of which no two can share their compression."""
+    path = f"/v2/stream/{attacker.plan.stream}?compress=zstd"
+    targets = [f"{path}&sample=0.9{attacker.number}{n}" for n in range(1, 60)]
+    await attacker.reading(targets, "Accept-Encoding: zstd")
+
+
 async def cursors(attacker: Attacker) -> None:
     """Ids as long as a head may be, in the URL and in the header."""
     topic, path = attacker.plan.topic, f"/v2/stream/{attacker.plan.stream}"
@@ -473,6 +480,7 @@ ATTACKS = {
     "tiny chunks of a POST": Attack(tiny_chunks_of_a_post, 200),
     "many requests": Attack(many_requests, 200),
     "history": Attack(history, 100),
+    "compressed": Attack(compressed, 100),
     "large cursors": Attack(cursors, 200),
     "tickets": Attack(tickets, 1000),
 }

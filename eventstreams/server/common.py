@@ -40,7 +40,7 @@ class Common:
     waiting: dict[Waiting, None] = field(default_factory=dict[Waiting, None])
     """Connections without a request, the one that has waited longest first."""
     held: Held = field(default_factory=Held)
-    """Large heads, bytes that wait to be parsed, and answers that are not read."""
+    """Large heads, and answers that are not read."""
     leaving: bool = False
     """Whether the server is about to stop: each connection ends with its next answer."""
     closed: bool = False

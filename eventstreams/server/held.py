@@ -1,5 +1,5 @@
-"""What is kept for connections beside streams and bodies: large heads, bytes that wait to be
-parsed, and answers that their clients do not read.
+"""What is kept for connections beside streams and bodies: large heads, and answers that their
+clients do not read.
 
 It is bounded in bytes, for each client and for all. Where it is too much, a connection of the
 client that holds the most is dropped, so that an attacker drops its own connections first. Bodies
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Protocol
 
-BYTES_MAX = 24 * 2**20
+BYTES_MAX = 16 * 2**20
 CLIENT_BYTES_MAX = BYTES_MAX // 4
 SMALL_BYTES = 16 * 1024
 """A connection that holds no more is not counted: the limit on connections bounds them."""

@@ -297,11 +297,20 @@ class Protocol(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Begin with the next request, or wait for it."""
-        self._heads_bytes = self._heads_bytes if self.pipeline else 0
+        if not self.pipeline:
+            self._heads_bytes = 0
+        idle = not (self.pipeline or self.cycle.more_body or self.awaits_head)
         super().on_response_complete()
+        if idle:
+            self._forget_request()
         self._count_held()
         if self.timeout_keep_alive_task is not None:
             self.common.waiting[self] = None
+
+    def _forget_request(self) -> None:
+        """Let go of a head that has been answered; the connection may be idle for long."""
+        self.cycle = self.scope = self.running = None  # type: ignore[assignment]
+        self.url, self.headers = b"", []
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -313,9 +322,9 @@ class Protocol(HttpToolsProtocol):
             self._count_held()
 
     def _count_held(self) -> None:
-        head = self.unread_bytes if self.awaits_head else 0
-        heads = _HEAD_COPIES * (self._heads_bytes + head)
-        size = len(self._unparsed) + heads + self._unwritten_bytes
+        size = _HEAD_COPIES * self._heads_bytes + self._unwritten_bytes
+        if self.awaits_head:  # bodies that wait to be parsed are limited by the intake
+            size += _HEAD_COPIES * self.unread_bytes + len(self._unparsed)
         self.common.held.count(self, self._site, 0 if self.transport.is_closing() else size)
 
     def shutdown(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.server.held import SMALL_BYTES, Held
+from eventstreams.server.protocol import Protocol
 from tests.hostile.target import Target
 from tests.web.client import PATIENCE_S, Client, connected
 from tests.web.gateway import ask
@@ -141,3 +142,14 @@ async def test_large_answers_to_requests_sent_ahead_come_whole(everything: Targe
             assert b"x" * 60_000 in await client.body(head)
         assert (await ask(client, "GET", "/healthz")).status == 200
     await everything.is_unharmed()
+
+
+async def test_an_idle_connection_keeps_no_head(everything: Target) -> None:
+    async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
+        for _ in range(2):
+            client.writer.write(LONG)
+            await client.body(await client.head())
+            connections = everything.served.server.server_state.connections
+            while [bytes(c.url) for c in connections if isinstance(c, Protocol)] != [b""]:
+                await asyncio.sleep(0)
+        assert [c.cycle for c in connections if isinstance(c, Protocol)] == [None]
