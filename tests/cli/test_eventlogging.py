@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -152,6 +156,27 @@ def test_print_writes_events_alone_to_standard_output(data: Path) -> None:
     assert [each["event"]["OtherMessage"] for each in printed] == ["1", "2"]
     assert "raw.log:3: '.event.OtherMessage' should be string" in result.stderr
     assert not data.exists()
+
+
+def test_a_terminal_shows_how_far_it_is(data: Path) -> None:
+    file = data.parent / "raw.log"
+    file.write_text("".join(f"{line(str(n), n)}\n" for n in range(3)))
+    ours, theirs = os.openpty()
+    try:
+        command = [sys.executable, "-m", "eventstreams", "eventlogging", "process"]
+        done = subprocess.run(
+            [*command, FORMAT, str(file), "--data-dir", str(data)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=60,
+            check=True,
+        )
+        shown = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert re.search(r"\[#+\] 100%  3 events  [\d,]+/s", shown)
+    assert done.stdout.startswith(b"appended 3 events")
 
 
 def test_a_format_that_makes_no_sense_is_wrong_usage(data: Path) -> None:

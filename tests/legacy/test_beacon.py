@@ -28,6 +28,7 @@ from tests.legacy.schemas import (
     write_legacy_schemas,
 )
 from tests.log.backends import Backend, Kafka, Sqlite
+from tests.web.client import connected
 
 pytestmark = pytest.mark.anyio
 both_logs = pytest.mark.parametrize(
@@ -228,6 +229,20 @@ async def test_a_client_cannot_choose_schema_stream_or_address(tmp_path: Path) -
     assert event["meta"]["dt"] > "2026"
     assert event["http"]["client_ip"] == "127.0.0.1"
     assert event["recvFrom"] != "elsewhere"
+
+
+async def test_a_body_is_ignored_and_the_connection_is_kept(tmp_path: Path) -> None:
+    """sendBeacon posts an empty body; other clients may post anything."""
+    async with listening(tmp_path) as here, connected(here.served.port) as client:
+        target = "/beacon/event" + encoded(capsule("hello"))
+        for body in (b"", b"a=1&b=2", b"{"):
+            await client.send("POST", target, {"Content-Length": str(len(body))})
+            client.writer.write(body)
+            head = await client.head()
+            assert head.status == 204
+            assert head.get("content-length") is None
+        events = await taken(here, 3)
+    assert {each["event"]["OtherMessage"] for each in events} == {"hello"}
 
 
 async def test_a_plus_is_a_plus_and_unicode_is_kept(tmp_path: Path) -> None:
