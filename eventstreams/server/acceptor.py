@@ -22,10 +22,14 @@ from eventstreams.server.refusal import LINGERING_MAX, Refusals
 from eventstreams.server.tls import Certificate
 from eventstreams.settings import Settings
 from eventstreams.turns import Turns
+from eventstreams.web.address import site_of
 from eventstreams.web.answers import common_headers
 
 _log = logging.getLogger(__name__)
 
+_HANDSHAKE_S = 0.001
+"""What a handshake is charged to its client, in s. Most of it is a signature, which the event loop
+computes within the TLS library, when the first message of the client has come."""
 _CLOSE_S = 2.0
 """How long the client may take to answer the end of TLS."""
 _WRITE_BYTES_MAX = 64 * 1024
@@ -93,6 +97,13 @@ class TlsAcceptor(asyncio.Protocol):
 
     async def _shake_hands(self) -> None:
         self.transport.pause_reading()
+        peer: tuple[str, int] | None = self.transport.get_extra_info("peername")
+        client = site_of(peer[0]) if peer else ""
+        async with self.common.turns.turn(client):
+            pass
+        self.common.turns.charge(client, _HANDSHAKE_S)
+        if self.transport.is_closing():
+            return
         self._loop.call_soon(self._pass_on)
         try:
             transport = await self._loop.start_tls(

@@ -205,6 +205,25 @@ async def test_what_is_no_tls_is_closed_and_does_no_harm(
             assert (await ask(client, "GET", "/healthz")).status == 200
 
 
+async def test_a_handshake_waits_for_a_turn_of_its_client_and_is_charged(
+    embedded: Site, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
+        turns = gateway.parts.turns
+        charges: list[tuple[str, float]] = []
+        charge = turns.charge
+
+        def noted(client: str, spent_s: float) -> None:
+            charges.append((client, spent_s))
+            charge(client, spent_s)
+
+        monkeypatch.setattr(turns, "charge", noted)
+        turns.charge("another", 1.0)  # so that the handshake has to wait
+        async with connected(gateway.port, files) as client:
+            assert (await ask(client, "GET", "/healthz")).status == 200
+    assert ("127.0.0.1", acceptor._HANDSHAKE_S) in charges
+
+
 async def test_silent_connections_give_way_to_a_client_that_asks(
     embedded: Site, files: Files
 ) -> None:
