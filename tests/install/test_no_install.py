@@ -1,4 +1,4 @@
-"""What scripts/test and scripts/kafka install, what they say before, and how to forbid it.
+"""What the scripts install or do not find, what they say of it, and how to forbid installing.
 
 They run in a copy of the checkout, with programs on their PATH that print how they were called.
 """
@@ -161,6 +161,28 @@ def test_a_test_of_kafka_is_skipped_with_the_reason(checkout: Checkout) -> None:
     )
     assert "Skipped: no Kafka broker: " in done.stderr
     assert "Java 17 or newer is needed, and nothing may be installed" in done.stderr
+
+
+def test_pythons_names_the_versions_that_fail_and_that_are_missing(checkout: Checkout) -> None:
+    _program(checkout.top / ".venv/bin/uv", "#!/bin/sh\nexit 1\n")
+    done = checkout.run("scripts/pythons")
+    assert done.returncode == 1
+    supported = [f"3.{minor}" for minor in range(11, 15)]
+    here = "{}.{}".format(*sys.version_info)
+    missing = " ".join(version for version in supported if version != here)
+    said = f"==> passed: none; failed: {here}; not found: {missing}"
+    assert done.stderr.splitlines()[-1] == said
+
+
+def test_pythons_fails_where_no_python_is_found(checkout: Checkout) -> None:
+    _program(
+        checkout.bin / "python3",
+        f'#!/bin/sh\necho "$*" | grep -q "info\\[:2\\]" && exit 1\nexec "{sys.executable}" "$@"\n',
+    )
+    done = checkout.run("scripts/pythons")
+    assert done.returncode == 1
+    said = "==> passed: none; failed: none; not found: 3.11 3.12 3.13 3.14"
+    assert done.stderr.splitlines()[-1] == said
 
 
 def _program(path: Path, text: str) -> None:

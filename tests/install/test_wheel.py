@@ -105,7 +105,10 @@ def test_a_package_index_shows_the_whole_readme(metadata: email.message.Message)
 
 def test_pip_installs_a_gateway_that_serves(wheel: Path, tmp_path: Path) -> None:
     environment = _environment(tmp_path)
-    _run(str(environment / "pip"), "install", str(wheel))
+    _lay_out(tmp_path, wheel)
+    made, *installing, served = _documented("Or install it with pip into a virtual environment:")
+    assert (made, served) == ("python3 -m venv venv", "venv/bin/eventstreams serve")
+    _run("bash", "-ec", "\n".join(installing), cwd=tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     code = "import eventstreams; print(eventstreams.__file__)"
@@ -127,9 +130,8 @@ def test_pip_installs_without_filters_as_documented(wheel: Path, tmp_path: Path)
         check=False,
     )
     assert "No matching distribution found for cel-expr-python" in refused.stderr
-    (tmp_path / "venv").symlink_to(environment.parent)
-    (tmp_path / "dist").symlink_to(wheel.parent)
-    _run("bash", "-ec", _documented("With pip:"), cwd=tmp_path)
+    _lay_out(tmp_path, wheel)
+    _run("bash", "-ec", "\n".join(_documented("With pip:")), cwd=tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     with _serving(empty, str(environment / "eventstreams")) as url:
@@ -159,7 +161,7 @@ def test_uv_finds_all_but_filters_for_musl_as_documented(wheel: Path, tmp_path: 
     everything = _with_index(*command)
     assert everything.returncode != 0
     assert "cel-expr-python" in everything.stderr
-    written, installed = _documented("With uv:").splitlines()
+    written, installed = _documented("With uv:")
     _run("bash", "-ec", written, cwd=tmp_path)
     assert installed.startswith("uv tool install --overrides no-filters.txt ")
     without = _with_index(*command, "--overrides", str(tmp_path / "no-filters.txt"))
@@ -168,12 +170,20 @@ def test_uv_finds_all_but_filters_for_musl_as_documented(wheel: Path, tmp_path: 
     assert "cel-expr-python" not in without.stderr
 
 
-def _documented(introduction: str) -> str:
-    """The commands that docs/deployment.md gives after this line."""
-    section = (ROOT / "docs/deployment.md").read_text().partition("### Without filters")[2]
-    found = re.search(rf"{introduction}\n\n```\n(.*?)\n```", section, re.DOTALL)
+def _documented(introduction: str) -> list[str]:
+    """The lines of commands that docs/deployment.md gives after this line."""
+    text = (ROOT / "docs/deployment.md").read_text()
+    found = re.search(rf"{introduction}\n\n```\n(.*?)\n```", text, re.DOTALL)
     assert found is not None
-    return found[1].replace("eventstreams-0.1.0-", f"eventstreams-{eventstreams.__version__}-")
+    named = found[1].replace("eventstreams-0.1.0-", f"eventstreams-{eventstreams.__version__}-")
+    return named.splitlines()
+
+
+def _lay_out(folder: Path, wheel: Path) -> None:
+    """What the documented commands find in their folder, beside an environment."""
+    (folder / "venv").symlink_to(folder / "environment")
+    (folder / "dist").symlink_to(wheel.parent)
+    (folder / "requirements").symlink_to(ROOT / "requirements")
 
 
 def _environment(folder: Path, *missing: str) -> Path:
