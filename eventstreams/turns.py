@@ -10,23 +10,23 @@ What handles a whole request runs by `turns.run(client, work)`: it begins in a t
 each of its steps is charged to the client.
 
 In one pass of the event loop, pieces run for about `PASS_S` altogether, whoever asked for them.
-When more is asked for, one piece runs in each pass, and it is the turn of the client that has used
-the least time since pieces began to wait. Neither many requests nor many clients delay the streams
-by more than one piece in each pass, and a client that asks for much work waits for its own work
-only.
+When more is asked for, it waits for the next pass, where the client that has used the least time
+since pieces began to wait is first. Neither many requests nor many clients delay the streams by
+more than PASS_S and one piece in each pass, and a client that asks for much work waits for its own
+work only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import heapq
 import time
 import types
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Turns:
         that has worked for days would wait for an attacker to use as much."""
         self._floor_s = 0.0
         """What a client has used that is new, or has asked for nothing for a while."""
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, deque[_Waiting]] = {}
         self._order: list[tuple[float, int, str]] = []
         """A heap of the clients that wait, by the time they have used."""
         self._sequence = 0
@@ -95,37 +95,52 @@ class Turns:
             raise
         return await _metered(work, lambda spent_s: self.charge(client, spent_s), self._clock)
 
-    @contextlib.asynccontextmanager
-    async def turn(self, client: str) -> AsyncGenerator[None]:
+    def turn(self, client: str) -> AbstractAsyncContextManager[None]:
         """A turn of the client, an address or a network. The block must not await anything."""
-        if self.busy:
-            await self._wait(client)
-        began = self._clock()
-        try:
-            yield
-        finally:
-            self.charge(client, self._clock() - began)
+        return _Turn(self, client)
 
     async def run_steps(self, client: str, steps: Generator[None, None, T]) -> T:
-        """Run work that yields wherever it may be interrupted, each PIECE_S of it in a turn."""
-        while True:
-            async with self.turn(client):
-                ends = self._clock() + PIECE_S
-                try:
-                    while self._clock() < ends:
-                        next(steps)
-                except StopIteration as done:
-                    result: T = done.value
-                    return result
+        """Run work that yields wherever it may be interrupted, each PIECE_S of it in a turn.
 
-    async def _wait(self, client: str) -> None:
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        Where it has to wait, the passes run it, so that one pass holds as many short works as fit.
+        """
+        began = self._clock()
+        if not self.busy:
+            try:
+                self._advance(steps, began)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            finally:
+                self.charge(client, self._clock() - began)
+        return cast("T", await self._wait(client, steps))
+
+    def _advance(self, steps: Generator[None, None, Any], began: float) -> None:
+        """Run one piece. Raises StopIteration at the end of the work."""
+        ends = began + PIECE_S
+        next(steps)
+        while self._clock() < ends:
+            next(steps)
+
+    async def begin(self, client: str) -> float:
+        """Wait for a turn of the client, and return when it began. Its time is to be charged."""
+        if self.busy:
+            await self._wait(client)
+        return self._clock()
+
+    def end(self, client: str, began: float) -> None:
+        """Charge the client for a turn."""
+        self.charge(client, self._clock() - began)
+
+    async def _wait(self, client: str, steps: Generator[None, None, Any] | None = None) -> Any:
+        """Wait for a turn; with `steps`, until they have ended in turns. Return their result."""
+        ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if client not in self._waiting:
             self._waiting[client] = deque()
             self._push(client)
-        self._waiting[client].append(woken)
+        self._waiting[client].append(_Waiting(ended, steps))
         self._schedule()
-        await woken
+        return await ended
 
     def charge(self, client: str, spent_s: float) -> None:
         """Charge the client for work that ran without a turn, because it could not wait."""
@@ -158,31 +173,77 @@ class Turns:
         self._spent_s = 0.0
         if not self._waiting:
             self._used_s.clear()
-        while self._order:
+        while self._order and self._spent_s < self._pass_s:
             used_s, _, client = heapq.heappop(self._order)
             if used_s < self._used_by(client):  # it has worked since it was put there
                 self._push(client)
                 continue
             self._floor_s = max(self._floor_s, used_s)
-            if self._wake(client):
+            if self._begin_first(client):
                 break
         if self._waiting:
             self._schedule()
 
-    def _wake(self, client: str) -> bool:
-        """Lets the first of the client's pieces run. False if those who waited were cancelled."""
+    def _begin_first(self, client: str) -> bool:
+        """Let the first of the client's works go on. True where it does so later in this pass, so
+        that it is not known yet how long it takes."""
         mine = self._waiting[client]
-        woken = False
-        while mine and not woken:
+        is_later = False
+        while mine:
             first = mine.popleft()
-            if not first.done():
-                first.set_result(None)
-                woken = True
+            if first.ended.done():  # who waited was cancelled
+                continue
+            if first.steps is None:
+                first.ended.set_result(None)
+                is_later = True
+            elif not self._run_piece(client, first.ended, first.steps):
+                mine.append(first)
+            break
         if mine:
             self._push(client)
         else:
             del self._waiting[client]
-        return woken
+        return is_later
+
+    def _run_piece(
+        self, client: str, ended: asyncio.Future[Any], steps: Generator[None, None, Any]
+    ) -> bool:
+        """Run one piece; return whether that was the last one."""
+        began = self._clock()
+        try:
+            self._advance(steps, began)
+        except StopIteration as done:
+            ended.set_result(done.value)
+        except Exception as error:
+            ended.set_exception(error)
+        finally:
+            self.charge(client, self._clock() - began)
+        return ended.done()
+
+
+class _Waiting(NamedTuple):
+    """A work that waits for its turn: a block, which is woken, or steps, which the pass runs."""
+
+    ended: asyncio.Future[Any]
+    """For a block, its wait."""
+    steps: Generator[None, None, Any] | None
+
+
+class _Turn:
+    """One turn. A class, since a context manager made of a generator costs several times more."""
+
+    __slots__ = ("_began", "_client", "_turns")
+
+    def __init__(self, turns: Turns, client: str) -> None:
+        self._turns = turns
+        self._client = client
+        self._began = 0.0
+
+    async def __aenter__(self) -> None:
+        self._began = await self._turns.begin(self._client)
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._turns.end(self._client, self._began)
 
 
 @types.coroutine

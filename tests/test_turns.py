@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 
 import pytest
 from hypothesis import given
@@ -242,4 +242,48 @@ def test_every_piece_gets_its_turn(works: list[tuple[str, list[float]]]) -> None
 
     asyncio.run(run())
     assert len(worker.done) == sum(len(pieces) for _, pieces in works)
+    assert worker.turns.waiting == 0
+
+
+async def test_short_works_that_wait_share_a_pass_and_get_their_results() -> None:
+    worker = Worker()
+
+    def steps(number: int) -> Generator[None, None, int]:
+        worker.clock.now_s += 0.00005
+        worker.done.append((worker.passes, "a", 0.00005))
+        yield
+        if number == 7:
+            raise ValueError(number)
+        return number
+
+    counting = asyncio.create_task(worker.count_passes())
+    works = [worker.turns.run_steps("a", steps(number)) for number in range(20)]
+    first = worker.work("z", [0.01])  # uses up the pass, so that the others wait
+    _, *results = await asyncio.gather(first, *works, return_exceptions=True)
+    counting.cancel()
+    assert [each for each in results if isinstance(each, int)] == [*range(7), *range(8, 20)]
+    assert repr(results[7]) == "ValueError(7)"
+    assert len({number for number, client, _ in worker.done if client == "a"}) == 1
+    assert worker.turns.waiting == 0
+
+
+async def test_steps_whose_owner_is_cancelled_never_run() -> None:
+    worker = Worker()
+
+    def steps() -> Generator[None]:
+        worker.done.append((0, "a", 0.0))
+        yield
+
+    async def cancelling(owner: asyncio.Task[None]) -> None:
+        assert worker.turns.waiting == 1
+        owner.cancel()
+
+    first = worker.work("z", [0.01])  # uses up the pass, so that the others wait
+    spending = asyncio.create_task(first)
+    owner = asyncio.create_task(worker.turns.run_steps("a", steps()))
+    async with asyncio.timeout(5):
+        await asyncio.gather(spending, owner, cancelling(owner), return_exceptions=True)
+        await worker.run(("b", [0.001]))
+    assert owner.cancelled()
+    assert [client for _, client, _ in worker.done] == ["z", "b"]
     assert worker.turns.waiting == 0
