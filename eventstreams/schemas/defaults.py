@@ -12,6 +12,7 @@ So a parent that comes from `allOf` is filled in by what `allOf` says of it alon
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -38,10 +39,17 @@ class Defaults:
         """Whether there are any."""
         return self._node is not None
 
-    def fill(self, document: Any) -> None:
-        """In place."""
-        for _ in self.filling(document):
-            pass
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the schema alone says how much there is to fill in at most, so that `fill` takes
+        less than a millisecond for any document."""
+        return self._node is None or self._node.objects_max <= _STEPS
+
+    def fill(self, document: Any) -> int:
+        """Fill in, in place; return how many values were filled in."""
+        if self._node is not None and self.is_bounded:
+            return self._node.fill_all(document)
+        return max(self.filling(document))
 
     def filling(self, document: Any) -> Iterator[int]:
         """Fill in, in place, in steps of about a millisecond. Each yields how many defaults were
@@ -93,6 +101,19 @@ class _Node:
         self._then = _compile(schema.get("then"), compile_test) if "if" in schema else None
         self._else = _compile(schema.get("else"), compile_test) if "if" in schema else None
         self._if = compile_test(schema["if"]) if self._then or self._else else None
+        self._is_flat = not (self._properties or self._all_of)
+        self.objects_max = self._objects_max()
+        """How many objects and lists are looked at for one document; infinite where the document
+        decides that."""
+
+    def _objects_max(self) -> float:
+        if (
+            self._patterns or self._others or self._dependencies or self._place_values
+            or self._places or self._rest or self._if
+        ):  # fmt: skip
+            return math.inf
+        nodes = [*(node for _, node in self._properties), *self._all_of]
+        return 1 + sum(node.objects_max for node in nodes)
 
     def __bool__(self) -> bool:
         return bool(
@@ -108,7 +129,7 @@ class _Node:
             fields = cast("dict[str, Any]", value)
             for name, default, size in self._values:
                 if name not in fields:
-                    fields[name] = copy.deepcopy(default)
+                    fields[name] = _copied(default)
                     filled += size
         elif isinstance(value, list):
             items = cast("list[Any]", value)
@@ -117,7 +138,21 @@ class _Node:
                     # what JSON makes of the holes that are left in JavaScript
                     filled += size + place - len(items)
                     items.extend([None] * (place - len(items)))
-                    items.append(copy.deepcopy(default))
+                    items.append(_copied(default))
+        return filled
+
+    def fill_all(self, value: Any) -> int:
+        """The same of all that is below `value`, too, where `objects_max` is finite."""
+        filled = self.fill(value)
+        if self._is_flat:
+            return filled
+        if isinstance(value, dict):
+            fields = cast("dict[str, Any]", value)
+            for name, node in self._properties:
+                if name in fields:
+                    filled += node.fill_all(fields[name])
+        for node in self._all_of:
+            filled += node.fill_all(value)
         return filled
 
     def below(self, value: Any) -> Iterator[tuple[_Node, Any]]:
@@ -155,6 +190,10 @@ class _Node:
             for name, field in fields.items():
                 if has(name):
                     yield node, field
+
+
+def _copied(default: Any) -> Any:
+    return default if isinstance(default, str | int | float) else copy.deepcopy(default)
 
 
 def _compile(schema: Any, compile_test: Compile) -> _Node | None:

@@ -10,8 +10,7 @@ Patterns run in time proportional to the text: clients choose it, and may choose
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import date
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import AddressValueError, IPv6Address
 
 Format = Callable[[str], bool]
@@ -27,10 +26,10 @@ _LINE_END = re.compile("[\n\r\u2028\u2029]")
 def _like(pattern: str) -> Format:
     """Whether the whole text matches, in any case. Only ASCII letters have two cases here, and
     only ASCII digits are digits, as in JavaScript."""
-    compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
+    fullmatch = re.compile(pattern, re.IGNORECASE | re.ASCII).fullmatch
 
     def is_like(text: str) -> bool:
-        return compiled.fullmatch(text) is not None
+        return fullmatch(text) is not None
 
     return is_like
 
@@ -42,50 +41,63 @@ _POINTER = r"(?:/(?:[^~]++|~[01])*+)?+"
 _ENCODED = "%[0-9a-f]{2}"
 _VARIABLE = rf"(?:[a-z0-9_]++|{_ENCODED})++(?::[1-9][0-9]{{0,3}}|\*)?"
 
-_DATE = r"(\d\d\d\d)-(\d\d)-(\d\d)"
-_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?"
+_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DATE = (
+    r"(?:\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])"
+    r"|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+    rf"|{_LEAP_YEAR}-02-29)"
+)
+"""A day of the Gregorian calendar, whose year 0 is a leap year."""
 _ZONE = r"(?:z|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
-_LEAP = re.compile(rf"(\d\d):(\d\d):60(?:\.\d+)?({_ZONE})", re.IGNORECASE | re.ASCII)
-_DATE_FORM = re.compile(_DATE, re.ASCII)
-_TIME_FORM = re.compile(f"{_TIME}{_ZONE}", re.IGNORECASE | re.ASCII)
+_TIME = (
+    rf"(?:(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?{_ZONE}"
+    rf"|([0-2]\d:[0-5]\d):60(?:\.\d+)?({_ZONE}))"
+)
+"""Its groups match where the second is a leap second."""
+
+
+def _leap_minutes() -> Iterator[str]:
+    """Yield hour, minute and zone of all minutes that may have a leap second: the last of a day
+    in UTC."""
+    for zone in range(-1439, 1440):
+        local = (1439 + zone) % 1440
+        sign = "-" if zone < 0 else "+"
+        hour, minute = divmod(abs(zone), 60)
+        yield f"{local // 60:02}:{local % 60:02}{sign}{hour:02}:{minute:02}"
+
+
+_LEAP_MINUTES = frozenset((*_leap_minutes(), "23:59-00:00", "23:59z"))
+
+
+def _like_time(pattern: str) -> Format:
+    """The same for a pattern that ends in _TIME."""
+    fullmatch = re.compile(pattern, re.IGNORECASE | re.ASCII).fullmatch
+
+    def is_like(text: str) -> bool:
+        match = fullmatch(text)
+        if match is None:
+            return False
+        if match.lastindex is None:
+            return True
+        return (match[1] + match[2]).lower() in _LEAP_MINUTES
+
+    return is_like
+
 
 _LENIENT_DATE = r"\d\d\d\d-[01]\d-[0-3]\d"
 _LENIENT_TIME = r"(?:[0-2]\d:[0-5]\d:[0-5]\d|23:59:60)(?:\.\d+)?"
 _LENIENT_ZONE = r"(?:z|[+-]\d\d(?::?\d\d)?)"
 
 
-def _is_date(text: str) -> bool:
-    match = _DATE_FORM.fullmatch(text)
-    if match is None:
-        return False
-    try:
-        date(*map(int, match.groups()))
-    except ValueError:
-        return text[:4] == "0000" and _is_date("0400" + text[4:])  # Python has no year 0
-    return True
-
-
-def _is_time(text: str) -> bool:
-    if _TIME_FORM.fullmatch(text):
-        return True
-    leap = _LEAP.fullmatch(text)  # only before midnight in UTC
-    if leap is None:
-        return False
-    minutes = int(leap[1]) * 60 + int(leap[2])
-    zone = leap[3]
-    if zone not in "zZ":
-        offset = int(zone[1:3]) * 60 + int(zone[4:6])
-        minutes += -offset if zone[0] == "+" else offset
-    return minutes % 1440 == 1439 and int(leap[1]) < 24 and int(leap[2]) < 60
-
-
-def _is_date_time(text: str) -> bool:
-    return text[10:11] in ("T", "t") and _is_date(text[:10]) and _is_time(text[11:])
+_IPV6_MAX = 45
+"""Characters of the longest address: six groups and an IPv4 address."""
 
 
 def _is_ipv6(text: str) -> bool:
     """White space around it and a zone after it are allowed."""
     address, percent, zone = text.strip(_SPACE).partition("%")
+    if len(address) > _IPV6_MAX:
+        return False
     if (percent and not zone) or _LINE_END.search(zone) or "." in address.rpartition(":")[0]:
         return False
     try:
@@ -142,9 +154,9 @@ def _is_hostname(text: str) -> bool:
 
 
 FORMATS: Mapping[str, Format] = {
-    "date": _is_date,
-    "time": _is_time,
-    "date-time": _is_date_time,
+    "date": _like(_DATE),
+    "time": _like_time(_TIME),
+    "date-time": _like_time(f"{_DATE}t{_TIME}"),
     "uri": _like(rf"{_SCHEME}[^{_SPACE}]*"),
     "uri-reference": _like(
         rf"(?:(?:{_SCHEME})?//?)?"

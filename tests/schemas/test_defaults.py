@@ -182,9 +182,12 @@ def test_filling_is_what_the_rules_say_changes_nothing_there_and_is_done_once(
     schema: Schema, document: Any
 ) -> None:
     filled, wanted = copy.deepcopy(document), copy.deepcopy(document)
-    Defaults(schema).fill(filled)
+    count = Defaults(schema).fill(filled)
     model(schema, wanted)
     assert filled == wanted
+    in_steps = copy.deepcopy(document)
+    assert max(Defaults(schema).filling(in_steps)) == count
+    assert in_steps == wanted
 
     def is_kept(before: Any, after: Any) -> bool:
         if isinstance(before, dict):
@@ -199,3 +202,12 @@ def test_filling_is_what_the_rules_say_changes_nothing_there_and_is_done_once(
     again = copy.deepcopy(filled)
     Defaults(schema).fill(again)
     assert again == filled or "allOf" in json.dumps(schema)
+
+
+def test_only_the_schema_bounds_what_is_filled_in_at_once() -> None:
+    assert Defaults({}).is_bounded
+    assert Defaults({"properties": {"x": {"properties": {"y": A}}}, "allOf": [B]}).is_bounded
+    for keyword in ("items", "additionalProperties"):
+        assert not Defaults({"properties": {"x": {keyword: {"properties": {"y": A}}}}}).is_bounded
+    wide = {f"p{n}": {"properties": {"y": A}} for n in range(1000)}
+    assert not Defaults({"properties": wide}).is_bounded

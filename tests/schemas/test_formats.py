@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 
 import pytest
@@ -155,3 +156,28 @@ def test_names_of_hosts_and_pointers_are_checked_whole(name: str, text: str, val
 def test_any_text_gets_a_verdict(name: str, text: str) -> None:
     assert isinstance(FORMATS[name](text), bool)
     assert isinstance(LENIENT_FORMATS[name](text), bool)
+
+
+def test_dates_are_those_of_the_calendar() -> None:
+    for year in (1, 4, 100, 400, 1900, 2000, 2023, 2024, 2100, 9996):
+        for month in range(14):
+            for day in range(33):
+                try:
+                    datetime.date(year, month, day)
+                except ValueError:
+                    exists = False
+                else:
+                    exists = True
+                text = f"{year:04}-{month:02}-{day:02}"
+                assert FORMATS["date"](text) is exists, text
+    assert FORMATS["date"]("0000-02-29")
+
+
+@given(st.integers(0, 23), st.integers(0, 59), st.integers(-1439, 1439))
+def test_a_leap_second_is_the_last_of_a_day_in_utc(hour: int, minute: int, zone: int) -> None:
+    sign = "-" if zone < 0 else "+"
+    offset = f"{sign}{abs(zone) // 60:02}:{abs(zone) % 60:02}"
+    is_last = (60 * hour + minute - zone) % 1440 == 1439
+    assert FORMATS["time"](f"{hour:02}:{minute:02}:60.5{offset}") is is_last
+    local = (1439 + zone) % 1440
+    assert FORMATS["date-time"](f"2026-06-30T{local // 60:02}:{local % 60:02}:60{offset}")
