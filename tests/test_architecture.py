@@ -69,7 +69,6 @@ LONGER: dict[str, int] = {
     "fanout/feed.py": 371,
     "fanout/hub.py": 363,
     "fanout/subscription.py": 391,
-    "intake/intake.py": 354,
     "log/kafka_follower.py": 371,
     "model/position.py": 366,
     "server/protocol.py": 411,

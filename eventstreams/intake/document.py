@@ -246,18 +246,37 @@ def read(
         if depth > depth_max:
             message = f"event is nested more than {depth_max} deep"
             raise EventProblem("EventTooDeepError", message, message)
-    try:
-        document = _EVENT.decode(event)
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        message = f"event can't be read: {error}"
-        raise EventProblem("SyntaxError", message, "event can't be read") from error
+    document = _decoded(event)
     if large:
         yield
-    if _FRACTION.search(event) or (lenient and _LONG_NUMBER.search(event)):
+    if _has_odd_numbers(event, lenient=lenient):
         document = _numbers(document, rounded=lenient)
         if large:
             yield
     return document
+
+
+def parse(event: bytes, *, lenient: bool) -> Any:
+    """The same of an event that is known to keep the limits, in one go. Raises EventProblem."""
+    document = _decoded(event)
+    if _has_odd_numbers(event, lenient=lenient):
+        document = _numbers(document, rounded=lenient)
+    return document
+
+
+def _decoded(event: bytes) -> Any:
+    """Raises EventProblem."""
+    try:
+        return _EVENT.decode(event)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        message = f"event can't be read: {error}"
+        raise EventProblem("SyntaxError", message, "event can't be read") from error
+
+
+def _has_odd_numbers(event: bytes, *, lenient: bool) -> bool:
+    """Whether some numbers may have to be written in another way."""
+    found = _FRACTION.search(event) or (lenient and _LONG_NUMBER.search(event))
+    return bool(found)
 
 
 def too_large(found: str, bytes_max: int) -> EventProblem:

@@ -6,9 +6,9 @@ After eventgate-wikimedia: `meta.id`, `meta.dt`, headers of the request, the cli
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
 
 from eventstreams.model.instant import parse_instant
 from eventstreams.model.stream_config import StreamConfig
@@ -26,6 +26,13 @@ _LEGACY = "analytics/legacy"
 _VALUE_MAX = 400
 """Characters of a header that are kept."""
 _ID, _DT, _RECEIVED, _CLIENT_IP = ("meta", "id"), ("meta", "dt"), ("dt",), ("http", "client_ip")
+
+
+def new_id() -> str:
+    """Return a random UUID (RFC 9562, version 4), in a third of the time that uuid.uuid4 takes."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 class Sender(NamedTuple):
@@ -54,7 +61,7 @@ class Filling:
         self._client_ip = _has(document, _CLIENT_IP)
         wanted: dict[str, str | None] = {**_HEADERS, **config.enrich}
         self._headers = [
-            (path, header.lower())
+            (path[:-1], path[-1], header.lower())
             for field, header in wanted.items()
             if header and _may_have(document, path := _path(field))
         ]
@@ -66,18 +73,18 @@ class Filling:
         if isinstance(meta, dict):
             fields = cast("dict[str, Any]", meta)
             if self._id and "id" not in fields:
-                fields["id"] = str(uuid4())
+                fields["id"] = new_id()
             if self._dt and "dt" not in fields:
                 fields["dt"] = now
                 dated = True
         if self._received and "dt" not in document:
             document["dt"] = now
-        for path, header in self._headers:
+        for parents, name, header in self._headers:
             value = sender.header(header)
             if value is not None:
-                _put(document, path, value[:_VALUE_MAX])
+                _put(document, parents, name, value[:_VALUE_MAX])
         if self._client_ip and sender.client_ip is not None:
-            _put(document, _CLIENT_IP, sender.client_ip)
+            _put(document, _CLIENT_IP[:-1], _CLIENT_IP[-1], sender.client_ip)
         return dated
 
 
@@ -102,9 +109,8 @@ def _path(field: str) -> Path:
     return tuple(field.split("."))
 
 
-def _put(document: dict[str, Any], path: Path, value: str) -> None:
+def _put(document: dict[str, Any], parents: Path, name: str, value: str) -> None:
     """Unless there is something already, in its place or in the place of one of its parents."""
-    *parents, name = path
     for parent in parents:
         below = document.setdefault(parent, {})
         if not isinstance(below, dict):

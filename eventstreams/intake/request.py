@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from eventstreams.intake.admission import Lease
 from eventstreams.intake.filling import Sender
@@ -12,8 +13,7 @@ from eventstreams.intake.outcome import Elements, Rejection
 from eventstreams.model.event import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """An event that may be appended."""
 
     index: int
@@ -47,32 +47,34 @@ class PostedEvents:
         self._promised = promised
         self._body_bytes = 0 if lease is None else lease.bytes
         self._filled_bytes = 0
-
-    def add(self, ready: Ready) -> None:
-        """Raises IntakeFull, IntakeShareUsed."""
-        self.ready.append(ready)
-        more = len(ready.record.value or b"") - len(self.posted[ready.index])
-        if more > 0:
-            self._filled_bytes += more
-            self._cover()
+        self._counted = 0
+        """Ready events that `_filled_bytes` covers."""
 
     def reject(self, rejection: Rejection) -> None:
         """Raises IntakeFull, IntakeShareUsed."""
         self._settle(rejection)
-        self._cover()
+        self.cover()
 
     def fail(self, rejection: Rejection) -> None:
         """The same of an event that the log was offered: others may be in the log by now, so the
         request is not given up."""
         self._settle(rejection)
         self._promised = True
-        self._cover()
+        self.cover()
 
     def _settle(self, rejection: Rejection) -> None:
         self.rejections.append(rejection)
         self.unsettled -= 1
 
-    def _cover(self) -> None:
+    def cover(self) -> None:
+        """Take the room that the ready events and the answer need by now.
+
+        Raises IntakeFull, IntakeShareUsed.
+        """
+        for each in self.ready[self._counted :]:
+            more = len(each.record.value or b"") - len(self.posted[each.index])
+            self._filled_bytes += max(0, more)
+        self._counted = len(self.ready)
         if self._lease is not None:
             size = self._body_bytes + self._filled_bytes + self.elements.bytes
             self._lease.cover(size, always=self._promised)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
-from uuid import uuid4
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -25,7 +24,7 @@ from eventstreams.errors import (
     ServiceProblem,
     UnsupportedBody,
 )
-from eventstreams.intake.filling import Sender
+from eventstreams.intake.filling import Sender, new_id
 from eventstreams.intake.intake import Intake
 from eventstreams.intake.outcome import Report, body
 from eventstreams.metrics import Metrics
@@ -220,9 +219,15 @@ class _Headers:
 
     def __init__(self, scope: Scope) -> None:
         self._raw: dict[bytes, bytes] = dict(scope["headers"])
+        self._found: dict[str, str | None] = {}
 
     def get(self, name: str) -> str | None:
-        value = self._raw.get(name.encode())
+        try:
+            return self._found[name]
+        except KeyError:
+            raw = self._raw.get(name.encode())
+        value = None if raw is None else raw.decode("utf-8", "replace")
         if value is None and name == _REQUEST_ID:
-            value = self._raw[_REQUEST_ID.encode()] = str(uuid4()).encode()
-        return None if value is None else value.decode("utf-8", "replace")
+            value = new_id()
+        self._found[name] = value
+        return value
