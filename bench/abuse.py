@@ -54,7 +54,7 @@ _POSTED, _CLOSED, _ERRORS, _SCOPE = "bench.test", "bench.closed", "bench.error",
 _SCHEMAS = Path(__file__).parents[1] / "config" / "schemas"
 _WARM_S = 1.5
 _PHASE_S = 5.0
-_QUICK_S = 1.0
+_QUICK_S = 0.8
 _QUICK_GROWTH_MIB = 448
 """Of all attacks after each other; the aim for each is 64."""
 _RECOVERY_S = 5.0

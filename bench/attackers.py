@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 SENT = "sent"
-"""Under this name requests are counted, beside the statuses of their answers."""
+"""Under this name requests and pieces of them are counted, beside the statuses of answers."""
 _PAUSE_S = 0.05
 _READ_BYTES = 1 << 18
 
@@ -72,7 +72,7 @@ class Connection:
         extra: bytes,
         sent: Callable[[], None],
     ) -> None:
-        """`sent` is called for each request."""
+        """`sent` is called for each piece of a request."""
         self.reader = reader
         self.writer = writer
         self._extra = extra
@@ -86,13 +86,13 @@ class Connection:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n" + self._extra + b"\r\n"
         self.write(head + (body or b""))
-        self._sent()
 
     def write(self, data: bytes) -> None:
         """Raises ConnectionError where the connection is closed."""
         if self.writer.is_closing():
             raise ConnectionResetError("closed by the gateway")
         self.writer.write(data)
+        self._sent()
 
     async def head(self) -> tuple[int, bytes]:
         """The status and the head of the next answer."""

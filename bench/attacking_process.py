@@ -2,7 +2,7 @@
 
 Its argument is an `attackers.Plan`. Each line on its standard input is an `attackers.Step`; when
 that has lasted for its time from the first request on, it prints {"answers"}: how many requests
-were sent, how often each status came, and how often a connection failed.
+or pieces of them were sent, how often each status came, and how often a connection failed.
 """
 
 from __future__ import annotations
