@@ -23,7 +23,7 @@ _READ_BYTES = 1 << 18
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What an attacking process is told at its start."""
+    """The input of an attacking process."""
 
     port: int
     stream: str

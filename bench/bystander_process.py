@@ -1,4 +1,4 @@
-"""Somebody who asks and posts now and then while `abuse` attacks, each time as a new client would.
+"""A bystander that sends requests and posts while `abuse` attacks, each time as a new client would.
 
 Its argument: {"port", "stream": to which it posts}. For the first line on its standard input it
 prints what became of its requests: a list of [what, when it was sent (s since the epoch), how long

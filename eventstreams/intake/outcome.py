@@ -17,9 +17,9 @@ from eventstreams.intake.document import CHECKED_BYTES
 from eventstreams.schemas.validation import ValidationProblem
 
 _DETAILS_BYTES_MAX = 2**20
-"""Of all elements of an answer beside their events. Then they are told shortly."""
+"""Of all elements of an answer beside their events. Beyond it they are shortened."""
 _SHORT_MAX = 400
-"""Characters of a message that is told shortly."""
+"""Characters of a shortened message."""
 
 
 @dataclass(frozen=True, slots=True)

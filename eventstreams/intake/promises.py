@@ -1,4 +1,4 @@
-"""Work that goes on behind an answer that is given already."""
+"""Work that continues after its request has been answered."""
 
 from __future__ import annotations
 

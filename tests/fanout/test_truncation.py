@@ -1,4 +1,4 @@
-"""Streams of a partition whose end an election loses: who has read of it gets a gap, once."""
+"""An election loses the end of a partition: streams that had read it get one gap."""
 
 from __future__ import annotations
 
