@@ -15,7 +15,7 @@ from eventstreams.demo import DemoFeed
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.fanout.hub import Hub
 from eventstreams.intake.canary import Canary
-from eventstreams.intake.error_events import ErrorEvents
+from eventstreams.intake.error_events import ErrorEventRate, ErrorEvents
 from eventstreams.intake.gate import Gate
 from eventstreams.intake.intake import Intake
 from eventstreams.ledger.desk import Line
@@ -220,7 +220,7 @@ def open_intake(
         error_events = ErrorEvents(
             stream=settings.error_stream,
             emitter_id=settings.emitter_id,
-            per_s=settings.error_events_per_s,
+            rate=ErrorEventRate(settings.error_events_per_s),
             gate=gate,
             schemas=schemas,
             catalogue=catalogue,

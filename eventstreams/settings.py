@@ -221,7 +221,7 @@ class IntakeSettings(Section, frozen=True):
     emitter_id: Text = "eventstreams"
     """Who those events say that they come from."""
     error_events_per_s: Count = 100
-    """Most of them; more are counted only."""
+    """At most so many in a second, and half of what is left for one address; more are counted."""
     body_bytes_max: Bytes = 4 * 2**20
     """Of a request, unpacked."""
     body_timeout_s: Seconds = 10.0

@@ -1,6 +1,7 @@
 """Events that say why others were refused, so that producers can watch theirs over SSE.
 
-The form is that of upstream's /error schema. They are bounded: in size, and in number a second.
+The form is that of upstream's /error schema. They are bounded: in size, and in number a second, for
+all clients and for each.
 """
 
 from __future__ import annotations
@@ -42,13 +43,43 @@ class Refused(NamedTuple):
     problem: EventProblem
 
 
+class ErrorEventRate:
+    """How many error events may be made: so many in a second, and for each client no more than are
+    left for the others.
+
+    A client that floods the intake thus takes half of them, the next one half of the rest.
+    """
+
+    def __init__(self, per_s: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._clock = clock
+        self._began_s = clock()
+        self._left = per_s
+        self._taken: dict[str, int] = {}
+        """In this second, by the site of the client. It holds at most `per_s` sites."""
+
+    def admit(self, site: str) -> bool:
+        """Whether there may be one more now about an event of the client at `site`."""
+        now_s = self._clock()
+        if now_s >= self._began_s + 1:
+            self._began_s = now_s
+            self._left = self._per_s
+            self._taken.clear()
+        taken = self._taken.get(site, 0)
+        if taken >= self._left:
+            return False
+        self._taken[site] = taken + 1
+        self._left -= 1
+        return True
+
+
 class ErrorEvents:
     def __init__(
         self,
         *,
         stream: str,
         emitter_id: str,
-        per_s: int,
+        rate: ErrorEventRate,
         gate: Gate,
         schemas: SchemaStore,
         catalogue: Callable[[], Catalogue],
@@ -56,13 +87,9 @@ class ErrorEvents:
         self._catalogue = catalogue
         self._stream = stream
         self._emitter_id = emitter_id
-        self._per_s = per_s
+        self._rate = rate
         self._gate = gate
         self._schemas = schemas
-        self._left = float(per_s)
-        self._at = time.monotonic()
-        self.suppressed = 0
-        """How many there were too many of."""
 
     async def check(self) -> None:
         """Raises ConfigError where error events could not go where they are to go."""
@@ -71,16 +98,9 @@ class ErrorEvents:
         except (EventProblem, SchemaError) as error:
             raise ConfigError([f"intake.error_stream: {self._stream}: {error}"]) from error
 
-    def admit(self) -> bool:
-        """Whether there may be one more now. One that may not is counted."""
-        now = time.monotonic()
-        self._left = min(self._per_s, self._left + (now - self._at) * self._per_s)
-        self._at = now
-        if self._left < 1:
-            self.suppressed += 1
-            return False
-        self._left -= 1
-        return True
+    def admit(self, site: str) -> bool:
+        """Whether there may be one more now about an event of the client at `site`."""
+        return self._rate.admit(site)
 
     def record(self, route: Route, refused: Refused, now_ms: int) -> Record:
         """The error event about a refused one."""

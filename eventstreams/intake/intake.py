@@ -151,7 +151,7 @@ class Intake:
             if errors_to is None:
                 return
             refused = Refused(posted, None, problem)
-            records = self._error_record(errors_to, refused, time.time_ns() // 1_000_000)
+            records = self._error_record(errors_to, refused, time.time_ns() // 1_000_000, site)
             if records:
                 self._tell(records, site)
 
@@ -235,7 +235,9 @@ class Intake:
                 request.reject(self._refuse(request, index, event, document, problem))
                 if errors_to is not None and self._is_told(problem):
                     refused = Refused(event, document, problem)
-                    request.error_records += self._error_record(errors_to, refused, now_ms)
+                    request.error_records += self._error_record(
+                        errors_to, refused, now_ms, sender.site
+                    )
                 step_bytes = _STEP_BYTES
             step_bytes += len(event) + _EVENT_BYTES
             if step_bytes > _STEP_BYTES:
@@ -271,6 +273,9 @@ class Intake:
             else:
                 placed = placed[:1] * len(part)
             await self.turns.run_steps(request.sender.site, self._settle(request, part, placed))
+        for label, errors in request.errors.items():
+            text = f"{len(errors)} events were not appended: {errors[0]}"
+            _log.warning(text, extra={"stream": label})
 
     def _settle(
         self, request: PostedEvents, part: Sequence[Ready], placed: Sequence[Placed | LogError]
@@ -279,9 +284,8 @@ class Intake:
         for each, where in zip(part, placed, strict=True):
             label = each.route.stream.label
             if isinstance(where, LogError):
-                _log.warning("an event was not appended: %s", where, extra={"stream": label})
                 event = request.posted[each.index]
-                request.fail(request.elements.not_appended(each.index, event, where))
+                request.fail(request.elements.not_appended(each.index, event, where), label, where)
                 self._count(label, "failed")
                 yield
             else:
@@ -309,12 +313,12 @@ class Intake:
         return not self.lenient or isinstance(problem, Violation)
 
     def _error_record(
-        self, route: Route | Exception, refused: Refused, now_ms: int
+        self, route: Route | Exception, refused: Refused, now_ms: int, site: str
     ) -> list[Record]:
         """At most one."""
         assert self._error_events is not None
         outcomes = self._metrics.intake_error_events
-        if not self._error_events.admit():
+        if not self._error_events.admit(site):
             outcomes.labels("suppressed").inc()
         elif isinstance(route, Exception):
             _log.error("an error event could not be made: %s", route)
@@ -336,11 +340,11 @@ class Intake:
 
         async def telling() -> None:
             with until_done:
-                for where in await self._destination.offer(records):
-                    failed = isinstance(where, LogError)
-                    outcome = "failed" if failed else "made"
-                    self._metrics.intake_error_events.labels(outcome).inc()
-                    if failed:
-                        _log.warning("an error event was not appended: %s", where)
+                placed = await self._destination.offer(records)
+                lost = [where for where in placed if isinstance(where, LogError)]
+                self._metrics.intake_error_events.labels("made").inc(len(placed) - len(lost))
+                self._metrics.intake_error_events.labels("failed").inc(len(lost))
+                if lost:
+                    _log.warning("%d error events were not appended: %s", len(lost), lost[0])
 
         self.promises.keep(telling())

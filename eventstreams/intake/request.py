@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from eventstreams.errors import LogError
 from eventstreams.intake.admission import Lease
 from eventstreams.intake.filling import Sender
 from eventstreams.intake.gate import Route
@@ -39,6 +40,8 @@ class PostedEvents:
         self.elements = elements
         self.ready: list[Ready] = []
         self.rejections: list[Rejection] = []
+        self.errors: dict[str, list[LogError]] = {}
+        """Why events were not appended, by the label of their stream."""
         self.error_records: list[Record] = []
         """Error events about rejected ones."""
         self.unsettled = len(posted)
@@ -55,9 +58,10 @@ class PostedEvents:
         self._settle(rejection)
         self.cover()
 
-    def fail(self, rejection: Rejection) -> None:
+    def fail(self, rejection: Rejection, label: str, error: LogError) -> None:
         """The same of an event that the log was offered: others may be in the log by now, so the
         request is not given up."""
+        self.errors.setdefault(label, []).append(error)
         self._settle(rejection)
         self._promised = True
         self.cover()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import ConfigError
+from eventstreams.intake.error_events import ErrorEventRate
 from eventstreams.intake.violation import Violation
 from eventstreams.schemas.validation import Validator
 from eventstreams.settings import AccessSettings
@@ -204,8 +206,48 @@ async def test_what_is_copied_into_them_can_not_make_them_invalid_or_large(tmp_p
 async def test_there_are_only_so_many_a_second(tmp_path: Path) -> None:
     async with place(tmp_path, error_events_per_s=5) as here:
         await here.post([event(7)] * 50)
-        await here.errors(5)
-        assert here.served.count("intake_error_events_total", outcome="suppressed") == 45
+        await here.errors(3)
+        assert here.served.count("intake_error_events_total", outcome="suppressed") == 47
+
+
+def test_of_error_events_each_client_gets_half_of_those_left() -> None:
+    now_s = 100.0
+    rate = ErrorEventRate(100, clock=lambda: now_s)
+
+    def admitted(site: str) -> int:
+        return sum(rate.admit(site) for _ in range(1000))
+
+    assert [admitted(site) for site in ("flood", "flood", "a", "b")] == [50, 0, 25, 13]
+    assert [rate.admit(f"site {n}") for n in range(13)] == [True] * 12 + [False]
+    now_s += 1
+    assert admitted("flood") == 50
+
+
+async def test_a_flood_of_one_address_suppresses_no_error_event_of_another(
+    tmp_path: Path,
+) -> None:
+    async with place(tmp_path, error_events_per_s=50) as here:
+        await here.post([event(7)] * 200, headers={"x-client-ip": "192.0.2.1"})
+        made = 200 - here.served.count("intake_error_events_total", outcome="suppressed")
+        await here.post([event(stream="nowhere")], headers={"x-client-ip": "192.0.2.2"})
+        kinds = [error["error_type"] for error in await here.errors(int(made) + 1)]
+        assert "UnauthorizedSchemaForStreamError" in kinds
+
+
+async def test_a_log_out_of_reach_is_one_line_for_a_request_and_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefixed = "eventlogging_Prefixless"
+    async with place(tmp_path) as here:
+        await here.parts.log.aclose()
+        with caplog.at_level(logging.WARNING):
+            answer = await here.post([event()] * 600 + [event(stream=prefixed)] * 2)
+    assert answer.status_code == 500
+    lines = [each.message for each in caplog.records if "not appended" in each.message]
+    assert [line.partition(":")[0] for line in lines] == [
+        "600 events were not appended",
+        "2 events were not appended",
+    ]
 
 
 async def test_without_an_error_stream_there_are_none(tmp_path: Path) -> None:
