@@ -12,6 +12,7 @@ from eventstreams.fanout.want import Format, everything
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition, Record
 from eventstreams.settings import FanoutSettings
+from eventstreams.turns import Turns
 from tests.log.backends import Backend, Kafka, over_all_backends
 
 _NEAR_MS = st.integers(1_000, 1_010)
@@ -34,7 +35,12 @@ async def _agrees(kind: type[Backend], times: list[list[int]], forgotten: int) -
             if forgotten:
                 await backend.forget_before(log, partition, forgotten)
             hub = Hub(
-                log=log, topics=[topic], settings=FanoutSettings(), metrics=Metrics(), started=True
+                log=log,
+                topics=[topic],
+                settings=FanoutSettings(),
+                metrics=Metrics(),
+                turns=Turns(),
+                started=True,
             )
             await hub.feed.refresh()
             want = everything(Format.SSE)._replace(partitions=(partition,))
