@@ -22,7 +22,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.web.address import Proxies
 from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.limits import Limits
-from eventstreams.web.request import header
+from eventstreams.web.request import single_header
 
 PATH = "/v2/ticket"
 _BEARER = "bearer "
@@ -31,8 +31,8 @@ _COOKIES_MAX = 300
 
 
 def bearer(scope: Scope) -> str | None:
-    """What stands in the Authorization header."""
-    text = (header(scope, b"authorization") or "").strip()
+    """The token or key in the Authorization header. Raises RepeatedHeader."""
+    text = (single_header(scope, b"authorization") or "").strip()
     return text[len(_BEARER) :].strip() if text.lower().startswith(_BEARER) else None
 
 
@@ -44,7 +44,7 @@ class Access:
 
     async def authorise(self, scope: Scope, needed: Iterable[str]) -> Identity | None:
         """None where nothing is needed. Raises Unauthorized, InvalidToken, Forbidden,
-        AccessUnavailable."""
+        AccessUnavailable, RepeatedHeader."""
         needed = frozenset(needed)
         if not needed:
             return None

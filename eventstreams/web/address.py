@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 
 from starlette.types import Scope
 
-from eventstreams.web.request import header, header_list
+from eventstreams.web.request import header_list
 
 _LENGTH_MAX = 64
 _HOPS_MAX = 50
@@ -30,13 +30,13 @@ class Proxies:
     def client(self, scope: Scope) -> str | None:
         """None where a trusted proxy does not say.
 
-        X-Client-IP, else the last address of X-Forwarded-For that is not a proxy's: what stands
-        before that one may be invented.
+        The last address of X-Client-IP, else the last one of X-Forwarded-For that is not a
+        proxy's: a client may have invented what precedes it.
         """
         peer: tuple[str, int] | None = scope.get("client")
         if peer is not None and not self._trusts(peer[0]):
             return peer[0]
-        said = (header(scope, b"x-client-ip") or "").strip()
+        said = (header_list(scope, b"x-client-ip") or "").rpartition(",")[2].strip()
         if said:
             return _alone(said[:_LENGTH_MAX])
         text = header_list(scope, b"x-forwarded-for") or ""

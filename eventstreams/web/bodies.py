@@ -11,7 +11,7 @@ from eventstreams.errors import BodyTimeout, BodyTooLarge, UnsupportedBody
 from eventstreams.intake.admission import Lease
 from eventstreams.settings import IntakeSettings
 from eventstreams.turns import Turns
-from eventstreams.web.request import header
+from eventstreams.web.request import header, header_list, single_header
 from eventstreams.web.unpacking import CODINGS, unpack
 
 GRACE_S = 3.0
@@ -45,12 +45,12 @@ class Bodies:
     async def read(self, scope: Scope, receive: Receive, room: Lease, site: str) -> bytes:
         """The body, unpacked. `room` grows with it; unpacking is charged to `site`.
 
-        Raises UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, IntakeFull, IntakeShareUsed,
-        HungUp.
+        Raises RepeatedHeader, UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, IntakeFull,
+        IntakeShareUsed, HungUp.
         """
         if not self._is_json(scope):
             return b""
-        coding = (header(scope, b"content-encoding") or "identity").strip().lower()
+        coding = (header_list(scope, b"content-encoding") or "identity").strip().lower()
         if coding not in CODINGS:
             raise UnsupportedBody(f"content-encoding {coding} is not one of: {', '.join(CODINGS)}")
         raw = await self._read(receive, room)
@@ -101,8 +101,8 @@ class Bodies:
         return b"".join(pieces)
 
     def _is_json(self, scope: Scope) -> bool:
-        """Raises UnsupportedBody; upstream takes such a body for an empty one."""
-        text = header(scope, b"content-type") or ""
+        """Raises RepeatedHeader, UnsupportedBody; upstream takes such a body for an empty one."""
+        text = single_header(scope, b"content-type") or ""
         if len(text) > _TYPE_MAX:
             raise UnsupportedBody(f"content-type has more than {_TYPE_MAX} characters")
         kind, *parameters = (part.strip().lower() for part in text.split(";"))

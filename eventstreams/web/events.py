@@ -121,7 +121,7 @@ class Events:
             return await self._tell(scope, send, report)
 
     def _sender(self, scope: Scope) -> Sender:
-        """Raises InvalidToken."""
+        """Raises InvalidToken, RepeatedHeader."""
         query = _query(scope)
         sender = sender_of(scope, self._proxies)._replace(
             schema_uri=query.get("schema_uri"), stream=query.get("stream")

@@ -208,6 +208,7 @@ _POST_TICKET: dict[str, Any] = {
                     )
                 },
             },
+            "400": refused("More than one Authorization header"),
             "401": refused("No token, or one that is not valid"),
             "429": refused("Too many connects of this client"),
             "503": refused("Tokens can't be checked, or tickets not be kept, now"),

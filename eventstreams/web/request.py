@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from starlette.types import Scope
 
-from eventstreams.errors import InvalidParameter, InvalidTimestamp
+from eventstreams.errors import InvalidParameter, InvalidTimestamp, ServiceProblem
 from eventstreams.fanout.bound import now_ms
 from eventstreams.fanout.selector import parse_selector
 from eventstreams.fanout.want import Format, Want, everything
@@ -197,6 +197,18 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value.decode("utf-8", "replace"))
     return None
+
+
+class RepeatedHeader(ServiceProblem):
+    title = "Repeated Header"
+
+
+def single_header(scope: Scope, name: bytes) -> str | None:
+    """A header that may have one line only (RFC 9110, 5.3): of two, a proxy in front could use the
+    other one. Raises RepeatedHeader."""
+    if sum(key == name for key, _ in scope["headers"]) > 1:
+        raise RepeatedHeader(f"The request has several {name.decode()} headers; send one")
+    return header(scope, name)
 
 
 def header_list(scope: Scope, name: bytes) -> str | None:

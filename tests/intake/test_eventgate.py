@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from eventstreams.settings import AccessSettings
 from tests.intake.place import TEST, event, place
 
 pytestmark = pytest.mark.anyio
 
 MODES = ["strict", "eventgate"]
 both = pytest.mark.parametrize("mode", MODES)
+JSON = "application/json"
 UNLOADABLE = {**event(), "$schema": "bad/uri/right/here@@@"}
 
 
@@ -236,6 +238,36 @@ async def test_gzip_and_deflate_are_taken(tmp_path: Path, mode: str) -> None:
 
 
 @both
+async def test_lines_of_content_encoding_are_joined_and_other_headers_have_one(
+    tmp_path: Path, mode: str
+) -> None:
+    body = json.dumps(event()).encode()
+    kind, coding, key = (
+        ("content-type", JSON),
+        ("content-encoding", "gzip"),
+        ("authorization", "Bearer k"),
+    )
+    (tmp_path / "producers.yaml").write_text("{}")
+    access = AccessSettings(producer_keys=str(tmp_path / "producers.yaml"))
+    async with place(tmp_path, compatibility=mode) as here:
+        for content, headers, status in (
+            (gzip.compress(gzip.compress(body)), [kind, coding, coding], 415),
+            (gzip.compress(body), [kind, coding, ("content-encoding", "identity")], 415),
+            (body, [kind, kind], 400),
+            (body, [kind, ("content-type", "text/html")], 400),
+        ):
+            answer = await here.http.post("/v1/events", content=content, headers=headers)
+            expected = 500 if (mode, status) == ("eventgate", 415) else status
+            assert answer.status_code == expected
+            assert status == 415 or "several content-type headers" in answer.json()["detail"]
+        assert await here.documents() == []
+    (tmp_path / "keys").mkdir()
+    async with place(tmp_path / "keys", access=access, compatibility=mode) as here:
+        answer = await here.http.post("/v1/events", content=body, headers=[kind, key, key])
+        assert answer.status_code == 400
+
+
+@both
 async def test_a_gzip_body_may_have_several_members(tmp_path: Path, mode: str) -> None:
     first, second = (json.dumps(event(text)).encode() for text in ("one", "two"))
     members = (b"[", first, b"", b"," + second + b"]")
@@ -270,9 +302,10 @@ BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
     (_packed(b"[{}]") * 2 + b"\x1f\x8b", {"content-encoding": "gzip"}, 400, "SyntaxError"),
     (zlib.compress(b"[{}]") * 2, {"content-encoding": "deflate"}, 400, "SyntaxError"),
     (b"[{}]", {"content-encoding": "zork"}, 415, "UnsupportedMediaTypeError"),
+    (b"[{}]", {"content-type": JSON + "; charset=latin-1"}, 415, "UnsupportedMediaTypeError"),
     (
-        b"[{}]",
-        {"content-type": "application/json; charset=latin-1"},
+        "[{}]".encode("utf-16"),
+        {"content-type": JSON + "; charset=utf-16"},
         415,
         "UnsupportedMediaTypeError",
     ),

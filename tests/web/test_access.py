@@ -64,6 +64,16 @@ async def test_an_open_stream_needs_nothing_and_minds_no_bad_token(
         pass
 
 
+async def test_two_authorization_headers_are_refused(embedded: Site, tmp_path: Path) -> None:
+    token = f"Bearer {PAIR.token(scope='read:closed')}"
+    lines = {"Authorization": token, "authorization": token}
+    async with place(embedded, tmp_path) as (gateway, _):
+        for method, path in (("GET", "/v2/stream/closed"), ("POST", "/v2/ticket")):
+            answer = await gateway.ask(method, path, lines)
+            assert answer.status == 400
+            assert "several authorization headers" in answer.json()["detail"]
+
+
 async def test_a_stream_with_a_scope_is_for_those_who_have_it(
     embedded: Site, tmp_path: Path
 ) -> None:

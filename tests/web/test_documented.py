@@ -171,6 +171,7 @@ def of_posts() -> Iterator[Sent]:
     yield Sent(413, EVENTS, EVENTS, JSON, b"[" + b" " * 3000 + b"]")
     yield Sent(415, EVENTS, EVENTS, {"Content-Type": "text/xml"}, b"<a/>")
     yield Sent(201, TICKET, TICKET, bearer(), b"")
+    yield Sent(400, TICKET, TICKET, {**bearer(), "authorization": "Bearer a"}, b"")
     yield Sent(401, TICKET, TICKET, {}, b"")
 
 
