@@ -355,7 +355,7 @@ def before_end(offset: int) -> int | None:
 
 def _invalid(message: str, document: Any) -> InvalidAssignment:
     try:
-        orjson.dumps(document)
+        orjson.dumps([document])  # the body of the error is one level more
     except orjson.JSONEncodeError:
         document = None  # it nests deeper than can be written: no echo
     return InvalidAssignment(message, originalName="Error", assignments=document)

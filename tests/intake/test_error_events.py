@@ -40,6 +40,16 @@ async def test_an_invalid_event_becomes_one(tmp_path: Path, mode: str) -> None:
         assert (meta["uri"], meta["domain"], meta["request_id"]) == ("https://a/b", "a", "r1")
 
 
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
+async def test_error_events_leave_out_what_the_event_lacks(tmp_path: Path, mode: str) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
+        posted = event(7)
+        posted["meta"]["domain"] = "a.org"
+        await here.post(posted)
+        [error] = await here.errors(1)
+        assert error["meta"].keys() & {"uri", "domain", "request_id"} == {"domain", "request_id"}
+
+
 async def test_refusals_at_the_gate_become_one_too(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         await here.post([event(stream="nowhere"), {"a": 1}, {**event(), "$schema": "/no/1.0.0"}])

@@ -138,6 +138,8 @@ async def test_when_the_log_takes_none_a_500_names_them(tmp_path: Path, mode: st
         assert not await bus.send(sent)
         assert bus.answer.status_code == 500
         assert [e["meta"]["id"] for e in bus.failed] == [e["meta"]["id"] for e in sent]
+        told = [element["context"].get("retryable") for element in bus.answer.json()["error"]]
+        assert told == ([True] if mode == "strict" else [None]) * 2
 
 
 @both

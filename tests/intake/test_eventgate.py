@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from eventstreams.settings import AccessSettings
+from eventstreams.settings import AccessSettings, HttpSettings
 from tests.intake.place import TEST, event, place
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +67,7 @@ async def test_an_invalid_event_is_refused_with_the_words_of_ajv(tmp_path: Path,
         [element] = body["invalid"]
         assert element["status"] == "invalid"
         assert element["event"]["test"] == 0.01
+        assert ("id" in element["event"]["meta"]) == (mode == "eventgate"), "filled in"
         assert element["context"]["errorsText"] == "'.test' should be string"
         [problem] = element["context"]["errors"]
         assert problem["dataPath"] == ".test"
@@ -235,6 +236,18 @@ async def test_gzip_and_deflate_are_taken(tmp_path: Path, mode: str) -> None:
         ):
             answer = await here.post(pack(content), headers={"content-encoding": coding})
             assert answer.status_code == 201
+
+
+@both
+async def test_answers_have_the_content_security_policy_of_the_gateway(
+    tmp_path: Path, mode: str
+) -> None:
+    policy = "default-src 'none'"
+    async with place(tmp_path, compatibility=mode, http=HttpSettings(csp=policy)) as here:
+        for body, status in ((event(), 201), ([event(), event(7)], 207), (event(7), 400)):
+            answer = await here.post(body)
+            assert answer.status_code == status
+            assert answer.headers["content-security-policy"] == policy
 
 
 @both

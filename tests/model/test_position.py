@@ -298,3 +298,11 @@ def test_more_entries_than_a_token_may_have_are_refused_without_an_echo() -> Non
     with pytest.raises(InvalidAssignment, match=r"10001 entries; 10000 is the most") as refused:
         parse_last_event_id(json.dumps([*names, "one more"]))
     assert len(refused.value.body()["assignments"] or []) == 0
+
+
+def test_numbers_beyond_64_bits_become_the_nearest_that_fits() -> None:
+    for number, fits in ((10**30, 2**63 - 1), (-(10**30), -(2**63))):
+        text = f'[{{"topic":"t","partition":0,"offset":{number},"timestamp":{number}}}]'
+        [mark] = parse_last_event_id(text)
+        assert isinstance(mark, Mark)
+        assert (mark.offset, mark.timestamp_ms) == (fits, fits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_references_are_followed_within_the_bases(tmp_path: Path) -> None:
     put(tmp_path / "2", "f/1.0.0.yaml", schema("/f/1.0.0", required=["dt"]))
     found = _repository(tmp_path / "1", tmp_path / "2").get("/a/1.0.0")
     assert found.document["allOf"][0]["required"] == ["dt"]
+
+
+def test_references_are_not_fetched(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}/f/1.0.0"
+        put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0", allOf=[{"$ref": uri}]))
+        with pytest.raises(SchemaError):
+            _repository(tmp_path).get("/a/1.0.0")
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_references_that_lead_round_are_an_error(tmp_path: Path) -> None:

@@ -171,6 +171,15 @@ async def test_json_that_is_no_list_of_valid_entries_is_an_invalid_assignment(si
             assert body["assignments"] == echo
 
 
+async def test_a_header_that_nests_too_deep_is_refused_without_its_echo(embedded: Site) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        for depth, has_echo in ((253, True), (254, False), (900, False)):
+            header = last_event_id("[" * depth + "]" * depth)
+            answer = await gateway.get("/v2/stream/s", header)
+            assert answer.status == 400
+            assert (answer.json()["assignments"] is not None) == has_echo
+
+
 async def test_the_second_shape_has_no_content_type_and_the_error_as_reason_phrase(
     site: Site,
 ) -> None:
