@@ -12,7 +12,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from eventstreams.intake.document import EventProblem
+from eventstreams.legacy.conversion import Converter
 from eventstreams.legacy.log_format import FormatError, LogFormat, RawEvent
+from eventstreams.legacy.raw import raw_log
+from eventstreams.model.stream_config import StreamConfigs
 from tests.legacy.test_capsule import CAPSULES
 
 FORMAT = "%q %{recvFrom}s %{seqId}d %D %o %u"
@@ -63,6 +66,21 @@ def test_a_capsule_may_be_json_and_the_time_may_have_a_fraction() -> None:
     assert raw.capsule == SENT
     assert raw.dt == "2013-01-19T23:16:38.125Z"
     assert raw.uuid is None
+
+
+def test_a_line_without_what_makes_its_id_gets_a_random_one() -> None:
+    converter = Converter({"Generic": "1.0.0"}, configs=lambda: StreamConfigs({}))
+
+    def twice(log_format: str, line: str) -> list[dict[str, Any]]:
+        convert = raw_log(LogFormat(log_format), converter, line_bytes_max=10**6)
+        return [json.loads(convert(line.encode())) for _ in range(2)]
+
+    query = f"?{quote(json.dumps(SENT))};"
+    first, second = twice(FORMAT, f"{query} {END}")
+    assert first["uuid"] == second["uuid"] == "749684341abf513186c71f74c6a09502"
+    first, second = twice("%q %D", f"{query} 2013-01-19T23:16:38")
+    assert first["uuid"] != second["uuid"]
+    assert "id" not in first["meta"], "the intake makes one"
 
 
 def test_garbage_is_a_problem_that_shows_the_line_and_the_format() -> None:
