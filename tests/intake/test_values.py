@@ -69,9 +69,10 @@ async def test_whole_numbers_are_written_without_a_fraction(
         assert value.endswith(f'"number":{written},"any":[{{"a":{written}}},"1.0"]}}'.encode())
 
 
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
 @pytest.mark.parametrize("text", ["1e400", "-1e999"])
-async def test_numbers_beyond_a_double_are_refused(tmp_path: Path, text: str) -> None:
-    async with place(tmp_path) as here:
+async def test_numbers_beyond_a_double_are_refused(tmp_path: Path, mode: str, text: str) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(b"[" + numbers(text) + b"," + numbers("1") + b"]")
         assert answer.status_code == 207
         assert answer.content.count(text.encode()) == 1, "as it was posted"
@@ -95,12 +96,13 @@ async def test_upstream_replaces_invalid_utf_8(tmp_path: Path) -> None:
         assert stored["test"] == "\ufffd"
 
 
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
 @pytest.mark.parametrize("text", [r"\ud800", r"\udc00", r"\ud800x", r"\udfff\ud800"])
-async def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path, text: str) -> None:
-    async with place(tmp_path) as here:
+async def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path, mode: str, text: str) -> None:
+    async with place(tmp_path, compatibility=mode) as here:
         posted = json.dumps(event("HERE")).replace("HERE", text).encode()
         answer = await here.post(posted)
-        assert answer.status_code == 400
+        assert answer.status_code == (400 if mode == "strict" else 500)
         assert await here.documents() == []
 
 
@@ -158,8 +160,9 @@ def nested(depth: int) -> Any:
     return value
 
 
-async def test_events_are_nested_only_so_deep(tmp_path: Path) -> None:
-    async with place(tmp_path, depth_max=10) as here:
+@pytest.mark.parametrize("mode", ["strict", "eventgate"])
+async def test_events_are_nested_only_so_deep(tmp_path: Path, mode: str) -> None:
+    async with place(tmp_path, compatibility=mode, depth_max=10) as here:
         posted = [
             {"$schema": "/test/numbers/1.0.0", "meta": {"stream": "test.numbers"}, "any": nested(n)}
             for n in (8, 9, 500)
@@ -167,9 +170,13 @@ async def test_events_are_nested_only_so_deep(tmp_path: Path) -> None:
         posted.append({**posted[0], "any": "[" * 50 + '"]' + "{" * 50})
         answer = await here.post(posted)
         assert answer.status_code == 207
-        elements = answer.json()["invalid"]
-        assert [element["index"] for element in elements] == [1, 2]
-        assert "more than 10 deep" in elements[0]["context"]["errorsText"]
+        kind, text = ("invalid", "errorsText") if mode == "strict" else ("error", "message")
+        elements = answer.json()[kind]
+        assert ["more than 10 deep" in each["context"][text] for each in elements] == [True] * 2
+        assert [each.get("index") for each in elements] == (
+            [1, 2] if mode == "strict" else [None, None]
+        )
+        assert len(await here.documents("test.numbers")) == 2
 
 
 async def test_events_have_only_so_many_bytes(tmp_path: Path) -> None:
