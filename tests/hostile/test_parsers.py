@@ -9,6 +9,7 @@ import json
 import logging
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,10 @@ from eventstreams.schemas.uri import SchemaUri, parse_uri
 from eventstreams.settings import SharedSettings
 from eventstreams.web import answers, coding, request
 from eventstreams.web.access import Access, bearer
-from eventstreams.web.address import Proxies, shortened, site_of
+from eventstreams.web.address import Proxies, _alone, shortened, site_of
 from eventstreams.web.admin import _question
 from eventstreams.web.cursor import explain
+from eventstreams.web.request import RepeatedHeader
 from tests.access.issuer import SECRET
 from tests.strategies import documents, texts
 
@@ -222,8 +224,8 @@ def test_of_the_hops_the_nearest_that_is_no_proxy_is_the_client(hops: list[str])
     hops = [hop for hop in hops if hop.strip()]
     headers = [(b"x-forwarded-for", ", ".join([*hops, "127.0.0.1"]).encode())]
     client = Proxies(["127.0.0.1"]).client(scope(headers=headers))
-    others = [hop for hop in hops if hop not in ("127.0.0.1", "::ffff:127.0.0.1")]
-    assert client == (others[-1] if others else "127.0.0.1")
+    others = [hop for hop in hops if _alone(hop) not in ("127.0.0.1", "::ffff:127.0.0.1")]
+    assert client == (_alone(others[-1]) if others else "127.0.0.1")
 
 
 class _Counting(Proxies):
@@ -368,7 +370,9 @@ def test_no_header_cookie_or_ticket_that_was_made_up_lets_anyone_in(
 ) -> None:
     headers += [(b"authorization", b"Bearer " + value), (b"cookie", b"session=" + value)]
     asyncio.run(_authorise(headers, written([("ticket", ticket) for ticket in tickets])))
-    assert bearer(scope(headers=headers)) is None or isinstance(bearer(scope(headers=headers)), str)
+    with suppress(RepeatedHeader):
+        token = bearer(scope(headers=headers))
+        assert token is None or isinstance(token, str)
 
 
 # Files of an operator

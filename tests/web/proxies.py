@@ -123,14 +123,22 @@ class Proxy:
             env={**os.environ, "HOME": str(self._folder)},
         )
         async with asyncio.timeout(PATIENCE_S):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    return
+            while not await self._passes_requests():
+                await asyncio.sleep(0.02)
+
+    async def _passes_requests(self) -> bool:
+        """Whether a request gets through: a port that takes connections is not yet a proxy."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n")
+            return b" 200 " in await reader.readline()
+        except OSError:
+            return False
+        finally:
+            writer.close()
 
     async def kill(self) -> None:
         process, self._process = self._process, None
