@@ -53,6 +53,9 @@ async def test_a_stream_that_is_added_is_readable_and_postable_and_the_others_go
         async with here.served.stream(TEST) as open_stream:
             declare(tmp_path, SECOND)
             await reloaded(here, "taken")
+            async with asyncio.timeout(20):  # its topic is made after the catalogue was taken
+                while (await here.http.head("/v2/stream/second")).status_code != 200:
+                    await asyncio.sleep(0.01)
             async with asyncio.timeout(20), here.served.stream("second") as second:
                 assert (await here.post(event("two", stream="second"))).status_code == 201
                 assert (await here.post(event("one"))).status_code == 201

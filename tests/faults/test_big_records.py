@@ -30,7 +30,7 @@ MIB = 2**20
 CLIENTS = 20
 BIG = base64.b64encode(random.Random(1).randbytes(7_500_000))
 """10 MB that hardly get smaller."""
-MOST = 26
+MOST = 32
 """So many of them may be in memory at once: while they are read, made into frames and compressed.
 One for each client, or all of them, would be more."""
 KEPT = {"tail_bytes_max": 4 * MIB, "cache_bytes_max": 4 * MIB}
