@@ -107,7 +107,7 @@ def test_without_installing_the_tests_run_and_what_they_miss_is_named(checkout: 
         assert missing in said
     assert rest == [
         "==> running the tests",
-        "called: tests -m pytest -n 3 --dist loadfile -k position",
+        "called: tests -m pytest -n 2 --dist loadfile -k position",
         "CI=unset",
     ]
 
@@ -126,7 +126,7 @@ def test_tests_without_kafka_install_nothing(checkout: Checkout) -> None:
     done = checkout.run("scripts/test", "-m", "not kafka")
     assert done.returncode == 0
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
-    assert calls == ["called: tests -m pytest -n 3 --dist loadfile -m not kafka"]
+    assert calls == ["called: tests -m pytest -n 2 --dist loadfile -m not kafka"]
 
 
 @pytest.mark.parametrize("missing", ["java", "mvn", "jars"])
