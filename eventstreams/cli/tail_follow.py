@@ -161,7 +161,7 @@ class Tail:
             self._warned_of_id = True
             self._say(
                 f"the id {event_id[:_ID_SHOWN_MAX]!r} has a character that HTTP cannot carry; "
-                "a reconnect goes on from the id before it"
+                "a reconnect resumes at the id before it"
             )
 
     def _refused(self, response: httpx.Response) -> tuple[float, str]:

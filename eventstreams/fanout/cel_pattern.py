@@ -49,7 +49,7 @@ class _Part(NamedTuple):
     size: int
     """Instructions."""
     words: int
-    """How many texts of literal characters it stands for, apart from what is between segments."""
+    """How many literal texts the pattern expands to, without what is between segments."""
     longest: int
     """Bytes of the longest of these."""
     segments: int = 1

@@ -55,11 +55,11 @@ class Listener(Protocol):
         ...
 
     def skipped(self, partition: Partition) -> None:
-        """Records of its tail are gone or damaged; it goes on further ahead."""
+        """Records of the tail are lost or damaged; it continues at a later offset."""
         ...
 
     def truncated(self, partition: Partition, end: int) -> None:
-        """The log holds other records from `end` on, where its tail goes on."""
+        """The log holds other records from `end` on; the partition's tail continues there."""
         ...
 
     def gave_up(

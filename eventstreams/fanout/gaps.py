@@ -1,4 +1,4 @@
-"""What a stream misses when the log lost what it read or was to read, and where it goes on."""
+"""What a stream misses when the log lost records, and where the stream continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GapFinder:
     async def after(
         self, position: Position, error: OffsetOutOfRange | RecordsDamaged | LogTruncated
     ) -> tuple[Position, dict[str, object] | None]:
-        """Return where a stream goes on, and the document of a gap to report, if there is one.
+        """Return where a stream continues, and the document of the gap to report, if there is one.
 
         Raises LogError.
         """

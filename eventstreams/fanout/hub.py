@@ -173,7 +173,7 @@ class Hub:
         self._metrics.clients.set(len(self.subscriptions))
 
     def join(self, subscription: Subscription) -> bool:
-        """Makes it a member of the cohort of its want, if it stands where the cohort stands.
+        """Adds it to the cohort of its want, if both are at the same position.
 
         A cohort's events are chosen on behalf of all its members. Where choosing is costly, each
         client pulls alone instead, in its own turns. Raises LogTruncated where only the offsets

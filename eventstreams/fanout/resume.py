@@ -171,7 +171,7 @@ class Resumer:
         return first[0].timestamp_ms if first else None
 
     async def truncated(self, partition: Partition, offset: int, end: int) -> Resumed:
-        """Where one who is at `offset` goes on when the log was rewritten from `end` on."""
+        """Where a reader at `offset` continues when the log was rewritten from `end` on."""
         bounds = await self._bounds(partition)
         resumed = await self._trusted(partition, max(end, bounds.oldest), 0)
         gap = Gap(partition, offset, bounds, resumed.offset, "truncation")

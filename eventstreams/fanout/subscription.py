@@ -333,7 +333,7 @@ class Subscription:
                 self._lost[partition] = min(end, self._lost.get(partition, end))
 
     async def _tell_gap(self, error: OffsetOutOfRange | RecordsDamaged | LogTruncated) -> None:
-        """The next records are lost or damaged: says so and goes on behind them."""
+        """Reports that the next records are lost or damaged, and continues behind them."""
         try:
             position, gap = await self._hub.gaps.after(self.position, error)
         except LogUnavailable as failed:

@@ -191,11 +191,11 @@ class Tails:
         return lost
 
     def skip(self, partition: Partition, offset: int) -> None:
-        """Records of its tail are gone or damaged: it goes on, empty, at this offset."""
+        """Records of the tail are lost or damaged: empties it and continues at this offset."""
         self.by_partition[partition] = Tail(partition, offset, 0)
 
     def truncate(self, partition: Partition, end: int) -> None:
-        """The log holds other records from `end` on; its tail goes on there, empty."""
+        """The log holds other records from `end` on: empties the tail and continues there."""
         before = self.by_partition[partition]
         tail = Tail(partition, end, 0, before.epochs.before(end))
         tail.truncated_at = end

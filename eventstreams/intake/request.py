@@ -34,7 +34,7 @@ class PostedEvents:
         elements: Elements,
         promised: bool = False,
     ) -> None:
-        """`promised`: the request was answered with 202 and is not given up for want of room."""
+        """`promised`: the request was answered with 202, so a lack of room does not end it."""
         self.posted = posted
         self.sender = sender
         self.elements = elements
