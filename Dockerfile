@@ -24,7 +24,7 @@ RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-d
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="eventstreams" \
-    org.opencontainers.image.description="Topics of a log, out as Server-Sent Events" \
+    org.opencontainers.image.description="Serves the topics of a log as Server-Sent Events" \
     org.opencontainers.image.version="0.1.0" \
     org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \

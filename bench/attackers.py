@@ -1,6 +1,6 @@
-"""The means of an attacker of `abuse`: connections from its address, and HTTP over them.
+"""The tools of the attackers in `abuse`: connections from their addresses, and HTTP over them.
 
-Every attacker is bounded: it makes its requests at the rate of its plan, on a fixed number of
+Every attacker is bounded: it makes requests at the rate of its plan, on a fixed number of
 connections, until its process is stopped.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 SENT = "sent"
-"""Under this name requests and pieces of them are counted, beside the statuses of answers."""
+"""The key under which requests and parts of them are counted, beside the statuses of answers."""
 _PAUSE_S = 0.05
 _READ_BYTES = 1 << 18
 
@@ -27,29 +27,29 @@ class Plan(msgspec.Struct, frozen=True):
 
     port: int
     stream: str
-    """A public stream with much history."""
+    """A public stream with a long history."""
     topic: str
     """The topic of that stream."""
     posted: str
-    """A stream to which events of /test/event may be posted."""
+    """A stream that accepts posted events of /test/event."""
     tokens: tuple[str, ...] = ()
     """Valid tokens."""
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One attack, for so many seconds."""
+    """An attack and its duration."""
 
     attack: str
     addresses: tuple[str, ...]
-    """Of the attackers, one each."""
+    """The addresses of the attackers, one each."""
     seconds: float
     proxied: bool = False
-    """Whether all connect from 127.0.0.1 and name their addresses in X-Client-IP, as a proxy does;
-    otherwise they connect from their addresses."""
+    """Whether all attackers connect from 127.0.0.1 and name their addresses in X-Client-IP, like a
+    proxy. Otherwise they connect from their own addresses."""
 
 
 class Pace:
-    """Lets `rate` things happen in a second, over all attackers of the process."""
+    """Limits the attackers of the process to `rate` actions a second in total."""
 
     def __init__(self, rate: float) -> None:
         self._step_s = 1 / rate
@@ -72,15 +72,15 @@ class Connection:
         extra: bytes,
         sent: Callable[[], None],
     ) -> None:
-        """`sent` is called for each piece of a request."""
+        """Wrap a connection. `sent` is called for each part of a request."""
         self.reader = reader
         self.writer = writer
         self._extra = extra
-        """Headers of every request."""
+        """Headers that every request has."""
         self._sent = sent
 
     def send(self, line: str, *headers: str, body: bytes | None = None) -> None:
-        """Send a request; with a `body`, its length is a header."""
+        """Send a request. With a `body`, its length is added as a header."""
         lines = [f"{line} HTTP/1.1", "Host: abuse", *headers]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
@@ -88,20 +88,20 @@ class Connection:
         self.write(head + (body or b""))
 
     def write(self, data: bytes) -> None:
-        """Raises ConnectionError where the connection is closed."""
+        """Send bytes. Raises ConnectionError if the connection is closed."""
         if self.writer.is_closing():
             raise ConnectionResetError("closed by the gateway")
         self.writer.write(data)
         self._sent()
 
     async def head(self) -> tuple[int, bytes]:
-        """The status and the head of the next answer."""
+        """Return the status and the head of the next answer."""
         await self.writer.drain()
         head = await self.reader.readuntil(b"\r\n\r\n")
         return int(head.split(b" ", 2)[1]), head.lower()
 
     async def ask(self, line: str, *headers: str, body: bytes | None = None) -> int:
-        """Send a request and read an answer that has a length; return its status."""
+        """Send a request and read its answer, which must state a length. Returns the status."""
         self.send(line, *headers, body=body)
         status, head = await self.head()
         _, found, rest = head.partition(b"content-length:")
@@ -120,7 +120,7 @@ class Connection:
 
 
 class Closed(ConnectionError):
-    """The gateway answered and closes the connection."""
+    """The gateway has answered and closes the connection."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -128,12 +128,12 @@ class Closed(ConnectionError):
 
 
 class Attacker:
-    """One address."""
+    """An attacker at one address."""
 
     def __init__(
         self, plan: Plan, step: Step, number: int, *, counted: Counter[str], pace: Pace
     ) -> None:
-        """`number`: which of the addresses. `counted` and `pace` are those of all attackers."""
+        """Set the address by its `number`. `counted` and `pace` are shared by all attackers."""
         self.plan = plan
         self.step = step
         self.number = number
@@ -146,7 +146,7 @@ class Attacker:
 
     @contextlib.asynccontextmanager
     async def connection(self, receive_bytes: int | None = None) -> AsyncGenerator[Connection]:
-        """`receive_bytes`: the size of its receive buffer."""
+        """Open a connection. `receive_bytes` is the size of its receive buffer."""
         sock = socket.socket()
         sock.setblocking(False)
         if receive_bytes is not None:
@@ -170,7 +170,7 @@ class Attacker:
             writer.transport.abort()
 
     async def at_once(self, count: int, act: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-        """Do `act` `count` times at once, each again and again; it is given its number."""
+        """Run `act` repeatedly in `count` concurrent tasks. It receives the number of its task."""
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(self._again(number, act))
@@ -188,7 +188,7 @@ class Attacker:
     async def asking(
         self, line: str, *headers: str, body: bytes | None = None, connections: int = 10
     ) -> None:
-        """Make one request again and again, on several connections that are kept open."""
+        """Make one request repeatedly, on several persistent connections."""
 
         async def act(_: int) -> None:
             async with self.connection() as connection:
@@ -199,8 +199,7 @@ class Attacker:
         await self.at_once(connections, act)
 
     async def reading(self, targets: list[str], *headers: str, connections: int = 10) -> None:
-        """Open streams, as many as there are connections, and read what comes; the targets are
-        taken in turn."""
+        """Open a stream on each connection and read it. The targets are used in turn."""
         taken = 0
 
         async def act(_: int) -> None:

@@ -1,8 +1,9 @@
-"""The attackers of `abuse`, in a process of their own.
+"""Runs the attackers of `abuse` in a separate process.
 
-Its argument is an `attackers.Plan`. Each line on its standard input is an `attackers.Step`; when
-that has lasted for its time from the first request on, it prints {"answers"}: how many requests
-or pieces of them were sent, how often each status came, and how often a connection failed.
+Its argument is an `attackers.Plan`. Each line on its standard input is an `attackers.Step`. When
+the step has lasted for its time, counted from the first request, it prints {"answers"}: how many
+requests or parts of them were sent, how often each status was received, and how often a connection
+failed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bench.attackers import SENT, Attacker, Pace, Plan, Step
 from bench.attacks import ATTACKS
 
 _BEGIN_S = 20.0
-"""An attack must have sent something after so long."""
+"""The time within which an attack must have sent something."""
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""The attacks of `abuse`: what one address does, again and again, until it is stopped.
+"""The attacks of `abuse`: what an attacker at one address does repeatedly until it is stopped.
 
-An attack is a coroutine function of one attacker. What all attackers of a process do at most in a
-second stands beside it in `ATTACKS`: enough to stop a gateway that does not bound its work, and
-little enough to leave the machine time for the others.
+An attack is a coroutine function of one attacker. `ATTACKS` also gives the maximum rate of all
+attackers of a process: high enough to stop a gateway that does not bound its work, and low enough
+to leave processor time for the other processes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from bench.attackers import Attacker
 
 _JSON = "Content-Type: application/json"
 _NUMBERS = b"[" + b",".join([b"1"] * 10_000) + b"]"
-"""20 KB in which every event is wrong."""
+"""20 KB in which every event is invalid."""
 _SMALL_RECEIVE_BYTES = 4096
 _CHUNKS = b"1\r\n \r\n" * 10_000
 _SLOW_BODY_BYTES = 4_000_000
@@ -30,14 +30,15 @@ _NEARLY_ALL = b" " * (_SLOW_BODY_BYTES - 100)
 class Attack(NamedTuple):
     act: Callable[[Attacker], Coroutine[Any, Any, None]]
     rate: float
-    """Requests (or pieces, or connections) a second, over all attackers of a process."""
+    """Requests (or parts, or connections) a second, over all attackers of a process."""
 
 
 # Filters.
 
 
 def _nested(terms: int, depth: int) -> str:
-    """Macros in each other, over the event and its `meta`, around comparisons of whole events."""
+    """Return a filter of nested macros over the event and its `meta`, around comparisons of whole
+    events."""
     text = " && ".join(["event == event"] * terms)
     for level in range(depth):
         text = f"event{'.meta' if level % 2 else ''}.all(a{level}, {text})"
@@ -45,7 +46,7 @@ def _nested(terms: int, depth: int) -> str:
 
 
 def _fitting(terms: int, depth: int) -> str:
-    """The longest of them that has as many characters as a filter may."""
+    """Return the longest such filter that fits the limit on characters."""
     while len(text := _nested(terms, depth)) > 2_000:
         terms -= 1
     return text
@@ -53,7 +54,7 @@ def _fitting(terms: int, depth: int) -> str:
 
 _CLASS = "".join(chr(0x400 + 2 * n) for n in range(400))
 COSTLY = (
-    # As costly as is accepted.
+    # As costly as the gateway accepts.
     " && ".join(["event == event"] * 14),
     "event.comment.matches('x*x*x*x*x*x*x*x*y')",
     "event.comment.matches('[a-z]{30}')",
@@ -64,7 +65,7 @@ COSTLY = (
     " || ".join(["timestamp(event.meta.dt).getHours('Europe/Berlin') > 99"] * 25),
     " || ".join(["event.comment.contains('xxxxxxxxxxxxxxxxxxxxxy')"] * 30),
     "event.meta.all(a, a.contains('y') || size(a) > 0) && event.all(a, a.contains('y'))",
-    # Costlier: a gateway that accepts them is stopped.
+    # Too costly: a gateway that accepts these is stopped by them.
     _fitting(110, 3),
     _fitting(110, 2),
     _fitting(110, 1),
@@ -87,7 +88,7 @@ REFUSED = (
 
 
 def _filtered(attacker: Attacker, filters: tuple[str, ...], rest: str = "") -> list[str]:
-    """Targets with these filters, each a different one for each address."""
+    """Return targets with these filters, made different for each address."""
     start = f"/v2/stream/{attacker.plan.stream}?filter=%28"
     ends = [f"%29%26%26has%28event.no{attacker.number}n{n}%29{rest}" for n in range(60)]
     return [f"{start}{_quoted(text)}{end}" for end in ends for text in filters]
@@ -107,7 +108,11 @@ async def costly_filters_from_earliest(attacker: Attacker) -> None:
 
 
 async def refused_filters(attacker: Attacker) -> None:
-    targets = _filtered(attacker, REFUSED)
+    await _request(attacker, _filtered(attacker, REFUSED))
+
+
+async def _request(attacker: Attacker, targets: Sequence[str]) -> None:
+    """Request all targets, over ten connections at a time."""
 
     async def act(number: int) -> None:
         async with attacker.connection() as connection:
@@ -134,14 +139,7 @@ async def explanations(attacker: Attacker) -> None:
         target.replace(f"/v2/stream/{stream}?", f"/v2/explain?streams={stream}&", 1)
         for target in _filtered(attacker, COSTLY)
     ]
-
-    async def act(number: int) -> None:
-        async with attacker.connection() as connection:
-            for target in targets[number::10]:
-                await attacker.pace.turn()
-                attacker.count(await connection.ask(f"GET {target}"))
-
-    await attacker.at_once(10, act)
+    await _request(attacker, targets)
 
 
 # Posts.
@@ -157,7 +155,7 @@ async def small_posts(attacker: Attacker) -> None:
 
 
 async def batches_of_posts(attacker: Attacker) -> None:
-    """As many valid events as one request may have."""
+    """Post as many valid events as one request may have."""
     body = orjson.dumps([_event(attacker, test="a")] * 10_000)
     await attacker.asking("POST /v1/events", _JSON, body=body, connections=4)
 
@@ -167,7 +165,7 @@ async def posts_of_numbers(attacker: Attacker) -> None:
 
 
 async def posts_of_wrong_values(attacker: Attacker) -> None:
-    """Events with 60,000 wrong values each."""
+    """Post events with 60,000 invalid values each."""
     bodies = (
         orjson.dumps(_event(attacker, test_map={f"k{n}": 1 for n in range(60_000)})),
         orjson.dumps(_event(attacker, test=[1] * 60_000, test_map=[1] * 60_000)),
@@ -186,7 +184,7 @@ async def posts_of_wrong_values(attacker: Attacker) -> None:
 
 @functools.cache
 def _packed() -> bytes:
-    """A small body that unpacks to more than a body may have."""
+    """Return a small body that decompresses to more than the limit."""
     packing = zlib.compressobj(wbits=31)
     return packing.compress(b" " * 16_000_000) + packing.flush()
 
@@ -197,7 +195,7 @@ async def packed_posts(attacker: Attacker) -> None:
 
 
 async def unread_answers(attacker: Attacker) -> None:
-    """Each connection sends posts with long answers, and pages, and reads nothing."""
+    """On each connection, send posts and page requests with long answers, and read nothing."""
 
     async def act(number: int) -> None:
         async with attacker.connection(_SMALL_RECEIVE_BYTES) as connection:
@@ -215,7 +213,7 @@ async def unread_answers(attacker: Attacker) -> None:
 
 
 async def unread_pages(attacker: Attacker) -> None:
-    """Each connection asks for what has a long answer, and reads nothing."""
+    """On each connection, request something with a long answer, and read nothing."""
     topic, stream = attacker.plan.topic, attacker.plan.stream
     marks = [{"topic": topic, "partition": n, "offset": 1, "timestamp": 1} for n in range(900)]
     long = quote(orjson.dumps(marks).decode(), safe="")[:60_000]
@@ -239,7 +237,7 @@ async def unread_pages(attacker: Attacker) -> None:
 
 
 async def large_heads(attacker: Attacker) -> None:
-    """Heads that have nearly come, as large as they may be, on as many connections as there are."""
+    """Send incomplete heads of the maximum size on as many connections as possible."""
     stream = attacker.plan.stream
     line = f"GET /v2/stream/{stream} HTTP/1.1\r\nHost: abuse\r\nLast-Event-ID: "
     head = line.encode() + b" " * 250_000
@@ -255,7 +253,7 @@ async def large_heads(attacker: Attacker) -> None:
 
 
 async def self_tests(attacker: Attacker) -> None:
-    """As many at once as there may be connections; each lasts two seconds."""
+    """Run as many self-tests at once as there may be connections; each lasts two seconds."""
 
     async def act(_: int) -> None:
         async with attacker.connection() as connection:
@@ -268,7 +266,7 @@ async def self_tests(attacker: Attacker) -> None:
 
 
 async def slow_bodies(attacker: Attacker) -> None:
-    """Bodies that come nearly whole at once and then byte by byte, and some that hardly begin."""
+    """Send bodies almost completely and then byte by byte, and others that hardly begin."""
 
     async def act(number: int) -> None:
         await attacker.pace.turn()
@@ -298,7 +296,7 @@ _LARGE: tuple[dict[str, Any], ...] = (
     {"extra": {f"{n}": [2**63] for n in range(4_500)}, "text": "\u0000 " * 100_000},
     {"test_map": {f"k{n}": "wiki, " * 15 for n in range(9_000)}},
 )
-"""What events of up to 1 MB hold, beside what they must hold."""
+"""The contents of events of up to 1 MB, in addition to required fields."""
 _LOOKING = (
     " && ".join(f"size(event.extra{'.a' * depth}) > 0" for depth in range(26)),
     "event.text.contains('no') || 'no' in event.extra || event.test_map.no == ''",
@@ -338,7 +336,7 @@ async def large_events(attacker: Attacker) -> None:
 
 
 async def idle_connections(attacker: Attacker) -> None:
-    """Keep more connections than the gateway takes, each after one request."""
+    """Open more connections than the gateway accepts, and keep them idle after one request."""
 
     async def act(number: int) -> None:
         await attacker.pace.turn()
@@ -363,7 +361,7 @@ async def tiny_chunks_of_a_post(attacker: Attacker) -> None:
 
 
 async def _tiny_chunks(attacker: Attacker, line: str) -> None:
-    """Bodies in chunks of one byte, as fast as they are taken."""
+    """Send bodies in chunks of one byte, as fast as they are accepted."""
 
     async def act(_: int) -> None:
         async with attacker.connection() as connection:
@@ -377,7 +375,7 @@ async def _tiny_chunks(attacker: Attacker, line: str) -> None:
 
 
 async def many_requests(attacker: Attacker) -> None:
-    """Pages, sent ahead of their answers."""
+    """Pipeline requests for pages."""
     targets = ("/?spec", "/v2/streams", "/v1/stream-configs", "/v1/schemas", "/nowhere", "/")
 
     async def act(_: int) -> None:
@@ -410,14 +408,14 @@ async def history(attacker: Attacker) -> None:
 
 
 async def compressed(attacker: Attacker) -> None:
-    """Live streams of which no two can share their compression."""
+    """Follow live streams that cannot share their compression."""
     path = f"/v2/stream/{attacker.plan.stream}?compress=zstd"
     targets = [f"{path}&sample=0.9{attacker.number}{n}" for n in range(1, 60)]
     await attacker.reading(targets, "Accept-Encoding: zstd")
 
 
 async def cursors(attacker: Attacker) -> None:
-    """Ids as long as a head may be, in the URL and in the header."""
+    """Send ids as long as a head may be, in the URL and in the header."""
     topic, path = attacker.plan.topic, f"/v2/stream/{attacker.plan.stream}"
     marks = [{"topic": topic, "partition": n, "offset": 1, "timestamp": 1} for n in range(900)]
     long = orjson.dumps(marks).decode()
@@ -443,7 +441,7 @@ async def cursors(attacker: Attacker) -> None:
 
 
 async def tickets(attacker: Attacker) -> None:
-    """With valid tokens, made-up ones, and ones as long as they may be."""
+    """Request tickets with valid tokens, invalid ones, and ones of the maximum length."""
     tokens = (*attacker.plan.tokens, "a.b.c", "e30." * 2_000, attacker.plan.tokens[0][:-4] + "AAAA")
 
     async def act(number: int) -> None:

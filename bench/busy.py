@@ -1,6 +1,6 @@
-"""1,000 clients, 100 events a second, and 3,000 clients, 50 events a second.
+"""1,000 clients at 100 events a second, and 3,000 clients at 50 events a second.
 
-Under load events go out in batches, so an event costs less than the floor's write for each.
+Under load, events are sent in batches, so an event costs less than the floor's write for each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A process of ours: started with one JSON argument, ready when it prints a line of JSON.
+"""Child processes: started with one JSON argument, ready once they print a line of JSON.
 
-Each further line on its standard input asks for one on its standard output. It ends when its
-standard input does, so none outlives the bench, however that ends.
+Each further line on a child's standard input requests one on its standard output. A child ends when
+its standard input is closed, so none outlives the bench, however that ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STOP_TIMEOUT_S = 15
 
 
 class ChildFailed(Exception):
-    """A process ended or was silent when it should not."""
+    """A process ended or did not answer when it should have."""
 
 
 class Child:
@@ -44,7 +44,7 @@ class Child:
         self._read = b""
 
     def answer(self, timeout_s: float) -> dict[str, Any]:
-        """The next line it prints. Raises ChildFailed."""
+        """Return the next line of the process. Raises ChildFailed."""
         assert self._process.stdout is not None
         until = time.monotonic() + timeout_s
         while b"\n" not in self._read:
@@ -52,7 +52,7 @@ class Child:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, left))
             got = os.read(self._process.stdout.fileno(), 1 << 16) if ready else b""
             if not got:
-                what = "ended" if ready else f"said nothing for {timeout_s} s"
+                what = "ended" if ready else f"printed nothing for {timeout_s} s"
                 raise ChildFailed(f"{self._process.args!r} {what}:\n{self._last_words()}")
             self._read += got
         line, self._read = self._read.split(b"\n", 1)
@@ -69,7 +69,7 @@ class Child:
         self._process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit status. Raises ChildFailed if it does not end in time."""
+        """Return the exit status. Raises ChildFailed if the process does not end in time."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -102,12 +102,12 @@ def running(command: Sequence[str], log: Path) -> Generator[Child]:
 
 
 def module(name: str, argument: dict[str, Any]) -> list[str]:
-    """The command that runs a module of this folder."""
+    """Return the command that runs a module of this folder."""
     return [sys.executable, "-m", f"bench.{name}", orjson.dumps(argument).decode()]
 
 
 def program(name: str, options: dict[str, Any]) -> list[str]:
-    """The command that runs one of the C programs; options that are None are left out."""
+    """Return the command that runs one of the C programs. Options that are None are omitted."""
     command = [str(BIN / name)]
     for key, value in options.items():
         if value is not None:
@@ -116,6 +116,6 @@ def program(name: str, options: dict[str, Any]) -> list[str]:
 
 
 def say(document: dict[str, Any]) -> None:
-    """From a child to the bench."""
+    """Print an answer from a child to the bench."""
     sys.stdout.buffer.write(orjson.dumps(document) + b"\n")
     sys.stdout.buffer.flush()

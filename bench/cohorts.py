@@ -1,6 +1,6 @@
-"""1,000 clients in 100 cohorts, 20 events a second: against 1,000 clients in one.
+"""1,000 clients in 100 cohorts at 20 events a second, compared with 1,000 clients in one cohort.
 
-Each cohort asks for the stream that is busy and another one, on which nothing happens.
+Each cohort requests the busy stream together with another one that has no events.
 """
 
 from __future__ import annotations

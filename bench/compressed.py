@@ -1,7 +1,7 @@
-"""1,000 clients that share a stream in gzip, against 1,000 plain ones, on events as they came.
+"""1,000 clients that share a gzip stream, compared with 1,000 uncompressed ones, on real events.
 
-One more client comes late, decodes what it gets, and checks that nothing is missing or twice.
-(zstd looks back further than the real events take before they come in turn again.)
+One more client joins late, decodes what it receives, and checks that no event is missing or
+duplicated. (The window of zstd is longer than the cycle of real events.)
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def _a_second(found: dict[str, Any], name: str) -> float:
 
 
 class _Decoder:
-    """On a thread of its own."""
+    """Decodes a compressed response on a separate thread."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._thread = threading.Thread(target=self._read)
         self._end = threading.Event()
         self.whole = 0.0
-        """Per cent of the events it was due; 0 where one came twice, or none."""
+        """Per cent of the due events that arrived; 0 if any was duplicated or none arrived."""
 
     def __enter__(self) -> _Decoder:
         self._thread.start()

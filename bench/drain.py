@@ -1,4 +1,5 @@
-"""SIGTERM with 2,000 clients, who go to a second gateway on the same log with their last ids."""
+"""SIGTERM with 2,000 clients, which reconnect with their last ids to a second gateway on the same
+log."""
 
 from __future__ import annotations
 
@@ -21,10 +22,10 @@ class Drain(NamedTuple):
     exit_s: float
     status: int
     torn: int
-    """Streams whose last frame was not whole, or whose response had no proper end."""
+    """Streams whose last frame was incomplete, or whose response did not end properly."""
     lost: int
-    """Events that a client missed or got twice over both gateways, and clients that did not return
-    or were far behind at the end."""
+    """Events that a client missed or received twice over both gateways, plus clients that did not
+    reconnect or were far behind at the end."""
 
 
 def run(stage: Stage) -> list[Figure]:

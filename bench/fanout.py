@@ -1,4 +1,5 @@
-"""Floor and gateway in turn, on the same events and clients; used by several benches."""
+"""Measures the floor and the gateway in turn on the same events and clients, for several
+benches."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _EDGE_S = 0.25
 
 @dataclass
 class Comparison:
-    """A value a run in each list; `ratios` are of the floor's and the gateway's neighbours."""
+    """One value per run in each list. `ratios` compare consecutive runs of the floor and the
+    gateway."""
 
     floor_us: list[float] = field(default_factory=list)
     floor_p99_ms: list[float] = field(default_factory=list)
@@ -24,7 +26,8 @@ class Comparison:
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
     delivered: list[float] = field(default_factory=list)
-    """Per cent of what the readers were due, 0 where any of them missed or doubled an event."""
+    """Per cent of the due events that readers received; 0 if any reader missed or duplicated an
+    event."""
 
     def add(self, floor: dict[str, Any], gateway: dict[str, Any]) -> None:
         self.floor_us.append(floor["us_per_event"])
@@ -51,7 +54,7 @@ def measure_floor(stage: Stage, *, clients: int, rate: float) -> dict[str, Any]:
 
 
 def load(stage: Stage, port: int, clients: int, pid: int, **options: Any) -> dict[str, Any]:
-    """Clients that come over CONNECT_S and are measured a while later."""
+    """Run clients that connect over CONNECT_S and are measured some time later."""
     return stage.load(
         port,
         clients,
@@ -64,9 +67,11 @@ def load(stage: Stage, port: int, clients: int, pid: int, **options: Any) -> dic
 
 
 def delivered(found: dict[str, Any]) -> float:
-    """Per cent of the events appended while it was measured that each client got in that time.
+    """Return the per cent of events appended during measurement that each client received
+    meanwhile.
 
-    The edges of that time cut through batches, so what is late by less than a batch is on time.
+    The measured interval may cut through batches, so events late by less than a batch count as on
+    time.
     """
     if faults(found):
         return 0.0

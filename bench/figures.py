@@ -1,4 +1,4 @@
-"""What a bench finds out: figures, each with its aim, as a table."""
+"""The results of benches: figures with their aims, formatted as tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def at_least(limit: float) -> Aim:
 
 
 class Figure(NamedTuple):
-    """One thing measured in one or several runs; the median is what counts."""
+    """A quantity measured in one or several runs, of which the median counts."""
 
     name: str
     values: Sequence[float]
@@ -57,7 +57,7 @@ class Figure(NamedTuple):
         )
 
     def heading(self, name: str) -> str:
-        """Of a column of such figures."""
+        """Return the heading of a column of such figures."""
         about = [self.unit] if self.unit else []
         if self.aim is not None:
             about.append(f"{'>=' if self.aim.at_least else '<='} {_number(self.aim.limit)}")
@@ -80,13 +80,15 @@ def _number(value: float) -> str:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """In Markdown, aligned so that it reads well on a terminal too."""
+    """Return a Markdown table, aligned so that it is readable on a terminal too."""
     return _aligned([HEADINGS, *(figure.row() for figure in figures)])
 
 
 def grid(figures: Sequence[Figure]) -> str:
-    """Figures that are called "row: column", as a table of their medians; a column's aim stands in
-    its heading, and a median that misses it is bold."""
+    """Return figures named "row: column" as a table of their medians.
+
+    The heading of a column contains its aim, and a median that misses it is bold.
+    """
     rows: dict[str, dict[str, Figure]] = {}
     for figure in figures:
         row, _, column = figure.name.partition(": ")

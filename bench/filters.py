@@ -1,7 +1,7 @@
-"""200 clients, each with a filter of its own, on 50 recent changes a second.
+"""200 clients, each with its own filter, at 50 recent changes a second.
 
-One more client gets everything. Each filter is worked out by hand on what that one got, and every
-client must have got just those events.
+One more client receives everything. The expected result of each filter is computed from what that
+client received, and every client must have received exactly these events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEASURE_S = 15.0
 _WARM_S = 2.0
 _PATIENCE_S = 10.0
 _KNOWN = 1000
-"""Events from which the filters take their values."""
+"""The number of events from which the filters take their values."""
 _FRAME = re.compile(rb'^data: ({"ts":(\d+),"seq":(\d+),.*)\n', re.MULTILINE)
 
 Change = dict[str, Any]
@@ -59,17 +59,18 @@ class _Measured(NamedTuple):
     matching: float
     p99_ms: float
     cohorts: float
-    """What is selected for so many is worked out apart."""
+    """The number of cohorts for which a selection is computed separately."""
     delivered: float
-    """Per cent of what matches; 0 where a client got anything else, or twice."""
+    """Per cent of the matching events; 0 if a client received others or duplicates."""
 
 
 async def _measure(port: int, gateway: Child, filters: list[Filter], seconds: float) -> _Measured:
-    clients = [_Client(f"{PATH}?filter={quote(filter_.text)}") for filter_ in filters]
-    everything = _Client(PATH)
+    clients = [Client(f"{PATH}?filter={quote(filter_.text)}") for filter_ in filters]
+    everything = Client(PATH, keeps_bodies=True)
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            for client in (*clients, everything):  # that one comes last, so nobody misses its first
+            # The unfiltered client comes last, so it receives no event that others missed.
+            for client in (*clients, everything):
                 await client.open(port)
         async with asyncio.TaskGroup() as reading:
             tasks = [reading.create_task(c.read()) for c in (everything, *clients)]
@@ -78,8 +79,8 @@ async def _measure(port: int, gateway: Child, filters: list[Filter], seconds: fl
             await asyncio.sleep(seconds)
             share = (cpu_s(gateway.pid) - used) / (time.monotonic() - began)
             until = max(everything.bodies)
-            await asyncio.sleep(1)  # for those that get the same event a little later
-            cohorts = gateway.ask("report")["metrics"]["eventstreams_cohorts"]
+            await asyncio.sleep(1)  # for clients that receive the same event slightly later
+            cohorts = gateway.ask("metrics")["eventstreams_cohorts"]
             for task in tasks:
                 task.cancel()
     except TimeoutError as error:
@@ -105,9 +106,12 @@ async def _measure(port: int, gateway: Child, filters: list[Filter], seconds: fl
     return _Measured(share, due / CLIENTS / span_s, p99_ms, cohorts, 100 * got / due)
 
 
-class _Client:
-    def __init__(self, path: str) -> None:
+class Client:
+    """Reads one stream, and keeps the number and delay of each event, and if asked its text."""
+
+    def __init__(self, path: str, *, keeps_bodies: bool = False) -> None:
         self._path = path
+        self._keeps_bodies = keeps_bodies
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
         self.seqs: list[int] = []
@@ -115,7 +119,7 @@ class _Client:
         self.late_ms: list[float] = []
 
     async def open(self, port: int) -> None:
-        """Returns when the stream has begun. Raises ChildFailed."""
+        """Open the stream, and return when it has begun. Raises ChildFailed."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"GET {self._path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n"
         self._writer.write(head.encode())
@@ -124,7 +128,7 @@ class _Client:
             raise ChildFailed(f"{self._path}: {answer!r}")
 
     async def read(self) -> None:
-        """Until cancelled. Raises ChildFailed where the stream ends."""
+        """Read until cancelled. Raises ChildFailed if the stream ends."""
         body = b""
         while size := int(await self._reader.readuntil(b"\r\n"), 16):
             body += (await self._reader.readexactly(size + 2))[:-2]
@@ -132,7 +136,8 @@ class _Client:
             now_ns = time.time_ns()
             for data, ts, seq in _FRAME.findall(frames + end):
                 self.seqs.append(int(seq))
-                self.bodies[int(seq)] = data
+                if self._keeps_bodies:
+                    self.bodies[int(seq)] = data
                 self.late_ms.append((now_ns - int(ts)) / 1e6)
         raise ChildFailed(f"{self._path}: ended after {len(self.seqs)} events")
 
@@ -142,9 +147,8 @@ class _Client:
 
 
 def _filters() -> list[Filter]:
-    """As people would write them, with values that events have."""
-    known = [events.change(events.FIRST_SEQ + n).value for n in range(_KNOWN)]
-    changes: list[Change] = [orjson.loads(value) for value in known if value is not None]
+    """Return filters as people would write them, with values that occur in events."""
+    changes = known_changes()
     wikis = _most(change["wiki"] for change in changes)
     users = _most(change["user"] for change in changes)
     begins = _most(change["title"][:1] for change in changes if change["title"][:1].isalnum())
@@ -163,16 +167,22 @@ def _filters() -> list[Filter]:
     raise AssertionError(f"there are only {len(found)} different filters")
 
 
+def known_changes() -> list[Change]:
+    """Return events with all values that the feed has."""
+    known = [events.change(events.FIRST_SEQ + n).value for n in range(_KNOWN)]
+    return [orjson.loads(value) for value in known if value is not None]
+
+
 def _most(values: Iterator[str]) -> list[str]:
-    """From the most frequent on."""
+    """Return the values in descending order of frequency."""
     return [value for value, _ in Counter(values).most_common()]
 
 
 def _of_wikis(wikis: list[str], begins: list[str]) -> Iterator[Filter]:
     for begin, wiki, bot in itertools.product(["", *begins], wikis[:20], (False, True)):
-        text = f"event.wiki == {_literal(wiki)} && {'' if bot else '!'}event.bot"
+        text = f"event.wiki == {literal(wiki)} && {'' if bot else '!'}event.bot"
         if begin:
-            text += f" && event.title.startsWith({_literal(begin)})"
+            text += f" && event.title.startsWith({literal(begin)})"
 
         def matches(change: Change, wiki: str = wiki, begin: str = begin, bot: bool = bot) -> bool:
             its_own = change["wiki"] == wiki and change["title"].startswith(begin)
@@ -184,7 +194,7 @@ def _of_wikis(wikis: list[str], begins: list[str]) -> Iterator[Filter]:
 def _of_users(users: list[str]) -> Iterator[Filter]:
     for other, user in itertools.combinations(users[:30], 2):
         pair = (user, other)
-        text = f"event.user in [{_literal(user)}, {_literal(other)}] && event.type != 'log'"
+        text = f"event.user in [{literal(user)}, {literal(other)}] && event.type != 'log'"
 
         def matches(change: Change, pair: tuple[str, str] = pair) -> bool:
             return change["user"] in pair and change["type"] != "log"
@@ -194,7 +204,7 @@ def _of_users(users: list[str]) -> Iterator[Filter]:
 
 def _of_titles(begins: list[str]) -> Iterator[Filter]:
     for namespace, begin in itertools.product((0, 14, 2, 1, 4), begins[:30]):
-        text = f"event.namespace == {namespace} && event.title.startsWith({_literal(begin)})"
+        text = f"event.namespace == {namespace} && event.title.startsWith({literal(begin)})"
 
         def matches(change: Change, namespace: int = namespace, begin: str = begin) -> bool:
             return bool(change["namespace"] == namespace and change["title"].startswith(begin))
@@ -206,18 +216,19 @@ def _of_lengths(wikis: list[str]) -> Iterator[Filter]:
     for least, wiki in itertools.product(range(0, 1000, 50), wikis[:6]):
         text = (
             f"has(event.length) && event.length.new - event.length.old > {least} && "
-            f"event.wiki != {_literal(wiki)}"
+            f"event.wiki != {literal(wiki)}"
         )
 
         def matches(change: Change, least: int = least, wiki: str = wiki) -> bool:
             length = change.get("length") or {}
             old, new = length.get("old"), length.get("new")
-            if old is None or new is None:  # null, as of pages that are new
+            if old is None or new is None:  # null for new pages
                 return False
             return bool(new - old > least and change["wiki"] != wiki)
 
         yield Filter(text, matches)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Return a text as a literal of CEL."""
     return orjson.dumps(text).decode()

@@ -1,11 +1,14 @@
-"""A gateway in a process of its own, as `eventstreams serve` runs it, that can feed itself.
+"""A gateway in a separate process, as `eventstreams serve` runs it, which can also append events.
 
 Its argument: {"settings": {...}, "streams": {name: [topic, ...]}, "feed": events a second or 0,
-"kept": events that a log in memory keeps, "unlike": whether no two events are alike}. It prints
-{"port"} when it serves, and for each line on its standard input a report of what it holds: tasks,
-streams, leases, open files, memory, and its metrics. `report trimmed` first gives free memory back
-to the system, so that what is left is held. `stall` asks for {"stall_ms"} instead: the longest pass
-of the event loop since it was asked last, in processor time.
+"kept": events that a log in memory keeps, "unlike": whether all events must differ, "edits":
+whether they are of many users, "stalls": whether to watch the event loop, which takes about 1 % of
+a core}. It prints {"port"} when it serves. For each line on its standard input it prints a report
+of the resources it holds: tasks, streams, leases, open files, memory, and its metrics. `report
+trimmed` first returns free memory to the system, so that only memory in use remains. For a report
+all objects of the process are examined, and the event loop waits meanwhile; `metrics` requests only
+the metrics. `stall` requests {"stall_ms"} instead: the longest pass of the event loop since the
+last such request, in processor time.
 """
 
 from __future__ import annotations
@@ -26,23 +29,22 @@ import uvloop
 from bench import child, events, pace
 from bench.machine import memory_kib
 from eventstreams import gateway
-from eventstreams.fanout.hub import Hub
-from eventstreams.ledger.ledger import Ledger
+from eventstreams.config.catalogue import load_catalogue
+from eventstreams.config.settings import Settings
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
-from eventstreams.logs import log_to_stderr
-from eventstreams.memory import keep_objects
 from eventstreams.metrics import Metrics
+from eventstreams.model.catalogue import Catalogue, Stream
 from eventstreams.model.event import Partition
-from eventstreams.model.stream import Catalogue, Stream, load_catalogue
+from eventstreams.process_memory import kept_objects
 from eventstreams.server.acceptor import protocol_class
 from eventstreams.server.drain import Server
+from eventstreams.server.logs import log_to_stderr
 from eventstreams.server.serve import SWITCH_S, uvicorn_config
 from eventstreams.server.sockets import raise_file_limit
 from eventstreams.server.tls import Certificate
-from eventstreams.settings import Settings
+from eventstreams.server.workers import listener
 from eventstreams.tasks import background
-from eventstreams.workers import listener
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -51,8 +53,10 @@ class Plan(msgspec.Struct, frozen=True):
     feed: float = 0.0
     kept: int = 10_000
     unlike: bool = False
+    stalls: bool = True
+    edits: bool = False
     catalogue: str | None = None
-    """A file, in the place of `streams`; looked at again as a gateway does."""
+    """A catalogue file that replaces `streams`; it is reloaded as a gateway does."""
 
 
 def main() -> None:
@@ -84,20 +88,21 @@ async def _serve(plan: Plan) -> None:
             config,
             hub=running.hub,
             drain_s=settings.fanout.drain_s,
-            reload=running.declarations.poke,
+            reload=running.catalogue_watcher.request_reload,
         )
         stalls = Stalls()
         beside: list[Coroutine[Any, Any, None]] = [
-            _answer(running.hub, running.metrics, serving, stalls),
-            stalls.watch(),
+            _answer(running, serving, stalls),
         ]
+        if plan.stalls:
+            beside.append(stalls.watch())
         if plan.feed:
             beside.append(_feed(running.log, plan))
         async with background(*beside):
-            await running.hub.feed.well.wait()
-            keep_objects()
-            child.say({"port": sock.getsockname()[1]})
-            await serving.serve([sock])
+            await running.hub.reachable.wait()
+            with kept_objects():
+                child.say({"port": sock.getsockname()[1]})
+                await serving.serve([sock])
 
 
 def _catalogue(plan: Plan) -> Catalogue:
@@ -120,12 +125,14 @@ async def _feed(log: Log, plan: Plan) -> None:
         if isinstance(log, MemoryLog) and offset >= kept and offset % every == 0:
             log.forget_before(Partition(events.TOPIC, 0), offset - kept)
 
-    await pace.feed(log, plan.feed, appended=trim, unlike=plan.unlike)
+    await pace.feed(log, plan.feed, appended=trim, unlike=plan.unlike, edits=plan.edits)
 
 
 class Stalls:
-    """How long the event loop takes for its callbacks between two looks at the clock, in processor
-    time of its thread, which other processes do not change."""
+    """Measures how long the event loop runs callbacks between two readings of the clock.
+
+    It uses the processor time of the loop's thread, which other processes do not change.
+    """
 
     EVERY_S = 0.005
 
@@ -133,7 +140,7 @@ class Stalls:
         self._longest_s = 0.0
 
     def take_s(self) -> float:
-        """The longest since this was called last."""
+        """Return the longest time since the last call, in seconds."""
         longest_s, self._longest_s = self._longest_s, 0.0
         return longest_s
 
@@ -146,37 +153,44 @@ class Stalls:
             before_s = now_s
 
 
-async def _answer(hub: Hub, metrics: Metrics, serving: Server, stalls: Stalls) -> None:
+async def _answer(running: gateway.Gateway, serving: Server, stalls: Stalls) -> None:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while asked := await reader.readline():
         if asked == b"stall\n":
-            await asyncio.sleep(2 * stalls.EVERY_S)  # so that it has looked at the clock since
+            await asyncio.sleep(2 * stalls.EVERY_S)  # so that the clock has been read since
             child.say({"stall_ms": stalls.take_s() * 1000})
+            continue
+        if asked == b"metrics\n":
+            child.say(_metrics(running.metrics))
             continue
         if asked == b"report trimmed\n":
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
-        child.say(_report(hub, metrics))
+        child.say(_report(running))
     serving.should_exit = serving.force_exit = True
 
 
-def _report(hub: Hub, metrics: Metrics) -> dict[str, Any]:
+def _report(running: gateway.Gateway) -> dict[str, Any]:
     gc.collect()
     return {
         "tasks": len(asyncio.all_tasks()),
-        "streams": len(hub.subscriptions),
-        "leases": sum(each.leases for each in gc.get_objects() if isinstance(each, Ledger)),
+        "streams": len(running.hub.subscriptions),
+        "leases": running.quota.leases,
         "files": len(os.listdir("/proc/self/fd")),
         "memory_kib": memory_kib(os.getpid()),
         "blocks": sys.getallocatedblocks(),
-        "metrics": {
-            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
-            for family in metrics.registry.collect()
-            for sample in family.samples
-            if not sample.name.endswith(("_created", "_bucket"))
-        },
+        "metrics": _metrics(running.metrics),
+    }
+
+
+def _metrics(metrics: Metrics) -> dict[str, float]:
+    return {
+        sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if not sample.name.endswith(("_created", "_bucket"))
     }
 
 

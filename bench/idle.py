@@ -1,4 +1,4 @@
-"""5,000 clients of a stream on which nothing happens: memory of the process for each."""
+"""Memory of the process for each of 5,000 clients of a stream without events."""
 
 from __future__ import annotations
 

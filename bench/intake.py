@@ -1,6 +1,6 @@
-"""Events posted over HTTP: how many a second in batches, and how soon one is at an SSE client.
+"""Events posted over HTTP: how many a second in batches, and how soon one reaches an SSE client.
 
-The events are small ones of the test schema; each is validated and durable when it is answered.
+The events are small ones of the test schema. Each is validated and durable when it is answered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(stage: Stage) -> list[Figure]:
         ("Kafka", stage.kafka(), stage.new_topic()),
     ):
         with stage.producer(log, topic=topic):
-            pass  # the topic is there now
+            pass  # the topic now exists
         rates, waits = [], []
         for _ in stage.runs(3):
             with _gateway(stage, log, topic) as (gateway, port):

@@ -1,6 +1,7 @@
-"""From a producer's append to an independent client, at 100 events a second.
+"""Latency from a producer's append to an independent client, at 100 events a second.
 
-The embedded log is appended to within the gateway's process and from another; Kafka from another.
+The embedded log is appended to from within the gateway's process and from another process; Kafka
+from another process.
 """
 
 from __future__ import annotations

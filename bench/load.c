@@ -302,7 +302,7 @@ static void on_line(struct client *c, const char *line, int bytes, double now) {
   } else if (bytes > 7 && !memcmp(line, "retry: ", 7)) {
     c->retry_s = strtol(line + 7, NULL, 10) / 1000.0;
   } else if (bytes > 7 && !memcmp(line, "event: ", 7)) {
-    if (!memcmp(line + 7, "gap", 3)) { /* told, so what follows need not join */
+    if (!memcmp(line + 7, "gap", 3)) { /* the next event need not follow the last one */
       seen.gaps++;
       c->seq = -1;
     }

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and what processes use."""
+"""The machine that figures are measured on, and the resources that processes use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from bench.child import TOP
 
 
 def memory_kib(pid: int) -> int:
-    """Proportional set size: what would be free without this process."""
+    """Return the proportional set size in KiB: the memory that would be free without this
+    process."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     found = re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)
     assert found
@@ -22,13 +23,25 @@ def memory_kib(pid: int) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time the process has used."""
+    """Return the processor time that the process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def exact_cpu_s(pid: int) -> float:
+    """Return the processor time that the threads of the process have used, in seconds.
+
+    It is exact to the microsecond, unlike `cpu_s`, and leaves out threads that have ended.
+    """
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
 def socket_kib() -> int:
-    """Kernel memory of all TCP sockets on the machine, of both ends of a loopback connection."""
+    """Return the kernel memory of all TCP sockets of the machine in KiB.
+
+    Both ends of a loopback connection are included.
+    """
     text = Path("/proc/net/sockstat").read_text()
     found = re.search(r"^TCP:.* mem (\d+)", text, re.MULTILINE)
     assert found
@@ -36,7 +49,7 @@ def socket_kib() -> int:
 
 
 def busy_share(over_s: float = 1.0) -> float:
-    """How much of the machine's processors is in use, 0 to 1."""
+    """Return the share of the machine's processor time that is in use, 0 to 1."""
     before = _times()
     time.sleep(over_s)
     busy, whole = (after - then for after, then in zip(_times(), before, strict=True))
@@ -49,7 +62,7 @@ def _times() -> tuple[int, int]:
 
 
 def describe(kafka: bool) -> str:
-    """One line: when, on what, with what."""
+    """Return one line with the date, the machine and the versions used."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     parts = [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

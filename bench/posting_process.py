@@ -1,9 +1,9 @@
-"""Posts events to an intake from a process of its own, and says what became of them.
+"""Posts events to an intake from a separate process, and reports the outcomes.
 
-Its argument: {"port", "stream", "connections", "batch": events in one request, "seconds"}, and then
-as fast as answers come; or "rate": single events a second, each of which it also waits for on an
-SSE stream. It prints one line when it is done: events accepted, requests not answered with 201,
-and the time in ms from POST to SSE.
+Its argument: {"port", "stream", "connections", "batch": events in one request, "seconds"} to post
+as fast as answers arrive; or with "rate", to post that many single events a second, and also wait
+for each on an SSE stream. When done it prints one line: events accepted, requests not answered with
+201, and the times in ms from POST to SSE.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import uvloop
 from bench import child
 
 _LAST_S = 5.0
-"""How long the last events may take to come."""
+"""The time within which the last events must arrive."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 class _Connection:
-    """One that is kept alive; a request at a time."""
+    """A persistent connection that carries one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -74,7 +74,7 @@ async def _rate(plan: Plan) -> dict[str, Any]:
     body = orjson.dumps([_event(plan.stream, f"event {n}") for n in range(plan.batch)])
     connections = [await _connect(plan.port) for _ in range(plan.connections)]
     for connection in connections:
-        await connection.post(body)  # schemas are read at the first event
+        await connection.post(body)  # schemas are loaded at the first event
     accepted = other = 0
     began = time.monotonic()
 

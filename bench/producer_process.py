@@ -1,8 +1,8 @@
-"""Appends to a log from a process of its own, as producers do.
+"""Appends to a log from a separate process, as producers do.
 
-Its argument: {"log": {...}, "topic", "seq": first number, "fill": how many at once, "plain":
-whether those are simple, "feed": then so many a second}. It prints {"next"}, the number after the
-last, when it has filled, and again for each line on its standard input.
+Its argument: {"log": {...}, "topic", "seq": first number, "fill": events to append at once,
+"plain": whether those are simple, "feed": events a second after that}. It prints {"next"}, the
+number after the last event, after filling, and again for each line on its standard input.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 import uvloop
 
 from bench import child, pace
+from eventstreams.config.settings import LogSettings
 from eventstreams.gateway import open_log
-from eventstreams.settings import LogSettings
 from eventstreams.tasks import background
 
 

@@ -1,4 +1,4 @@
-"""RESULTS.md: a section per bench, replaced when that bench has run again, else left as it is."""
+"""Maintains RESULTS.md: a bench that has run replaces its section; other sections stay."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ def section(title: str, about: str, measured: str, table: str) -> str:
     return f"## {title}\n\n{about}\n\n{table}\n\nMeasured {measured}.\n"
 
 
-def keep(sections: Mapping[str, str], order: Sequence[str]) -> None:
-    """Write these sections, by title, among those that are there. Sections that no bench has, such
-    as figures of an earlier state, stay as they are, at the end."""
-    kept = _read() | dict(sections)
+def keep(new: Mapping[str, str], order: Sequence[str]) -> None:
+    """Write these sections, by title, among the existing ones.
+
+    Sections that belong to no bench, such as figures of an earlier state, stay unchanged at the
+    end.
+    """
+    kept = sections() | dict(new)
     ordered = sorted(kept, key=lambda title: order.index(title) if title in order else len(order))
     PATH.write_text("\n".join([_INTRO, *(kept[title] for title in ordered)]))
 
 
-def _read() -> dict[str, str]:
+def sections() -> dict[str, str]:
+    """Return the sections of RESULTS.md by their titles."""
     if not PATH.exists():
         return {}
     _, *parts = re.split(r"^## ", PATH.read_text(), flags=re.MULTILINE)

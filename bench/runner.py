@@ -8,9 +8,10 @@ import inspect
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType, ModuleType
 
-from bench import machine, results
+from bench import charts, machine, results
 from bench.child import ChildFailed
 from bench.figures import table
 from bench.stage import Stage
@@ -19,6 +20,7 @@ NAMES = (
     "latency",
     "catch_up",
     "start",
+    "trickle",
     "steady",
     "busy",
     "idle",
@@ -27,8 +29,11 @@ NAMES = (
     "cohorts",
     "compressed",
     "filters",
+    "many_filters",
     "intake",
+    "propagate",
     "drain",
+    "tree",
     "soak",
     "abuse",
 )
@@ -42,6 +47,20 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say which there are")
     parser.add_argument("--quick", action="store_true", help="one short run each; keeps nothing")
     parser.add_argument("--full-hour", action="store_true", help="soak for an hour")
+    parser.add_argument("--runs", type=int, metavar="N", help="how often each figure is measured")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="abuse: only attacks whose names contain TEXT, or another such TEXT; keeps nothing",
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="abuse: add each result to FILE, and make the figures from all results in it",
+    )
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
     if unknown:
@@ -52,15 +71,21 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
     names = [name for name in NAMES if name in options.names or not options.names]
+    stage = Stage(
+        quick=options.quick,
+        full_hour=options.full_hour,
+        run_count=options.runs,
+        only=options.only,
+        record=options.record,
+    )
     try:
-        return _run(names, quick=options.quick, full_hour=options.full_hour)
+        return _run(names, stage)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def _run(names: list[str], *, quick: bool, full_hour: bool) -> int:
-    stage = Stage(quick=quick, full_hour=full_hour)
+def _run(names: list[str], stage: Stage) -> int:
     status = 0
     try:
         for name in names:
@@ -75,7 +100,10 @@ def _run(names: list[str], *, quick: bool, full_hour: bool) -> int:
 
 
 def _bench(stage: Stage, name: str) -> int:
-    """Returns 0 where every aim is met. What can't be measured raises, and keeps nothing."""
+    """Run a bench. Returns 0 if every aim is met.
+
+    If something cannot be measured, this raises and keeps no results.
+    """
     bench = _module(name)
     busy = machine.busy_share()
     print(f"\n== {name}: {_about(bench)}\n", flush=True)
@@ -88,9 +116,10 @@ def _bench(stage: Stage, name: str) -> int:
         note = f"other work took {busy:.0%} of the machine before this run"
         print(f"not a quiet machine: {note}", flush=True)
         measured += f"; {note}"
-    if not stage.quick:
+    if not (stage.quick or stage.only):
         section = results.section(name, _about(bench), measured, shown)
         results.keep({name: section}, NAMES)
+        charts.draw()
     return int(any(figure.is_met is False for figure in figures))
 
 

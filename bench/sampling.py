@@ -1,4 +1,4 @@
-"""Memory of a process over time, beside what is measured."""
+"""Samples the memory of a process over time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ _EVERY_S = 0.25
 
 
 class Samples:
-    """`kib` are (seconds since the start, memory of the process, of all sockets)."""
+    """Samples of memory. `kib` holds (seconds since the start, memory of the process, of all
+    sockets)."""
 
     def __init__(self, began_s: float) -> None:
-        """`began_s`: of the system's clock."""
+        """Set `began_s`, the start by the system's clock."""
         self._began_s = began_s
         self.kib: list[tuple[float, int, int]] = []
 
     def peak_kib(self, since_s: float = 0.0, until_s: float = math.inf) -> int:
-        """The most between two times of the system's clock; 0 where the process had ended."""
+        """Return the maximum between two times of the system's clock; 0 if the process had
+        ended."""
         kib = (kib for at, kib, _ in self.kib if since_s <= self._began_s + at <= until_s)
         return max(kib, default=0)
 

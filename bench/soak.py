@@ -1,10 +1,12 @@
-"""An hour of mixed load at one gateway on a full disk log; then nothing of it may be left.
+"""An hour of mixed load on one gateway with a full disk log, after which nothing may be left
+behind.
 
-SSE clients that come, go, stall, reset and resume; filters, fields, gzip and zstd, NDJSON, history
-and bounded streams; tokens that expire and tickets; events posted, valid and not; refusals by
-limits; an operator who closes streams; catalogues read again; scrapes; rubbish. All at once, in
-rounds with a rest after each: six of 10 min with `scripts/bench --full-hour soak`, else three of
-40 s. What the first round leaves is made once; what later ones add to it would be a leak.
+The load: SSE clients that connect, leave, stall, reset and resume; filters, fields, gzip and zstd,
+NDJSON, history and bounded streams; tokens that expire, and tickets; valid and invalid posted
+events; requests refused by limits; an operator who closes streams; catalogue reloads; scrapes of
+metrics; malformed requests. All of this runs at once, in rounds with a rest after each: six of 10
+min with `scripts/bench --full-hour soak`, otherwise three of 40 s. Resources left by the first
+round are allocated once; any that later rounds add would be a leak.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from bench.stage import PATH, Stage, free_port, seen
 from bench.visitors import VISITORS
 
 CLIENTS, RATE = 120, 25
-"""Of the plain clients, one per address; and events a second."""
+"""The number of plain clients, one per address, and the events a second."""
 _KEPT_BYTES = 2 << 20
 _FILL = 3000
-"""More than is kept."""
+"""The number of events at the start; more than the log keeps."""
 _STAY_S = 5.0
 _ADDRESS_STREAMS, _ADDRESS_CONNECTS = 4, 40
 _CLOSED, _SCOPE = "bench.closed", "read:closed"
@@ -48,7 +50,7 @@ _SLACK_S = 60.0
 
 
 class _Aims(NamedTuple):
-    """How much memory (MiB) and how many objects may come in a minute."""
+    """The maximum growth of memory (MiB) and objects per minute."""
 
     at_rest: Aim
     under_load: Aim | None = None
@@ -58,17 +60,17 @@ class _Aims(NamedTuple):
 _HOUR = _Aims(at_most(0.1), at_most(0.25), at_most(500))
 _SHORT = _Aims(at_most(2))
 _QUICK = _Aims(at_most(60))
-"""Over seconds it is mostly what the allocator keeps for a while that is seen."""
+"""Over seconds, most growth is memory that the allocator retains for a while."""
 
 
 class _Round(NamedTuple):
     load: dict[str, Any]
     visits: dict[str, Any]
     busy: list[tuple[float, float]]
-    """(min, MiB): memory while clients are there."""
+    """(min, MiB): memory while clients are connected."""
     rest_min: float
     rest: dict[str, Any]
-    """What the gateway reported once they were gone, its free memory given back."""
+    """The gateway's report after clients have left and free memory was returned."""
 
 
 def run(stage: Stage) -> list[Figure]:
@@ -87,7 +89,7 @@ def run(stage: Stage) -> list[Figure]:
 
 
 class _Keys:
-    """What lies in files, and where."""
+    """Values stored in files, and the paths of these."""
 
     def __init__(self, folder: Path) -> None:
         self.secret, self.admin = secrets.token_hex(32), secrets.token_hex(32)
@@ -128,17 +130,17 @@ class _Keys:
             "intake": {"error_stream": _ERRORS},
             "metrics": {"port": self.metrics_port},
         }
-        """Caches are small, so that they are full after the first round."""
+        """Caches are small, so they are full after the first round."""
 
 
 def _log(stage: Stage) -> dict[str, Any]:
-    """It keeps less than is in it at the start."""
+    """Return the settings of a log that retains fewer events than it holds at the start."""
     kept = {"retention_bytes": _KEPT_BYTES, "retention_every_s": 1.0, "sync": "normal"}
     return {**stage.sqlite(), "sqlite": kept}
 
 
 def _gateway(stage: Stage, log: dict[str, Any], keys: _Keys) -> Any:
-    # 127.0.0.1 is a proxy that says for whom it asks; the load's clients come from other addresses.
+    # 127.0.0.1 is a proxy that names its clients; the load's clients use other addresses.
     http = {"port": 0, "trusted_proxies": ["127.0.0.1"], "access_log": False}
     settings = {**keys.settings, "http": http}
     return stage.gateway(log, catalogue=keys.catalogue, settings=settings)
@@ -188,7 +190,8 @@ def _round(
 
 
 def _at_rest(gateway: Child) -> dict[str, Any]:
-    """Once its clients are gone, or what it still holds after a while."""
+    """Wait until the clients are gone, and return a report, or what is still held after a time
+    limit."""
     until = time.monotonic() + _SETTLE_S
     while gateway.ask("report")["streams"] and time.monotonic() < until:
         time.sleep(0.5)
@@ -214,7 +217,7 @@ def _figures(rounds: list[_Round], aims: _Aims) -> list[Figure]:
         Figure("visits of other kinds", [sum(done[each.__name__] for each in VISITORS)]),
         Figure("events read and checked", [sums("events") + done["event read"]]),
         Figure("events posted and read", [done["event posted"]], "", at_least(1)),
-        Figure("gaps told to those away too long", [sums("gaps") + done["gap told"]]),
+        Figure("gaps reported after long absence", [sums("gaps") + done["gap reported"]]),
         Figure("missing, doubled or wrong, plain clients", [sums(*wrong)], "", at_most(0)),
         Figure("answers or events that were wrong, others", [_wrong(rounds)], "", at_most(0)),
         Figure("memory at rest, growth a minute", [_slope(rests)], "MiB", aims.at_rest),

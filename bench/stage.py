@@ -1,5 +1,6 @@
-"""What a bench works with: gateways, the floor, producers, clients, a Kafka broker; all stopped and
-removed when the bench ends.
+"""The environment of a bench: gateways, the floor, producers, clients, a Kafka broker.
+
+All are stopped and removed when the bench ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,21 @@ _LOAD_SLACK_S = 60
 
 
 class Stage:
-    def __init__(self, *, quick: bool, full_hour: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        quick: bool,
+        full_hour: bool = False,
+        run_count: int | None = None,
+        only: Sequence[str] = (),
+        record: Path | None = None,
+    ) -> None:
+        """Set the options of `scripts/bench`. `run_count` replaces how often benches measure."""
         self.quick = quick
         self.full_hour = full_hour
+        self.only = only
+        self.record = record
+        self._run_count = run_count
         self._exit = contextlib.ExitStack()
         self._kafka: str | None = None
         self._topics = 0
@@ -39,15 +52,15 @@ class Stage:
         self._exit.close()
 
     def runs(self, count: int) -> range:
-        """How often to repeat what is measured."""
-        return range(1 if self.quick else count)
+        """Return a range over the repetitions of a measurement."""
+        return range(1 if self.quick else self._run_count or count)
 
     def seconds(self, seconds: float) -> float:
-        """How long to measure."""
+        """Return how long to measure."""
         return min(seconds, 3.0) if self.quick else seconds
 
     def new_topic(self) -> str:
-        """A topic of the broker that no other bench has used."""
+        """Return a topic of the broker that no other bench has used."""
         self._topics += 1
         return f"{events.TOPIC}.{self._topics}"
 
@@ -57,11 +70,11 @@ class Stage:
         return {"backend": "memory"}
 
     def sqlite(self) -> dict[str, Any]:
-        """A new, empty embedded log."""
+        """Return the settings of a new, empty embedded log."""
         return {"backend": "sqlite", "data_dir": tempfile.mkdtemp(dir=self.folder)}
 
     def kafka(self) -> dict[str, Any]:
-        """A broker, started at its first use."""
+        """Return the settings of a broker, which is started at its first use."""
         if self._kafka is None:
             folder = self.folder / "kafka"
             self._exit.callback(_kafka, "stop", folder, "--kill")
@@ -78,27 +91,36 @@ class Stage:
         feed: float = 0.0,
         kept: int = 10_000,
         unlike: bool = False,
+        stalls: bool = True,
+        edits: bool = False,
         streams: dict[str, list[str]] | None = None,
         settings: dict[str, Any] | None = None,
         catalogue: Path | None = None,
     ) -> Generator[tuple[Child, int]]:
-        """A gateway and its port. `settings` are sections beside `log` and `http`; a `catalogue`
-        stands in the place of `streams`."""
+        """Run a gateway; yield it and its port.
+
+        `settings` are sections in addition to `log` and `http`. A `catalogue` replaces `streams`.
+        """
         plan = {
             "settings": {"log": log or self.memory(), "http": {"port": 0}, **(settings or {})},
             "streams": streams or {events.STREAM: [events.TOPIC]},
             "feed": feed,
             "kept": kept,
             "unlike": unlike,
+            "stalls": stalls,
+            "edits": edits,
             "catalogue": None if catalogue is None else str(catalogue),
         }
         with running(module("gateway_process", plan), self.folder / "gateway.log") as child:
             yield child, child.answer(_READY_S)["port"]
 
     @contextlib.contextmanager
-    def floor(self, rate: float) -> Generator[tuple[Child, int]]:
-        """The bare write() loop, its frames as large as the gateway's, and its port."""
-        options = {"rate": rate, "frame_bytes": events.frame_bytes()}
+    def floor(self, rate: float, *, backlog: int = 0) -> Generator[tuple[Child, int]]:
+        """Run the bare write() loop, with frames as large as the gateway's; yield it and its port.
+
+        Each client first receives `backlog` events, as fast as it reads them.
+        """
+        options = {"rate": rate, "frame_bytes": events.frame_bytes(), "backlog": backlog}
         with running(program("floor", options), self.folder / "floor.log") as child:
             yield child, child.answer(_READY_S)["port"]
 
@@ -113,7 +135,8 @@ class Stage:
         plain: bool = False,
         feed: float = 0.0,
     ) -> Generator[tuple[Child, int]]:
-        """A producer that has appended `fill` events and goes on at a rate; and its next number."""
+        """Run a producer that appends `fill` events and then more at a rate; yield it and its next
+        number."""
         plan = {
             "log": log,
             "topic": topic,
@@ -127,7 +150,8 @@ class Stage:
 
     @contextlib.contextmanager
     def clients(self, port: int, clients: int, **options: Any) -> Generator[Child]:
-        """Clients under way; see bench/load.c for the options. `answer` gives what they saw."""
+        """Run clients in the background; see bench/load.c for the options. `answer` returns their
+        results."""
         if "paths" not in options:
             options.setdefault("path", PATH)
         command = program("load", {"port": port, "clients": clients, **options})
@@ -135,13 +159,13 @@ class Stage:
             yield child
 
     def load(self, port: int, clients: int, **options: Any) -> dict[str, Any]:
-        """Runs clients to their end and returns what they saw."""
+        """Run clients to their end, and return their results."""
         with self.clients(port, clients, **options) as child:
             return seen(child, options)
 
 
 def seen(child: Child, options: dict[str, Any]) -> dict[str, Any]:
-    """What clients saw, once they are done."""
+    """Return the results of clients when they are done."""
     times = ("connect_s", "warm_s", "seconds", "linger_s")
     return child.answer(sum(options.get(name, 0) for name in times) + _LOAD_SLACK_S)
 
@@ -157,7 +181,7 @@ def free_port() -> int:
 
 
 def faults(found: dict[str, Any]) -> int:
-    """Events that a client did not get, or got twice, and whatever else should not be."""
+    """Return the number of missing or duplicate events and of other faults."""
     names = ("missing", "doubled", "gaps", "errors", "failed", "refused", "lost", "torn_chunks")
     return sum(found[name] for name in names)
 

@@ -1,7 +1,7 @@
-"""200 of 1,000 clients never read: what the 800 others see of it, and what it costs in memory.
+"""200 of 1,000 clients never read: the effect on the 800 others, and the cost in memory.
 
-At 100 events a second, so that a stalled client's socket is full after a few seconds; it has the
-segments and the receive buffer of a client on the Internet. It is closed after 6 s without a byte.
+At 100 events a second, a stalled client's socket is full after a few seconds; it has the segments
+and the receive buffer of a client on the Internet. It is closed after 6 s without reading a byte.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bench.stage import Stage, seen
 READERS, STALLED, RATE = 800, 200, 100
 _KEPT = 400
 _SETTINGS = {"fanout": {"stall_timeout_s": 6.0, "tail_bytes_max": _KEPT << 10}}
-"""As many events as there are within a few seconds, so that memory holds still before."""
+"""Keeps the events of a few seconds, so that memory is stable before the measurement."""
 _BEFORE_S = 6.0
-"""The readers are there for so long before the others come."""
+"""How long the readers are connected before the others connect."""
 _MEASURE_S = 10.0
-"""Within it the sockets of the stalled fill, and they are waited for."""
+"""Long enough for the sockets of the stalled clients to fill and to be awaited."""
 _CONNECT_STALLED_S = 1.0
 _CLOSED_WITHIN_S = 40.0
 _GIVEN_BACK_WITHIN_S = 6.0
-"""When no more of them leave."""
+"""How long to wait after the last of them has left."""
 
 
 def run(stage: Stage) -> list[Figure]:
@@ -56,7 +56,8 @@ def _alone(stage: Stage) -> dict[str, Any]:
 
 
 def _among(stage: Stage) -> dict[str, Any]:
-    """What the 800 saw; and per stalled client, in KiB, what it cost at most and in the end."""
+    """Return the results of the 800, and the cost per stalled client in KiB, at most and at the
+    end."""
     with _readers(stage) as (gateway, port, readers, options):
         time.sleep(CONNECT_S + _BEFORE_S - _CONNECT_STALLED_S - 0.5)
         before_kib = memory_kib(gateway.pid)
@@ -86,10 +87,11 @@ def _readers(stage: Stage) -> Generator[tuple[Child, int, Child, dict[str, Any]]
 
 
 def _wait_until_closed(gateway: Child) -> int:
-    """How many streams were ended because they took no byte."""
+    """Wait until stalled streams are closed. Returns the number of streams closed for that
+    reason."""
     until = time.monotonic() + _CLOSED_WITHIN_S
     while True:
-        metrics = gateway.ask("report")["metrics"]
+        metrics = gateway.ask("metrics")
         closed = int(metrics.get("eventstreams_streams_ended_total stalled", 0))
         if closed >= STALLED or time.monotonic() > until:
             return closed

@@ -51,7 +51,7 @@ def _time(stage: Stage, log: dict[str, Any], topic: str) -> float:
 
 
 def _config(folder: Path, log: dict[str, Any], port: int, topic: str) -> Path:
-    """JSON is YAML."""
+    """Write the settings file as JSON, which is also YAML."""
     (folder / "streams.yaml").write_bytes(orjson.dumps({events.STREAM: {"topics": [topic]}}))
     path = folder / "start.yaml"
     path.write_bytes(orjson.dumps({"log": log, "http": {"port": port}}))

@@ -1,7 +1,7 @@
-"""Many come back together, on Kafka, to a gateway just started, whose tails are empty.
+"""Many clients reconnect at once, on Kafka, to a gateway just started, whose tails are empty.
 
-1,000 clients 3,000 events behind, then 50 clients 100,000 behind, beside one that is live, while 20
-events a second come in.
+First 1,000 clients that are 3,000 events behind, then 50 clients that are 100,000 behind, beside
+one live client, while 20 events a second arrive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Case(NamedTuple):
 
 class Storm(NamedTuple):
     until_s: float
-    """From the first connection until every client has seen what was newest then."""
+    """Seconds from the first connection until every client has received the newest event of that
+    time."""
     live_p99_ms: float
     read_times: float
     wrong: int
@@ -66,9 +67,9 @@ def _storm(stage: Stage, case: Case) -> Storm:
             seconds=case.timeout_s,
             linger_s=_AFTER_S,
         )
-        live.terminate()  # it prints what it has seen
+        live.terminate()  # it prints its results
         beside = seen(live, live_options)
-        read = gateway.ask("report")["metrics"]["eventstreams_history_events_total"]
+        read = gateway.ask("metrics")["eventstreams_history_events_total"]
     missing_clients = case.clients - found["there"]
     needed = newest - events.FIRST_SEQ
     wrong = faults(found) + faults(beside) + missing_clients

@@ -1,7 +1,7 @@
-"""Visitors of every kind at one gateway, all at once, from a process of its own.
+"""Runs visitors of every kind at one gateway, all at once, from a separate process.
 
-Its argument is a `visits.Plan`. It prints one line when it is done: visits by kind, what they read
-and posted, how many times something was not as it should be, and what, of the first.
+Its argument is a `visits.Plan`. When done it prints one line: visits by kind, what they read and
+posted, the number of faults, and descriptions of the first ones.
 """
 
 from __future__ import annotations

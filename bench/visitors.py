@@ -1,4 +1,5 @@
-"""The kinds of visitors of `soak`: who reads in which way, posts, asks, and sends rubbish."""
+"""The kinds of visitors of `soak`: they read in various ways, post, query, and send malformed
+data."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from bench.visits import PATIENCE_S, Place, Reader, events_of
 
 _VISIT_S = 4.0
 
-# Who reads.
+# Readers.
 
 
 async def compressed(place: Place) -> None:
@@ -30,7 +31,7 @@ async def compressed(place: Place) -> None:
 
 
 async def in_zstd(place: Place) -> None:
-    """Whose bytes are only taken."""
+    """Read a zstd stream without decoding it."""
     target = f"/v2/stream/{place.plan.stream}?compress=zstd&since=-5s"
     async with place.reading(target, {"Accept-Encoding": "zstd"}) as answer:
         place.check(answer.headers.get("content-encoding") == "zstd", "not in zstd")
@@ -41,7 +42,7 @@ async def in_zstd(place: Place) -> None:
 
 
 async def filtered(place: Place) -> None:
-    """By a filter that few have had before."""
+    """Read with a filter that few clients have used before."""
     step = place.chance.randrange(2, 40)
     filter_ = quote(f"event.seq % {step} == {place.chance.randrange(step)}")
     target = f"/v2/stream/{place.plan.stream}?since=-10s&heartbeat=checkpoint&filter={filter_}"
@@ -66,7 +67,7 @@ async def from_the_past(place: Place) -> None:
 
 
 async def bounded(place: Place) -> None:
-    """A stream that ends by itself, after as many as were asked for."""
+    """Read a stream that ends by itself after the requested number of events."""
     limit = place.chance.randrange(1, 80)
     target = f"/v2/stream/{place.plan.stream}?since=-20s&limit={limit}"
     async with place.reading(target) as answer:
@@ -76,7 +77,7 @@ async def bounded(place: Place) -> None:
 
 
 async def in_lines(place: Place) -> None:
-    """NDJSON."""
+    """Read a stream as NDJSON."""
     target = f"/v2/stream/{place.plan.stream}?limit=20"
     async with place.reading(target, {"Accept": "application/json"}) as answer:
         found = [orjson.loads(line)["seq"] async for line in answer.aiter_lines() if line]
@@ -84,11 +85,11 @@ async def in_lines(place: Place) -> None:
     place.check(is_whole, f"{target} in lines: {len(found)}")
 
 
-# Who may read what not everyone may.
+# Readers with permissions.
 
 
 async def with_token(place: Place) -> None:
-    """Until the token is no longer good, which the stream says."""
+    """Read until the token has expired, which the stream reports."""
     headers = place.token(seconds=place.chance.uniform(4, 8))
     last: tuple[str, Any] = ("", None)
     async with place.reading(f"/v2/stream/{place.plan.closed}", headers) as answer:
@@ -99,7 +100,7 @@ async def with_token(place: Place) -> None:
 
 
 async def with_ticket(place: Place) -> None:
-    """It is good once."""
+    """Read with a ticket, which is valid once."""
     got = await place.http.post("/v2/ticket", headers={**place.address(), **place.token()})
     place.expect(got, 201)
     target = f"/v2/stream/{place.plan.closed}?since=-2s&limit=5&ticket={got.json()['ticket']}"
@@ -118,7 +119,7 @@ async def without_access(place: Place) -> None:
     place.expect(await place.get(target, place.token("read:other")), 403)
 
 
-# Who takes more than there is for one.
+# Clients that exceed the limits of one client.
 
 
 async def too_many_streams(place: Place) -> None:
@@ -128,7 +129,7 @@ async def too_many_streams(place: Place) -> None:
         for _ in range(most):
             place.expect(await stack.enter_async_context(place.reading(target, mine)), 200)
         place.expect(await place.get(target, mine), 429)
-    async with asyncio.timeout(PATIENCE_S):  # the places are given back
+    async with asyncio.timeout(PATIENCE_S):  # until the leases are returned
         while (await place.http.head(target, headers=mine)).status_code != 200:
             await asyncio.sleep(0.2)
 
@@ -141,11 +142,11 @@ async def too_often(place: Place) -> None:
     place.check(got[:most] == [200] * most, "refused too soon")
 
 
-# Who posts.
+# Posting clients.
 
 
 class Posted(Reader):
-    """Reads all that is posted from now on, each event once."""
+    """Reads everything posted from now on, each event once."""
 
     def __init__(self, place: Place) -> None:
         since_ms = time.time_ns() // 1_000_000
@@ -158,7 +159,7 @@ class Posted(Reader):
 
 
 async def posting(place: Place) -> None:
-    """Alone, in a list, and beside others that are not valid; what is taken is due to be read."""
+    """Post events alone, in a list, and beside invalid ones. Accepted events must be read later."""
     good = [_event(place) for _ in range(place.chance.randrange(2, 12))]
     bad = [{**_event(place), "test": 7}, {"$schema": "/no/such/1.0.0"}, "no event"]
     await _post(place, 201, good[0], good[:1])
@@ -182,7 +183,7 @@ def _event(place: Place) -> dict[str, Any]:
 
 
 async def _post(place: Place, status: int, body: Any, taken: list[dict[str, Any]]) -> None:
-    """`taken`: those of `body` that are to be accepted."""
+    """Post a body. `taken` are the events of `body` that must be accepted."""
     place.due |= {event["test"] for event in taken}
     content = gzip.compress(orjson.dumps(body))
     headers = {**_JSON, "Content-Encoding": "gzip"}
@@ -190,11 +191,11 @@ async def _post(place: Place, status: int, body: Any, taken: list[dict[str, Any]
     place.done["event posted"] += len(taken)
 
 
-# Who runs the place.
+# Operators.
 
 
 async def closing(place: Place) -> None:
-    """An operator finds a stream by its name and closes it; its client sees a proper end."""
+    """Find a stream by its name as an operator and close it. Its client sees a proper end."""
     operator = {"Authorization": f"Bearer {place.plan.admin_key}"}
     name = str(place.chance.getrandbits(64))
     place.expect(await place.get(_CLIENTS), 401)
@@ -212,7 +213,7 @@ async def closing(place: Place) -> None:
 
 
 async def declaring(place: Place) -> None:
-    """Another stream is declared, is there, and is gone again; mistakes change nothing."""
+    """Declare another stream, use it and remove it. Mistakes in the catalogue change nothing."""
     before = await asyncio.to_thread(place.catalogue.read_bytes)
     document: dict[str, Any] = orjson.loads(before)
     name = f"extra.{place.chance.randrange(3)}"
@@ -229,7 +230,7 @@ async def declaring(place: Place) -> None:
 
 
 async def _declare(place: Place, content: bytes) -> None:
-    """The file is never seen half written."""
+    """Replace the catalogue atomically."""
     beside = place.catalogue.with_suffix(".new")
     await asyncio.to_thread(beside.write_bytes, content)
     beside.replace(place.catalogue)
@@ -237,7 +238,7 @@ async def _declare(place: Place, content: bytes) -> None:
 
 
 async def _until(place: Place, target: str, status: int) -> None:
-    """Waits for what the gateway does in its own time."""
+    """Wait for something that happens asynchronously in the gateway."""
     async with asyncio.timeout(PATIENCE_S):
         while (await place.http.head(target, headers=place.address())).status_code != status:
             await asyncio.sleep(0.1)
@@ -250,7 +251,7 @@ async def scraping(place: Place) -> None:
 
 
 async def looking(place: Place) -> None:
-    """At what is there beside streams."""
+    """Request everything that is not a stream."""
     stream = place.plan.stream
     for target in (
         *(
@@ -269,7 +270,7 @@ async def looking(place: Place) -> None:
         place.check(len([1 async for _ in events_of(answer)]) == 10, "not ten of a selftest")
 
 
-# Who sends what can't be understood.
+# Clients that send malformed requests.
 
 
 async def asking_wrongly(place: Place) -> None:
@@ -287,7 +288,7 @@ async def asking_wrongly(place: Place) -> None:
 
 
 async def sending_rubbish(place: Place) -> None:
-    """What comes of it does not matter, so long as it ends and others are served."""
+    """Send malformed requests. The answers do not matter, if they end and others are served."""
     content = place.chance.choice(_RUBBISH)
     reader, writer = await asyncio.open_connection("127.0.0.1", place.plan.port)
     with contextlib.suppress(TimeoutError, ConnectionError):
@@ -321,4 +322,4 @@ VISITORS = {
     **dict.fromkeys((posting, looking, asking_wrongly, sending_rubbish, too_many_streams), 2),
     **dict.fromkeys((without_access, posting_rubbish, closing, declaring, scraping, too_often), 1),
 }
-"""How many of each are there at the same time."""
+"""The number of concurrent visitors of each kind."""

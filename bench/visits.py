@@ -1,6 +1,6 @@
-"""What the clients of `soak` share: where they go, as whom, and what they found.
+"""The common parts of the visitors of `soak`: their requests, identities and results.
 
-A visitor is a coroutine function that makes one visit and can be called again and again.
+A visitor is a coroutine function that makes one visit and can be called repeatedly.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ import jwt
 import msgspec
 import orjson
 
-from eventstreams.model.sse_reader import SseEvent, SseReader
+from eventstreams.model.sse import SseEvent, SseReader
 
 PATIENCE_S = 20.0
 _WRONG_KEPT = 20
 _ADDRESSES = IPv4Network("198.18.0.0/15")
 _ROUND_ADDRESSES = 20_000
-"""So that those of one round are not soon seen again in the next."""
+"""Enough that addresses of one round are not reused soon in the next."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What `visiting_process` is told."""
+    """The input of `visiting_process`."""
 
     port: int
     metrics_port: int
     pid: int
-    """Of the gateway: a SIGHUP has it read its catalogue again."""
+    """The gateway's process; SIGHUP makes it reload its catalogue."""
     seconds: float
     seed: int
     catalogue: str
     stream: str
-    """Public, its events numbered without a hole by `seq`."""
+    """A public stream whose events are numbered without gaps by `seq`."""
     closed: str
-    """For those whose token has `scope`."""
+    """A stream for clients whose token has `scope`."""
     scope: str
     secret: str
     admin_key: str
     posted: str
-    """To which events of /test/event are posted."""
+    """A stream that accepts posted events of /test/event."""
     client_streams: int
     client_connects: int
-    """The limits of one address: streams at once, and streams opened in a minute."""
+    """The limits of one address: concurrent streams, and streams opened in a minute."""
 
 
 class Place:
-    """A gateway, and what its visitors found there."""
+    """A gateway, and the findings of its visitors."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -66,9 +66,9 @@ class Place:
         self.done: Counter[str] = Counter()
         self.wrong_count = 0
         self.wrong: list[str] = []
-        """The first of what should not have been."""
+        """Descriptions of the first faults."""
         self.due: set[str] = set()
-        """Posted and accepted, and not read yet."""
+        """Events that were accepted and have not been read yet."""
         self.http = httpx.AsyncClient(
             base_url=self.url,
             timeout=PATIENCE_S,
@@ -86,25 +86,26 @@ class Place:
         self.check(answer.status_code in statuses, what)
 
     def address(self) -> dict[str, str]:
-        """Of somebody who has not been here; this host counts as a proxy that says whose it is."""
+        """Return a header with a fresh client address, which this host may name as a trusted
+        proxy."""
         number = int(_ADDRESSES.network_address) + next(self._addresses) % _ADDRESSES.num_addresses
         return {"X-Client-IP": str(IPv4Address(number))}
 
     def token(self, scope: str | None = None, *, seconds: float = 60) -> dict[str, str]:
-        """A header."""
+        """Return a header with a token."""
         claims = {"sub": "soak", "exp": time.time() + seconds, "scope": scope or self.plan.scope}
         token = jwt.encode(claims, self.plan.secret, "HS256")
         return {"Authorization": f"Bearer {token}"}
 
     async def get(self, target: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """An answer that ends."""
+        """Make a request and return the complete answer."""
         return await self.http.get(target, headers={**self.address(), **(headers or {})})
 
     @contextlib.asynccontextmanager
     async def reading(
         self, target: str, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[httpx.Response]:
-        """An answer that goes on; leaving the block hangs up."""
+        """Open a stream. Leaving the block disconnects."""
         sent = {**self.address(), "Accept": "text/event-stream", "Accept-Encoding": "identity"}
         async with self.http.stream("GET", target, headers={**sent, **(headers or {})}) as answer:
             yield answer
@@ -117,10 +118,11 @@ Visitor = Callable[["Place"], Coroutine[Any, Any, None]]
 
 
 class Reader:
-    """Reads a stream in several visits, by its last id, and checks that the numbers join."""
+    """Reads a stream in several visits, by its last id, and checks that the numbers are
+    consecutive."""
 
     def __init__(self, place: Place, target: str, *, step: int = 1, **headers: str) -> None:
-        """`step`: from each number to the next."""
+        """Set the target. `step` is the difference between consecutive numbers."""
         self._place = place
         self._target = target
         self._step = step
@@ -129,7 +131,7 @@ class Reader:
         self._seq: int | None = None
 
     async def visit(self, seconds: float) -> None:
-        """Reads for so long, then hangs up."""
+        """Read for a number of seconds, then disconnect."""
         headers = dict(self._headers)
         if self._last_id:
             headers["Last-Event-ID"] = self._last_id
@@ -144,8 +146,8 @@ class Reader:
             self._last_id = reader.last_event_id
 
     def _take(self, event: SseEvent) -> None:
-        if event.event == "gap":  # it was away for longer than events are kept
-            self._place.done["gap told"] += 1
+        if event.event == "gap":  # it was away for longer than events are retained
+            self._place.done["gap reported"] += 1
             self._seq = None
         elif event.event == "message" and event.data:
             self._place.done["event read"] += 1
@@ -154,7 +156,7 @@ class Reader:
             self._place.check(not event.data, f"{self._target}: {event.event} {event.data}")
 
     def read(self, document: dict[str, Any]) -> None:
-        """An event, in its order."""
+        """Check one event in its order."""
         seq = document["seq"]
         joins = self._seq is None or seq == self._seq + self._step
         self._place.check(joins, f"{self._target}: {seq} after {self._seq}")
@@ -162,7 +164,7 @@ class Reader:
 
 
 async def events_of(answer: httpx.Response) -> AsyncIterator[tuple[str, Any]]:
-    """(event, document) to the end of the response."""
+    """Yield (event, document) up to the end of the response."""
     reader = SseReader()
     async for chunk in answer.aiter_bytes():
         for event in reader.feed(chunk):

@@ -2,7 +2,7 @@
 
 import sys
 
-from eventstreams import signals
+from eventstreams.server import signals
 
 
 def run() -> None:

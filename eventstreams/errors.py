@@ -1,8 +1,8 @@
-"""Every error this package raises on purpose.
+"""All errors that this package raises on purpose.
 
 EventStreamsError
-├── ConfigError            the operator's: settings or catalogue are wrong; says every problem
-├── ClientError            the caller's: answered with a status, counted, never logged as a fault
+├── ConfigError            settings or catalogue are wrong; lists every problem
+├── ClientError            a request is refused; counted, but not logged as a fault
 │   ├── ServiceProblem         {"status", "type", "title", "detail", "method", "uri"} as JSON
 │   │   ├── UnknownStream          400 not_found
 │   │   ├── InvalidTimestamp       400 invalid_timestamp
@@ -11,60 +11,72 @@ EventStreamsError
 │   │   ├── InvalidFields          400 invalid_fields
 │   │   ├── InvalidSample          400 invalid_sample
 │   │   ├── MissingClientAddress   400 bad_request
-│   │   ├── TooManyConnections, TooManyConnects   429 too_many_requests: at once, in a minute
-│   │   ├── those of access.errors    401, 403, 503: tokens and keys
+│   │   ├── TooManyConnections, TooManyConnects   429 too_many_requests: open, and per minute
+│   │   ├── Unauthorized           401 unauthorized; InvalidToken: invalid token, ticket or key
+│   │   ├── Forbidden              403 forbidden: the token or key lacks a permission
+│   │   ├── AccessUnavailable      503 unavailable: keys or tickets cannot be looked up
 │   │   ├── InvalidParameter       400 invalid_parameter: limit, heartbeat, compress, ...
 │   │   ├── GatewayFull            503 unavailable; GatewayStopping: while draining
 │   │   ├── BadBody                400 bad_body: not JSON, not UTF-8, not what its headers say
 │   │   ├── NoSuchSchema           404 not_found
-│   │   ├── BrokenSchema           422 broken_schema: an operator must mend it
+│   │   ├── BrokenSchema           422 broken_schema: an operator must correct it
 │   │   ├── BodyTimeout            408 body_timeout
 │   │   ├── BodyTooLarge           413 body_too_large: in bytes or events
 │   │   ├── UnsupportedBody        415 unsupported_body: content type, charset or coding
-│   │   └── IntakeFull             503 unavailable: too much is being taken already
+│   │   ├── BadRequest, UriTooLong, HeadTooLarge, UnwantedBody, TinyRecords
+│   │   │                          400, 414, 431, 413: refused before the application
+│   │   ├── IntakeShareUsed        429 too_many_requests: one client's share of the intake
+│   │   └── IntakeFull             503 unavailable: the intake has too much to do
 │   ├── GapFound               410: events are missing, and the request said gap=fail
-│   └── AssignmentProblem      the other shape: reason phrase "Name: message", no content type
+│   └── AssignmentProblem      the second body shape: reason phrase "Name: message", no type
 │       ├── InvalidAssignment      400
 │       ├── TopicNotAvailable      404
 │       ├── ConfigurationFault     500: none of the topics of the request exist
 │       └── LogUnreachable         503: the log did not answer in time
-├── FilterTooCostly        choosing events takes more than a stream's share; the stream ends
-├── SchemaError            schemas are wrong; says every problem
-│   ├── SchemaNotFound         there is none at this URI
-│   └── BadSchemaUri           not a URI that a schema of a repository can have
-├── ProducerClosed         an event came, or was waited for, when the producer had ended
-├── SseEventTooLarge       an event stream that is read has an event beyond the limit
-├── LedgerUnavailable      those who share limits can't be asked
-├── OutboxError            the outbox can't be used: another process has it, disk full, damaged
-└── LogError               the log's: what a backend raises, whatever library it is built on
-    ├── LogUnavailable         passing: broker gone, database locked; the same call may work later
-    │   └── LogFilesLost           the embedded log's files are not those that are open
-    ├── AppendRefused          nothing of this append was kept: record too large, ...
-    │   └── LogUnwritable          whatever the record: disk full, read-only, ...
+├── FilterTooCostly        choosing events exceeds a stream's share of time; the stream ends
+├── SchemaError            schemas are invalid; lists every problem
+│   ├── SchemaNotFound         there is no schema at this URI
+│   └── BadSchemaUri           not a possible URI of a schema in a repository
+├── ProducerClosed         an event was put, or awaited, after the producer had ended
+├── RelayFault             a relay cannot continue with what its upstream or bookmark contains
+│   └── UpstreamRefused        the upstream refuses the relay, and would again
+├── SseEventTooLarge       an event of another gateway's stream exceeds the limit
+├── QuotaUnavailable       the shared limit counters cannot be reached
+├── OutboxError            the outbox is unusable: in use, damaged, or the disk is full
+└── LogError               a backend of the log failed
+    ├── LogUnavailable         temporary: broker unreachable, database locked
+    │   └── LogFilesLost           the embedded log's open files were deleted or replaced
+    ├── AppendRefused          nothing was appended: record too large, ...
+    │   └── LogUnwritable          no record can be appended: disk full, read-only, ...
+    ├── BookmarkLost           another owner has claimed the bookmark
     ├── LogCorrupt             the file is not a log, or is damaged; an operator must act
-    ├── RecordsDamaged         some records can't be read as they were written; others can
-    ├── UnknownTopic           the topic does not exist (never did, or was deleted)
+    ├── RecordsDamaged         some records differ from what was written
+    ├── UnknownTopic           the topic does not exist, or was deleted
     ├── UnknownPartition       the topic exists but has no such partition
     ├── OffsetOutOfRange       before the oldest kept record, or beyond the end
-    └── LogTruncated           the end of a partition was lost, other records have its offsets
+    ├── GapRecorded            a record says that events before it are missing
+    └── LogTruncated           the end of a partition was lost and its offsets were reused
 
-A backend translates its library's errors into LogErrors where they arise; nothing above the log
-imports that library. The web layer turns ClientErrors into answers in one handler.
+A backend translates the errors of its library into LogErrors; no other package imports that
+library. The web layer turns ClientErrors into responses in one place.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from eventstreams.model.event import Bounds, Partition
-    from eventstreams.schemas.problem import Problem
+    from eventstreams.model.problem import Problem
+
+
+_E = TypeVar("_E", bound=BaseException)
 
 
 class EventStreamsError(Exception):
-    """The root of the tree."""
+    """The base class of all errors of this package."""
 
 
 class ConfigError(EventStreamsError):
@@ -79,17 +91,26 @@ class ConfigError(EventStreamsError):
 
 
 class ClientError(EventStreamsError):
-    """A request that can't be answered as asked. `status` is the HTTP status."""
+    """A request that is refused. `status` is the HTTP status of the response."""
 
     status: ClassVar[int] = 400
 
 
+def without_frames(error: _E) -> _E:
+    """Return the same error, without its traceback and the errors that caused it.
+
+    The frames of a traceback keep their variables alive, which may be megabytes of a body.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 class FilterTooCostly(EventStreamsError):
-    """A stream takes more than its share of time to choose its events, and falls behind."""
+    """A stream needs more than its share of time to choose its events, and falls behind."""
 
 
 class SchemaError(EventStreamsError):
-    """Everything that reads schemas raises this with all the problems it found."""
+    """Schemas are invalid. `problems` lists every problem found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -101,27 +122,35 @@ class SchemaNotFound(SchemaError):
 
 
 class BadSchemaUri(SchemaError):
-    """Not a URI that a schema of a repository can have."""
+    """The URI is not a possible URI of a schema in a repository."""
 
 
 class SseEventTooLarge(EventStreamsError):
-    """An event stream that is read has an event beyond the reader's limit."""
+    """An event of a stream that we read is larger than the reader's limit."""
 
 
-class LedgerUnavailable(EventStreamsError):
-    """Those who share limits and tickets can't be asked."""
+class RelayFault(EventStreamsError):
+    """A relay cannot continue. No event is lost, because its bookmark does not move."""
+
+
+class UpstreamRefused(RelayFault):
+    """The upstream refuses the relay, and would refuse it again."""
+
+
+class QuotaUnavailable(EventStreamsError):
+    """The shared limit counters and tickets cannot be reached."""
 
 
 class ProducerClosed(EventStreamsError):
-    """The producer has ended; what was sent meanwhile is not known to have gone anywhere."""
+    """The producer has ended. The outcome of events that were being sent is unknown."""
 
 
 class OutboxError(EventStreamsError):
-    """The outbox can't be used; what was to be put into it is not in it."""
+    """The outbox cannot be used. Nothing was stored by the failed call."""
 
 
 class ServiceProblem(ClientError):
-    """Errors the service itself finds, in the first of the two upstream body shapes."""
+    """Errors in the first of the two body shapes of KafkaSSE-based services: one JSON document."""
 
     type: ClassVar[str] = "bad_request"
     title: ClassVar[str] = "Bad Request"
@@ -136,8 +165,8 @@ class UnknownStream(ServiceProblem):
     type = "not_found"
     title = "Stream Not Found"
 
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(f"Invalid streams: {','.join(names)}")
+    def __init__(self, names: list[str], hint: str = "") -> None:
+        super().__init__(f"Invalid streams: {','.join(names)}{hint and f'; {hint}'}")
         self.names = names
 
 
@@ -180,8 +209,8 @@ class MissingClientAddress(ServiceProblem):
     title = "Missing Required X-Client-IP Header"
 
 
-class Later(ServiceProblem):
-    """Worth asking again after `retry_after_s` at the soonest; the answer spreads it."""
+class RetryLater(ServiceProblem):
+    """The client may retry after `retry_after_s` seconds; the response adds a random spread."""
 
     status = 503
     type = "unavailable"
@@ -192,24 +221,24 @@ class Later(ServiceProblem):
         self.retry_after_s = retry_after_s
 
 
-class TooManyConnections(Later):
+class TooManyConnections(RetryLater):
     status = 429
     type = "too_many_requests"
     title = "Too Many Concurrent Connections From Your Client IP"
 
 
-class TooManyConnects(Later):
+class TooManyConnects(RetryLater):
     status = 429
     type = "too_many_requests"
     title = "Too Many Connects From Your Client IP"
 
 
-class GatewayFull(Later):
+class GatewayFull(RetryLater):
     pass
 
 
 class GatewayStopping(GatewayFull):
-    """The process is about to end; another one answers the same request."""
+    """The process is draining; another process can answer the same request."""
 
 
 class BadBody(ServiceProblem):
@@ -247,7 +276,7 @@ class UnsupportedBody(ServiceProblem):
     title = "Unsupported Media Type"
 
 
-class IntakeFull(Later):
+class IntakeFull(RetryLater):
     pass
 
 
@@ -256,7 +285,7 @@ class IntakeShareUsed(TooManyConnects):
 
 
 class GapFound(ClientError):
-    """What was asked for is not to be had whole. `document` is that of a gap frame."""
+    """Some of the requested events are missing. `document` is the data of a gap frame."""
 
     status = 410
 
@@ -266,7 +295,7 @@ class GapFound(ClientError):
 
 
 class AssignmentProblem(ClientError):
-    """Errors of the assignment, in the second body shape: `fields` are the body's own keys."""
+    """Errors of the requested topics, in the second body shape. `fields` are further keys of it."""
 
     retry_after_s: int | None = None
 
@@ -277,13 +306,13 @@ class AssignmentProblem(ClientError):
 
     @property
     def name(self) -> str:
-        """The error's name on the wire, as upstream clients know it."""
+        """The name of the error in the response, which clients of KafkaSSE know."""
         return f"{type(self).__name__}Error"
 
     def body(self) -> dict[str, Any]:
         return {
             "message": self.message,
-            "origin": "KafkaSSE",  # what clients of upstream know
+            "origin": "KafkaSSE",  # the value that clients of KafkaSSE expect
             "name": self.name,
             **self.fields,
             "statusCode": self.status,
@@ -315,11 +344,11 @@ class LogUnreachable(AssignmentProblem):
 
 
 class LogError(EventStreamsError):
-    """What a log backend raises. The message never holds bytes of a record."""
+    """A log backend failed. The message never contains bytes of a record."""
 
 
 class LogUnavailable(LogError):
-    """`partitions` are those that are out of reach; none means the whole log."""
+    """Set the unreachable partitions. None means the whole log."""
 
     def __init__(self, message: str, partitions: Iterable[Partition] = ()) -> None:
         super().__init__(message)
@@ -327,7 +356,7 @@ class LogUnavailable(LogError):
 
 
 class LogFilesLost(LogUnavailable):
-    """Files of the embedded log were deleted, replaced or cut short while they were in use."""
+    """Files of the embedded log were deleted, replaced or truncated while in use."""
 
 
 class AppendRefused(LogError):
@@ -336,6 +365,10 @@ class AppendRefused(LogError):
 
 class LogUnwritable(AppendRefused):
     pass
+
+
+class BookmarkLost(LogError):
+    """Another owner has claimed the bookmark; nothing was appended."""
 
 
 class LogCorrupt(LogError):
@@ -355,13 +388,13 @@ class UnknownPartition(LogError):
 
 
 class RecordsDamaged(LogError):
-    """The records from `offset` up to `next`, not included, are not what was written."""
+    """The records from `offset` up to, but not including, `following` are damaged."""
 
     def __init__(self, partition: Partition, offset: int, following: int, bounds: Bounds) -> None:
         last = f" to {following - 1}" if following > offset + 1 else ""
         super().__init__(
             f"{partition.topic}/{partition.number} is damaged at offset {offset}{last}:"
-            " what is stored there is not what was written"
+            " the stored bytes differ from those that were written"
         )
         self.partition = partition
         self.offset = offset
@@ -371,7 +404,7 @@ class RecordsDamaged(LogError):
 
 class OffsetOutOfRange(LogError):
     def __init__(self, partition: Partition, offset: int, bounds: Bounds | None = None) -> None:
-        kept = f"; it holds {bounds.oldest} to {bounds.end}" if bounds else ""
+        kept = f"; the log holds {bounds.oldest} to {bounds.end}" if bounds else ""
         super().__init__(
             f"offset {offset} of {partition.topic}/{partition.number} is out of range{kept}"
         )
@@ -380,13 +413,94 @@ class OffsetOutOfRange(LogError):
         self.bounds = bounds
 
 
+class GapRecorded(LogError):
+    """A reader has reached a gap marker. `document` describes the missing events."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        offset: int,
+        document: dict[str, Any],
+        *,
+        timestamp_ms: int,
+        epoch: int,
+    ) -> None:
+        self.partition = partition
+        self.offset = offset
+        self.timestamp_ms = timestamp_ms
+        self.epoch = epoch
+        self.document = document
+        super().__init__(f"a gap is recorded in {self.partition.topic} at {self.offset}")
+
+
 class LogTruncated(LogError):
-    """The log holds other records than were read, from `end` on. `offset`: where the reader was."""
+    """From `end` on, the log holds other records than were read. The reader was at `offset`."""
 
     def __init__(self, partition: Partition, offset: int, end: int) -> None:
         super().__init__(
-            f"{partition.topic}/{partition.number} lost what was read from {end} to {offset}"
+            f"{partition.topic}/{partition.number} lost the records that were read from {end} "
+            f"to {offset}"
         )
         self.partition = partition
         self.offset = offset
         self.end = end
+
+
+class Unauthorized(ServiceProblem):
+    status = 401
+    type = "unauthorized"
+    title = "Unauthorized"
+    challenge: ClassVar[bytes] = b"Bearer"
+
+
+class InvalidToken(Unauthorized):
+    """An invalid token, ticket or key. The detail contains no part of it."""
+
+    challenge = b'Bearer error="invalid_token"'
+
+
+class Forbidden(ServiceProblem):
+    status = 403
+    type = "forbidden"
+    title = "Forbidden"
+
+    def __init__(self, lacking: list[str]) -> None:
+        super().__init__(f"The token lacks the required scope: {' '.join(lacking)}")
+        self.challenge = f'Bearer error="insufficient_scope", scope="{" ".join(lacking)}"'.encode()
+
+
+class AccessUnavailable(RetryLater):
+    pass
+
+
+class BadRequest(ServiceProblem):
+    """A malformed HTTP/1.1 request, or one that a proxy in front may interpret differently."""
+
+
+class UriTooLong(ServiceProblem):
+    status = 414
+    type = "uri_too_long"
+    title = "URI Too Long"
+
+
+class HeadTooLarge(ServiceProblem):
+    """Too many bytes or too many headers; trailers and chunk extensions count as well."""
+
+    status = 431
+    type = "head_too_large"
+    title = "Request Header Fields Too Large"
+
+
+class UnwantedBody(ServiceProblem):
+    """A body that the resource does not accept, or in pieces too small to be read economically."""
+
+    status = 413
+    type = "unwanted_body"
+    title = "Content Too Large"
+
+
+class TinyRecords(ServiceProblem):
+    """TLS records too small to be decrypted economically."""
+
+    type = "tiny_records"
+    title = "TLS Records Too Small"

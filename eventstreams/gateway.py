@@ -1,4 +1,4 @@
-"""Builds everything from Settings; starts it and stops it in order."""
+"""Builds all parts of a gateway from its settings, and starts and stops them in order."""
 
 from __future__ import annotations
 
@@ -6,71 +6,100 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from eventstreams.declarations import Declarations
-from eventstreams.demo import DemoFeed
+from eventstreams.access.key_sets import KeySet, parse
+from eventstreams.access.policy import Policy
+from eventstreams.access.producer_keys import load_producers
+from eventstreams.access.tickets import Tickets
+from eventstreams.access.tokens import Tokens
+from eventstreams.config.reloader import CatalogueWatcher, LiveSettings
+from eventstreams.config.settings import (
+    AccessSettings,
+    IntakeSettings,
+    LogSettings,
+    Settings,
+    SharedSettings,
+)
+from eventstreams.config.validation import conflicts
+from eventstreams.demo.feed import DemoFeed
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.start import StartResolver
 from eventstreams.intake.canary import Canary
 from eventstreams.intake.error_events import ErrorEventRate, ErrorEvents
-from eventstreams.intake.gate import Gate
 from eventstreams.intake.intake import Intake
-from eventstreams.ledger.desk import Line
-from eventstreams.ledger.ledger import Ledger
+from eventstreams.intake.router import EventRouter
 from eventstreams.legacy.beacon import Beacon
+from eventstreams.legacy.checks import stream_problems
 from eventstreams.legacy.conversion import Converter
 from eventstreams.log.base import Log
 from eventstreams.log.future import FutureLimit
-from eventstreams.log.kafka import KafkaLog
+from eventstreams.log.kafka.log import KafkaLog
 from eventstreams.log.memory import MemoryLog
-from eventstreams.log.sqlite import SqliteLog
-from eventstreams.memory import give_back
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.metrics import Metrics
-from eventstreams.model.stream import Catalogue
-from eventstreams.opening import (
-    open_keys,
-    open_shared,
-    open_tokens,
-    problems_between,
-    problems_of,
-)
-from eventstreams.policies import Policies
+from eventstreams.model.catalogue import Catalogue
+from eventstreams.process_memory import give_back
+from eventstreams.quota.quota import LocalQuota, Quota, QuotaBackend
+from eventstreams.quota.redis_quota import RedisQuota
+from eventstreams.quota.workers import QuotaClient, WorkerQuota
+from eventstreams.relay.opening import open_relay, relay_problems
+from eventstreams.relay.relay import Relay
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
-from eventstreams.settings import IntakeSettings, LegacySettings, LogSettings, Settings
 from eventstreams.tasks import background
 from eventstreams.turns import Turns
+from eventstreams.web.access import Access, ticket_routes
+from eventstreams.web.activity import StreamActivity
+from eventstreams.web.address import Proxies
+from eventstreams.web.admin import Admin
+from eventstreams.web.answers import common_headers
 from eventstreams.web.app import App
-from eventstreams.web.assembly import assemble
+from eventstreams.web.beacon import BeaconPage
+from eventstreams.web.cursor import cursor_routes
+from eventstreams.web.events import Events
+from eventstreams.web.explain import Explain
+from eventstreams.web.field_warnings import FieldWarnings
+from eventstreams.web.limits import Limits
 from eventstreams.web.open_streams import OpenStreams
+from eventstreams.web.openapi import OpenApi
+from eventstreams.web.operators import Operators, figures_of
+from eventstreams.web.pages import Health, page_routes
+from eventstreams.web.schemas import schema_routes
+from eventstreams.web.selftest import SelfTest
+from eventstreams.web.stream_configs import stream_config_routes
+from eventstreams.web.streams import Streams
+from eventstreams.web.usage import Usage
 
 _log = logging.getLogger(__name__)
 _PARENT_TIMEOUT_S = 1.0
 
 
 class Gateway(NamedTuple):
-    """A gateway that runs."""
+    """A running gateway."""
 
     app: App
     hub: Hub
     log: Log
     metrics: Metrics
-    declarations: Declarations
-    policies: Policies
+    catalogue_watcher: CatalogueWatcher
+    live_settings: LiveSettings[Policy]
     intake: Intake | None
     turns: Turns
+    quota: Quota
 
     def reload(self) -> None:
-        """Has catalogue and settings read again soon."""
-        self.declarations.poke()
-        self.policies.poke()
+        """Request a reload of the catalogue and the settings."""
+        self.catalogue_watcher.request_reload()
+        self.live_settings.request_reload()
 
 
 def open_log(settings: LogSettings, metrics: Metrics | None = None) -> Log:
-    """The log that the settings name, not started."""
+    """Return the log that the settings name, not started."""
     limit = FutureLimit(future_max_s=settings.future_max_s, metrics=metrics)
     match settings.backend:
         case "memory":
@@ -83,6 +112,25 @@ def open_log(settings: LogSettings, metrics: Metrics | None = None) -> Log:
             return KafkaLog(settings=settings.kafka, future_limit=limit)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The parts from which the intake, the pages and the background tasks are built."""
+
+    settings: Settings
+    metrics: Metrics
+    turns: Turns
+    log: Log
+    hub: Hub
+    schemas: SchemaStore
+    catalogue_watcher: CatalogueWatcher
+    live_settings: LiveSettings[Policy]
+    tokens: Tokens
+    quota: Quota
+    quota_client: QuotaClient | None
+    """The connection to the parent process, if workers share their limits through it."""
+    open_streams: OpenStreams
+
+
 @contextlib.asynccontextmanager
 async def running(
     settings: Settings,
@@ -91,33 +139,25 @@ async def running(
     line: socket.socket | None = None,
     reread: Callable[[], Settings] | None = None,
 ) -> AsyncGenerator[Gateway]:
-    """A gateway from start to stop. `catalogue_path`: the file to watch for changes. `line`: to
-    the process that other workers share with this one. `reread`: the settings as they are in their
-    file by now.
+    """Run a gateway for the length of the block.
 
-    Raises LogError where an embedded log can't be opened, ConfigError where the settings ask for
-    what the catalogue or the files they name do not have. Kafka may be out of reach at start: the
-    gateway is not ready then, and goes on trying.
+    `catalogue_path` is watched for changes. `line` is a socket to the parent process, through which
+    workers share counters. `reread` returns the current settings from their file.
+
+    Raises LogError if an embedded log cannot be opened, and ConfigError if the settings conflict
+    with the catalogue or with the files that they name. If Kafka is unreachable at the start, the
+    gateway is not ready and retries.
     """
-    metrics = Metrics()
-    turns = Turns()
-    log = open_log(settings.log, metrics)
-    embedded = settings.log.backend != "kafka"
-    declarations = Declarations(
-        catalogue,
-        path=catalogue_path,
-        metrics=metrics,
-        accept=lambda changed: problems_between(settings, changed),
-    )
-    schemas = open_schemas(settings)
-    serves_streams = settings.only != "intake"
     if problems := problems_of(settings, catalogue):
         raise ConfigError(problems)
-    policies = Policies(settings, reread=reread, metrics=metrics)
+    metrics, turns = Metrics(), Turns()
+    log = open_log(settings.log, metrics)
+    schemas = open_schemas(settings)
+    embedded = settings.log.backend != "kafka"
+    serves_streams = settings.only != "intake"
     keys = open_keys(settings.access)
-    tokens = open_tokens(settings.access, keys)
-    to_parent = None if line is None else Line(line, _PARENT_TIMEOUT_S)
-    ledger = Ledger(open_shared(settings.shared, to_parent), metrics)
+    live_settings = LiveSettings(settings, build=open_policy, reread=reread, metrics=metrics)
+    quota_client = None if line is None else QuotaClient(line, _PARENT_TIMEOUT_S)
     try:
         if embedded:
             await log.start()
@@ -129,71 +169,78 @@ async def running(
             metrics=metrics,
             turns=turns,
             started=embedded,
+            filters_share=lambda: live_settings.now().limits.filters_share,
         )
-        hub.redact(catalogue.redactions)
-        hub.silence.declare(catalogue.streams if serves_streams else {})
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(keys.aclose)
-            if to_parent is not None:
-                stack.callback(to_parent.close)
-                to_parent.on_lost = _start_anew
-            await stack.enter_async_context(ledger.running())
-            intake = beacon = None
-            if settings.only != "gateway":
-                intake, canary = _intake(
-                    settings=settings,
-                    declarations=declarations,
-                    schemas=schemas,
-                    log=log,
-                    metrics=metrics,
-                    turns=turns,
-                    hub=hub,
-                )
-                await stack.enter_async_context(intake.running())
-                beacon = _beacon(settings.legacy, declarations, intake)
-                await stack.enter_async_context(background(_when_well(hub, canary.run)))
-            open_streams = OpenStreams(
+        catalogue_watcher = CatalogueWatcher(
+            catalogue,
+            path=catalogue_path,
+            metrics=metrics,
+            accept=lambda changed: problems_between(settings, changed),
+        )
+        parts = _Parts(
+            settings=settings,
+            metrics=metrics,
+            turns=turns,
+            log=log,
+            hub=hub,
+            schemas=schemas,
+            catalogue_watcher=catalogue_watcher,
+            live_settings=live_settings,
+            tokens=open_tokens(settings.access, keys),
+            quota=Quota(open_shared(settings.shared, quota_client), metrics),
+            quota_client=quota_client,
+            open_streams=OpenStreams(
                 hub,
                 metrics,
-                catalogue=lambda: declarations.catalogue,
+                catalogue=lambda: catalogue_watcher.catalogue,
                 log=settings.http.access_log,
                 whole_addresses=settings.http.client_addresses == "whole",
-            )
-            app = assemble(
-                settings=settings,
-                declarations=declarations,
-                schemas=schemas,
-                hub=hub,
-                open_streams=open_streams,
-                intake=intake,
-                beacon=beacon,
-                metrics=metrics,
-                ledger=ledger,
-                tokens=tokens,
-                policy=policies.now,
-                line=to_parent,
-                turns=turns,
-            )
+            ),
+        )
+        hub.redact(catalogue.redactions)
+        if serves_streams:
+            hub.declare(catalogue.streams)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(keys.aclose)
+            if quota_client is not None:
+                stack.callback(quota_client.close)
+                quota_client.on_lost = _end_worker
+            await stack.enter_async_context(parts.quota.running())
+            intake = None
+            if settings.only != "gateway":
+                intake = _intake(parts)
+                await stack.enter_async_context(intake.running())
+                await stack.enter_async_context(background(_send_canaries(parts, intake)))
+            app = _app(parts, intake)
             await stack.enter_async_context(hub.running())
             await stack.enter_async_context(
                 background(
                     give_back(lambda: hub.ended),
-                    declarations.watch(settings.catalogue_refresh_s),
-                    policies.watch(),
-                    _follow_changes(
-                        settings, declarations, hub if serves_streams else None, log, open_streams
-                    ),
+                    catalogue_watcher.poll(settings.catalogue_refresh_s),
+                    parts.live_settings.watch(),
+                    _follow_changes(parts),
                 )
             )
             await stack.enter_async_context(_demo(settings, catalogue, log))
-            yield Gateway(app, hub, log, metrics, declarations, policies, intake, turns)
+            await stack.enter_async_context(_relays(parts, catalogue))
+            yield Gateway(
+                app=app,
+                hub=hub,
+                log=log,
+                metrics=metrics,
+                catalogue_watcher=catalogue_watcher,
+                live_settings=parts.live_settings,
+                intake=intake,
+                turns=turns,
+                quota=parts.quota,
+            )
     finally:
         await schemas.aclose()
         await log.aclose()
 
 
 def open_schemas(settings: Settings) -> SchemaStore:
-    """The schemas that the settings name, not read."""
+    """Return a store of the schemas that the settings name, which are read on demand."""
     return SchemaStore(
         SchemaRepository([Path(folder) for folder in settings.schemas]),
         retry_s=settings.intake.schema_retry_s,
@@ -211,8 +258,8 @@ def open_intake(
     turns: Turns,
     stop_in_s: Callable[[], float],
 ) -> Intake:
-    """The intake that appends to this log, not running."""
-    gate = Gate(
+    """Return an intake that appends to this log, not running."""
+    router = EventRouter(
         configs=lambda: catalogue().configs, schemas=schemas, topic_prefix=settings.topic_prefix
     )
     error_events = None
@@ -221,13 +268,13 @@ def open_intake(
             stream=settings.error_stream,
             emitter_id=settings.emitter_id,
             rate=ErrorEventRate(settings.error_events_per_s),
-            gate=gate,
+            router=router,
             schemas=schemas,
             catalogue=catalogue,
         )
     return Intake(
         log=log,
-        gate=gate,
+        router=router,
         error_events=error_events,
         settings=settings,
         metrics=metrics,
@@ -236,87 +283,204 @@ def open_intake(
     )
 
 
-def _intake(
-    *,
-    settings: Settings,
-    declarations: Declarations,
-    schemas: SchemaStore,
-    log: Log,
-    metrics: Metrics,
-    turns: Turns,
-    hub: Hub,
-) -> tuple[Intake, Canary]:
-    intake = open_intake(
+def _intake(parts: _Parts) -> Intake:
+    settings, hub = parts.settings, parts.hub
+    return open_intake(
         settings=settings.intake,
-        catalogue=lambda: declarations.catalogue,
-        schemas=schemas,
-        log=log,
-        metrics=metrics,
-        turns=turns,
+        catalogue=lambda: parts.catalogue_watcher.catalogue,
+        schemas=parts.schemas,
+        log=parts.log,
+        metrics=parts.metrics,
+        turns=parts.turns,
         stop_in_s=lambda: settings.fanout.drain_s - hub.draining_for_s,
     )
+
+
+async def _send_canaries(parts: _Parts, intake: Intake) -> None:
+    """Post canary events once the log can be reached, until cancelled."""
     canary = Canary(
         intake=intake,
-        configs=lambda: declarations.configs,
-        schemas=schemas,
-        every_s=settings.intake.canary_every_s,
+        configs=lambda: parts.catalogue_watcher.configs,
+        schemas=parts.schemas,
+        every_s=parts.settings.intake.canary_every_s,
+        metrics=parts.metrics,
+    )
+    await parts.hub.reachable.wait()
+    await canary.run()
+
+
+def _app(parts: _Parts, intake: Intake | None) -> App:
+    """Return the application with the resources that the settings enable."""
+    settings, metrics = parts.settings, parts.metrics
+    headers = common_headers(settings.http, cookies=settings.access.cookie is not None)
+    proxies = Proxies(settings.http.trusted_proxies)
+    limits = Limits(parts.live_settings.now, parts.quota)
+    routes = [
+        *cursor_routes(),
+        *SelfTest(limits=limits, proxies=proxies).routes(),
+        *page_routes(
+            openapi=OpenApi(parts.catalogue_watcher, parts.schemas),
+            catalogue_watcher=parts.catalogue_watcher,
+            health=Health(parts.hub),
+            homepage=settings.http.homepage,
+            static=static_folder(),
+        ),
+        *stream_config_routes(parts.catalogue_watcher),
+        *Usage(settings=settings, limits=limits, proxies=proxies, intake=intake).routes(),
+        *schema_routes(parts.schemas),
+    ]
+    streams = events = beacon = None
+    if settings.only != "intake":
+        access = Access(
+            tokens=parts.tokens,
+            tickets=Tickets(quota=parts.quota, ttl_s=settings.access.ticket_s),
+            cookie=settings.access.cookie,
+        )
+        patience_s = min(settings.fanout.log_patience_s, settings.log.kafka.request_timeout_s)
+        start_resolver = StartResolver(hub=parts.hub, patience_s=patience_s)
+        field_warnings = FieldWarnings(parts.catalogue_watcher, parts.schemas)
+        explain = Explain(
+            catalogue_watcher=parts.catalogue_watcher,
+            start_resolver=start_resolver,
+            hub=parts.hub,
+            compression=settings.http.compression,
+            access=access,
+            limits=limits,
+            proxies=proxies,
+            turns=parts.turns,
+            field_warnings=field_warnings,
+        )
+        admin = Admin(
+            policy=parts.live_settings.now,
+            open_streams=parts.open_streams,
+            quota_client=parts.quota_client,
+            figures=lambda: figures_of(
+                hub=parts.hub,
+                metrics=metrics,
+                open_streams=parts.open_streams,
+                catalogue_watcher=parts.catalogue_watcher,
+                settings=settings,
+            ),
+        )
+        operators = Operators(
+            admin=admin,
+            hub=parts.hub,
+            quota=parts.quota,
+            streams_max=lambda: parts.live_settings.now().limits.streams_max,
+            propagation=settings.propagation,
+            page=static_folder() / "admin.html",
+        )
+        activity = StreamActivity(catalogue_watcher=parts.catalogue_watcher, hub=parts.hub)
+        routes += [
+            *activity.routes(),
+            *explain.routes(),
+            *ticket_routes(access, limits, proxies),
+            *admin.routes(),
+            *operators.routes(),
+        ]
+        streams = Streams(
+            catalogue_watcher=parts.catalogue_watcher,
+            start_resolver=start_resolver,
+            hub=parts.hub,
+            limits=limits,
+            proxies=proxies,
+            metrics=metrics,
+            headers=headers,
+            compression=settings.http.compression,
+            access=access,
+            event_source_refusals=settings.http.event_source_refusals == "stream",
+            open_streams=parts.open_streams,
+            turns=parts.turns,
+            field_warnings=field_warnings,
+        )
+    if intake is not None:
+        events = Events(
+            intake=intake,
+            proxies=proxies,
+            metrics=metrics,
+            policy=parts.live_settings.now,
+            stall_timeout_s=settings.fanout.stall_timeout_s,
+        )
+        if settings.legacy.schemas:
+            converter = Converter(
+                settings.legacy.schemas, configs=lambda: parts.catalogue_watcher.configs
+            )
+            beacon = BeaconPage(
+                beacon=Beacon(
+                    intake=intake,
+                    converter=converter,
+                    receiver=socket.gethostname(),
+                    query_bytes_max=settings.legacy.query_bytes_max,
+                ),
+                proxies=proxies,
+                metrics=metrics,
+            )
+    return App(
+        streams=streams,
+        events=events,
+        beacon=beacon,
+        routes=routes,
+        headers=headers,
+        proxies=proxies,
+        turns=parts.turns,
         metrics=metrics,
     )
-    return intake, canary
 
 
-def _beacon(settings: LegacySettings, declarations: Declarations, intake: Intake) -> Beacon | None:
-    """None where the settings list no schema of EventLogging."""
-    if not settings.schemas:
-        return None
-    return Beacon(
-        intake=intake,
-        converter=Converter(settings.schemas, configs=lambda: declarations.configs),
-        receiver=socket.gethostname(),
-        query_bytes_max=settings.query_bytes_max,
-    )
+def static_folder() -> Path:
+    """Return the folder of the pages: beside the package in a checkout, inside it if installed."""
+    package = Path(__file__).parent
+    inside = package / "static"
+    return inside if inside.is_dir() else package.parent / "static"
 
 
-def _start_anew() -> None:
-    """What workers share can't be asked any more: another worker in the place of this one can."""
-    _log.error("the line to the parent process is lost; this worker ends")
+def _end_worker() -> None:
+    """End this worker after its connection to the parent was lost; the parent restarts it."""
+    _log.error("the connection to the parent process is lost; this worker ends")
     signal.raise_signal(signal.SIGTERM)
 
 
-async def _when_well(hub: Hub, run: Callable[[], Awaitable[None]]) -> None:
-    """Once the log has been reached."""
-    await hub.feed.well.wait()
-    await run()
+async def _follow_changes(parts: _Parts) -> None:
+    """Apply each new catalogue, until cancelled.
 
-
-async def _follow_changes(
-    settings: Settings,
-    declarations: Declarations,
-    hub: Hub | None,
-    log: Log,
-    open_streams: OpenStreams,
-) -> None:
-    """Streams that are declared while this runs can be read and posted to. Those that are not any
-    more are refused; who reads one already goes on, unless it needs a scope now that this one has
-    not."""
+    Streams that are declared while the process runs can be read and posted to. Streams that are
+    no longer declared are refused; clients that already read one continue, unless the stream now
+    requires a scope that they do not have.
+    """
+    settings, watcher, hub = parts.settings, parts.catalogue_watcher, parts.hub
     while True:
-        await declarations.changed.wait()
-        declarations.changed.clear()
+        await watcher.changed.wait()
+        watcher.changed.clear()
         try:
             if settings.log.backend != "kafka":
-                await _make_topics(settings, log, declarations.catalogue)
+                await _make_topics(settings, parts.log, watcher.catalogue)
         except LogError as error:
-            _log.error("topics of the new catalogue could not be made: %s", error)
-        open_streams.revoke()
-        if hub is not None:
-            hub.redact(declarations.catalogue.redactions)
-            hub.silence.declare(declarations.catalogue.streams)
-            hub.feed.add(declarations.catalogue.topics)
+            _log.error("cannot create the topics of the new catalogue: %s", error)
+        parts.open_streams.revoke()
+        if settings.only != "intake":
+            hub.redact(watcher.catalogue.redactions)
+            hub.declare(watcher.catalogue.streams)
 
 
 async def _make_topics(settings: Settings, log: Log, catalogue: Catalogue) -> None:
     for topic in sorted(catalogue.topics):
         await log.create_topic(topic, settings.log.sqlite.partitions_per_topic)
+
+
+@contextlib.asynccontextmanager
+async def _relays(parts: _Parts, catalogue: Catalogue) -> AsyncGenerator[None]:
+    """Follow other gateways once the log can be reached."""
+    relays = [
+        open_relay(name, each, catalogue=catalogue, log=parts.log, metrics=parts.metrics)
+        for name, each in parts.settings.relays.items()
+    ]
+
+    async def run(relay: Relay) -> None:
+        await parts.hub.reachable.wait()
+        await relay.run()
+
+    async with background(*map(run, relays)):
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -328,3 +492,142 @@ async def _demo(settings: Settings, catalogue: Catalogue, log: Log) -> AsyncGene
     feed = DemoFeed(log=log, stream=catalogue.get(name), rate=settings.demo.rate)
     async with background(feed.run()):
         yield
+
+
+_SECRET_BYTES_MIN = 32
+
+
+def read_secret(name: str, path: str) -> bytes:
+    """Return the content of a file without its final line end. Raises ConfigError."""
+    try:
+        return Path(path).read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigError([f"{name}: {path}: {error.strerror or error}"]) from error
+
+
+def open_shared(settings: SharedSettings, line: QuotaClient | None) -> QuotaBackend:
+    """Return where limits are counted: Redis, the parent process, or here. Raises ConfigError."""
+    if settings.redis_url is None:
+        return LocalQuota() if line is None else WorkerQuota(line)
+    return RedisQuota(
+        url=settings.redis_url,
+        password=redis_password(settings),
+        prefix=settings.prefix,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def redis_password(settings: SharedSettings) -> str | None:
+    """Return the Redis password, or None if none is set. Raises ConfigError."""
+    name, path = "shared.redis_password_file", settings.redis_password_file
+    if path is None:
+        return None
+    try:
+        return read_secret(name, path).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{name}: {path}: not UTF-8"]) from error
+
+
+def open_keys(settings: AccessSettings) -> KeySet:
+    """Return the keys that verify tokens. Raises ConfigError."""
+    file = _key_file(settings)
+    return KeySet(file=file, url=settings.jwks_url, refresh_s=settings.jwks_refresh_s)
+
+
+def _key_file(settings: AccessSettings) -> Path | None:
+    name, path = "access.jwks_file", settings.jwks_file
+    if path is None:
+        return None
+    try:
+        usable = parse(read_secret(name, path))
+    except ValueError as error:
+        raise ConfigError([f"{name}: {path}: not a JSON Web Key Set: {error}"]) from error
+    if not usable:
+        raise ConfigError([f"{name}: {path}: contains no key that can verify tokens"])
+    return Path(path)
+
+
+def open_tokens(settings: AccessSettings, keys: KeySet) -> Tokens:
+    """Return the verifier of tokens. Raises ConfigError."""
+    return Tokens(
+        keys=keys,
+        secret=_long_secret("access.hs256_secret_file", settings.hs256_secret_file),
+        issuer=settings.issuer,
+        audience=settings.audience,
+        leeway_s=settings.leeway_s,
+    )
+
+
+def open_policy(settings: Settings) -> Policy:
+    """Return the policy that can change on reload. Raises ConfigError with every problem."""
+    access = settings.access
+    problems: list[str] = []
+    producers = admin_key = None
+    try:
+        if access.producer_keys is not None:
+            producers = load_producers(Path(access.producer_keys))
+    except ConfigError as error:
+        problems += [f"access.producer_keys: {problem}" for problem in error.problems]
+    try:
+        admin_key = _long_secret("access.admin_key_file", access.admin_key_file)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return Policy(settings.limits, producers, admin_key)
+
+
+def _long_secret(name: str, path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    secret = read_secret(name, path)
+    if len(secret) < _SECRET_BYTES_MIN:
+        raise ConfigError([f"{name}: {path}: fewer than {_SECRET_BYTES_MIN} bytes"])
+    return secret
+
+
+def problems_of(settings: Settings, catalogue: Catalogue | None) -> list[str]:
+    """Return the problems of the settings, of the files that they name, and of the catalogue.
+
+    Flags may have changed the settings since they were read from their file.
+    """
+    problems = list(conflicts(settings))
+    if catalogue is not None:
+        problems += problems_between(settings, catalogue)
+    for check in _CHECKS:
+        try:
+            check(settings)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+_CHECKS: tuple[Callable[[Settings], object], ...] = (
+    lambda settings: redis_password(settings.shared),
+    lambda settings: _key_file(settings.access),
+    lambda settings: _long_secret("access.hs256_secret_file", settings.access.hs256_secret_file),
+    open_policy,
+)
+
+
+def problems_between(settings: Settings, catalogue: Catalogue) -> list[str]:
+    """Return the problems of settings and catalogue with each other."""
+    problems: list[str] = []
+    demo, error_stream = settings.demo.stream, settings.intake.error_stream
+    if demo is not None and demo not in catalogue.names:
+        problems.append(f"demo.stream: {demo} is not in the catalogue")
+    serves_intake = settings.only != "gateway"
+    if serves_intake and error_stream and catalogue.configs.get(error_stream) is None:
+        problems.append(f"intake.error_stream: {error_stream} is not in the catalogue")
+    if serves_intake:
+        problems += stream_problems(settings.legacy.schemas, catalogue.configs)
+    problems += relay_problems(settings, catalogue)
+    access = settings.access
+    if access.jwks_file or access.jwks_url or access.hs256_secret_file:
+        return problems
+    return problems + [
+        f"streams.{stream.name}.scope: needs access.jwks_file, access.jwks_url or "
+        "access.hs256_secret_file, for there is nothing to check tokens with"
+        for stream in catalogue.streams.values()
+        if stream.scope is not None
+    ]

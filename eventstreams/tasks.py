@@ -1,4 +1,4 @@
-"""Tasks that belong to a block: they end with it, and their faults end it."""
+"""Runs tasks for the length of a block; an error in a task ends the block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 @contextlib.asynccontextmanager
 async def background(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Runs `work` beside the block and cancels it at the block's end."""
+    """Run `work` in tasks beside the block, and cancel them when the block ends.
+
+    If a single task fails, the block raises its error, not a group.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in work]
@@ -21,5 +24,5 @@ async def background(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
                     task.cancel()
     except BaseExceptionGroup as faults:
         if len(faults.exceptions) == 1:
-            raise faults.exceptions[0] from None  # so that callers can catch what it is
+            raise faults.exceptions[0] from None  # so that callers can catch it by its type
         raise

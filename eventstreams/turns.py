@@ -6,14 +6,13 @@ stream waits while they run. Such work is cut into short pieces, and each piece 
     async with turns.turn(client):
         ...  # a few milliseconds at most, without an `await`
 
-What handles a whole request runs by `turns.run(client, work)`: it begins in a turn, and the time of
-each of its steps is charged to the client.
+Code that handles a whole request runs through `turns.run(client, work)`: it begins in a turn, and
+the time of each of its steps is charged to the client.
 
-In one pass of the event loop, pieces run for about `PASS_S` altogether, whoever asked for them.
-When more is asked for, it waits for the next pass, where the client that has used the least time
-since pieces began to wait is first. Neither many requests nor many clients delay the streams by
-more than PASS_S and one piece in each pass, and a client that asks for much work waits for its own
-work only.
+In one pass of the event loop, the pieces of all clients together run for about `PASS_S`. Further
+pieces wait for the next pass, which begins with the client that has used the least time since
+pieces began to wait. Neither many requests nor many clients delay the streams by more than PASS_S
+and one piece in each pass, and a client that asks for much work waits only for its own work.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 T = TypeVar("T")
 
 PASS_S = 0.002
-"""Work of clients in one pass of the event loop, in s. The last piece of a pass may exceed it."""
+"""Clients' work in one pass of the event loop, in seconds. The last piece may exceed it."""
 PIECE_S = 0.002
-"""How long one piece should take at most before its owner asks for another turn, in s."""
+"""How long one piece should take at most, in seconds, before it asks for another turn."""
 _CLIENTS_MAX = 10_000
-"""Clients whose used time is remembered; beyond it, the half that has used least is forgotten."""
+"""How many clients are remembered; beyond it, the half that has used least is forgotten."""
 
 
 class Turns:
@@ -52,15 +51,16 @@ class Turns:
         self._clients_max = clients_max
         self._clock = clock
         self._spent_s = 0.0
-        """In this pass of the event loop."""
+        """The time used in this pass of the event loop."""
         self._pass_ends = False
         """Whether `_begin_pass` is scheduled."""
         self._used_s: dict[str, float] = {}
-        """By client, on a common scale that begins at `_floor_s`. It is emptied when a pass begins
-        and nobody waits: what a client used when nobody else needed it is no debt. Otherwise one
-        that has worked for days would wait for an attacker to use as much."""
+        """The time used by each client, on a common scale that begins at `_floor_s`. It is cleared
+        when a pass begins and no work waits, because time that no other client needed must not
+        count: otherwise a client that has worked for days would wait until an attacker has used as
+        much."""
         self._floor_s = 0.0
-        """What a client has used that is new, or has asked for nothing for a while."""
+        """The used time at which new clients, and those that were idle for a while, begin."""
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._order: list[tuple[float, int, str]] = []
         """A heap of the clients that wait, by the time they have used."""
@@ -73,19 +73,19 @@ class Turns:
 
     @property
     def remembered(self) -> int:
-        """Of how many clients the used time is kept."""
+        """How many clients have their used time remembered."""
         return len(self._used_s)
 
     @property
     def busy(self) -> bool:
-        """Whether a piece that asks now has to wait for its turn."""
+        """Whether new work must wait for its turn."""
         return bool(self._waiting) or self._spent_s >= self._pass_s
 
     async def run(self, client: str, work: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine from a turn of the client on; return its result.
+        """Run the coroutine, beginning in a turn of the client; return its result.
 
-        Only the first step, up to the first wait, is in the turn. The others run when what they
-        wait for has come; they must be short.
+        Only the first step, up to the first wait, runs in the turn. Later steps run as soon as what
+        they wait for is done, so they must be short.
         """
         try:
             if self.busy:
@@ -96,13 +96,17 @@ class Turns:
         return await _metered(work, lambda spent_s: self.charge(client, spent_s), self._clock)
 
     def turn(self, client: str) -> AbstractAsyncContextManager[None]:
-        """A turn of the client, an address or a network. The block must not await anything."""
+        """Return a context manager for a turn of the client, an address or a network.
+
+        The block must not await anything.
+        """
         return _Turn(self, client)
 
     async def run_steps(self, client: str, steps: Generator[None, None, T]) -> T:
-        """Run work that yields wherever it may be interrupted, each PIECE_S of it in a turn.
+        """Run work that yields wherever it may be interrupted, in turns of PIECE_S each.
 
-        Where it has to wait, the passes run it, so that one pass holds as many short works as fit.
+        Return its result. If it must wait, the passes run it themselves, so that one pass can hold
+        as many short pieces of work as fit.
         """
         began = self._clock()
         if not self.busy:
@@ -123,24 +127,27 @@ class Turns:
             next(steps)
 
     async def begin(self, client: str) -> float:
-        """Wait for a turn of the client, and return when it began. Its time is to be charged."""
+        """Wait for a turn of the client; return when it began. The caller must call `end`."""
         if self.busy:
             await self._wait(client)
         return self._clock()
 
     def end(self, client: str, began: float) -> None:
-        """Charge the client for a turn."""
+        """Charge the client for a turn that began at `began`."""
         self.charge(client, self._clock() - began)
 
     async def _wait(self, client: str, steps: Generator[None, None, Any] | None = None) -> Any:
-        """Wait for a turn; with `steps`, until they have ended in turns. Return their result."""
+        """Wait for a turn; with `steps`, until these have completed. Return their result."""
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if client not in self._waiting:
             self._waiting[client] = deque()
             self._push(client)
         self._waiting[client].append(_Waiting(ended, steps))
         self._schedule()
-        return await ended
+        try:
+            return await ended
+        finally:
+            del ended  # an error that it holds refers to this frame: see `_run_piece`
 
     def charge(self, client: str, spent_s: float) -> None:
         """Charge the client for work that ran without a turn, because it could not wait."""
@@ -175,7 +182,7 @@ class Turns:
             self._used_s.clear()
         while self._order and self._spent_s < self._pass_s:
             used_s, _, client = heapq.heappop(self._order)
-            if used_s < self._used_by(client):  # it has worked since it was put there
+            if used_s < self._used_by(client):  # the client has used time since it was queued
                 self._push(client)
                 continue
             self._floor_s = max(self._floor_s, used_s)
@@ -185,52 +192,60 @@ class Turns:
             self._schedule()
 
     def _begin_first(self, client: str) -> bool:
-        """Let the first of the client's works go on. True where it does so later in this pass, so
-        that it is not known yet how long it takes."""
-        mine = self._waiting[client]
+        """Start the client's oldest piece of work.
+
+        Return True if it runs later in this pass, so that its time is not known yet.
+        """
+        queue = self._waiting[client]
         is_later = False
-        while mine:
-            first = mine.popleft()
-            if first.ended.done():  # who waited was cancelled
+        while queue:
+            if queue[0].ended.done():  # its task was cancelled
+                queue.popleft()
                 continue
-            if first.steps is None:
-                first.ended.set_result(None)
+            if queue[0].steps is None:
+                queue.popleft().ended.set_result(None)
                 is_later = True
-            elif not self._run_piece(client, first.ended, first.steps):
-                mine.append(first)
+            else:
+                self._run_piece(client, queue)
             break
-        if mine:
+        if queue:
             self._push(client)
         else:
             del self._waiting[client]
         return is_later
 
-    def _run_piece(
-        self, client: str, ended: asyncio.Future[Any], steps: Generator[None, None, Any]
-    ) -> bool:
-        """Run one piece; return whether that was the last one."""
+    def _run_piece(self, client: str, queue: deque[_Waiting]) -> None:
+        """Run one piece of the oldest work, and requeue the work unless it has completed.
+
+        An error refers to the frames that it passed through, and these may hold megabytes. None of
+        these frames may still refer to the future that holds the error, because only the garbage
+        collector would free such a cycle, possibly much later.
+        """
         began = self._clock()
+        first = queue.popleft()
         try:
-            self._advance(steps, began)
+            self._advance(cast("Generator[None, None, Any]", first.steps), began)
         except StopIteration as done:
-            ended.set_result(done.value)
+            first.ended.set_result(done.value)
         except Exception as error:
-            ended.set_exception(error)
+            first.ended.set_exception(error)
+        else:
+            queue.append(first)
         finally:
+            del first
             self.charge(client, self._clock() - began)
-        return ended.done()
 
 
 class _Waiting(NamedTuple):
-    """A work that waits for its turn: a block, which is woken, or steps, which the pass runs."""
+    """Work that waits for a turn: either a block, which is woken, or steps, which a pass runs."""
 
     ended: asyncio.Future[Any]
-    """For a block, its wait."""
+    """Resolved when the turn of a block begins, or when the steps have completed."""
     steps: Generator[None, None, Any] | None
 
 
 class _Turn:
-    """One turn. A class, since a context manager made of a generator costs several times more."""
+    """One turn. A class, because a context manager from a generator costs several times more."""
 
     __slots__ = ("_began", "_client", "_turns")
 
@@ -250,7 +265,7 @@ class _Turn:
 def _metered(
     work: Coroutine[Any, Any, T], spent: Callable[[float], None], clock: Callable[[], float]
 ) -> Generator[Any, Any, T]:
-    """Run a coroutine and report how long each of its steps took, in s."""
+    """Run a coroutine and report how long each of its steps took, in seconds."""
     step: Callable[[], Any] = functools.partial(work.send, None)
     while True:
         began = clock()
@@ -260,8 +275,11 @@ def _metered(
             result: T = end.value
             return result
         finally:
+            del step  # it may hold an error, which refers to this frame
             spent(clock() - began)
         try:
             step = functools.partial(work.send, (yield waits_for))
-        except BaseException as error:  # it is cancelled, or what it waited for failed
+        except BaseException as error:  # cancelled, or what it waited for failed
             step = functools.partial(work.throw, error)
+        finally:
+            del waits_for  # it may hold such an error as well

@@ -1,4 +1,4 @@
-"""What pip-audit found in one file of requirements: said for scripts/audit, and an exit status."""
+"""Print what pip-audit found in one file of requirements, and exit with a status for that."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 # Sourced by scripts that need more than Python: installs system packages where that is allowed,
-# else names the one line that does it. Everything it says goes to stderr.
+# else prints the command that does it. All messages go to stderr.
 #
 # EVENTSTREAMS_NO_INSTALL=1, which `scripts/test --no-install` sets for everything that it starts,
 # forbids installing.
 
-# need_packages WHY ALTERNATIVES... : installs, of every argument "a|b|c", the first package that the
-# package manager knows, and names it before.
+# need_packages WHY ALTERNATIVES... : installs, for each argument "a|b|c", the first of these packages
+# that the package manager knows, and prints its name before.
 need_packages() {
   local why=$1 wanted names name chosen=() as_root=() line; shift
   for wanted in "$@"; do chosen+=("${wanted%%|*}"); done
@@ -18,7 +18,7 @@ need_packages() {
     as_root=(sudo -n)
   fi
   say "$why: apt-get update"
-  "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; going on with what is known"
+  "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; using the package lists of this machine"
   chosen=()
   for wanted in "$@"; do
     IFS='|' read -ra names <<<"$wanted"

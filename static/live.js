@@ -1,131 +1,143 @@
-// Shows the newest events of one stream, filtered by the gateway, which explains the filter first.
-// The browser itself reconnects and resumes. What is chosen stands in the address, to be linked to.
-'use strict';
+// The events that the page holds: the newest ones, and those on show.
+//
+// The list shows a copy of the newest events, which `look` takes before each drawing. While the list
+// is paused the copy stays, so an index always means the event that was drawn there.
 
-const KEPT = 100;
-const stream = document.getElementById('stream');
-const filter = document.getElementById('filter');
-const explained = document.getElementById('explained');
-const toggle = document.getElementById('toggle');
-const state = document.getElementById('state');
-const list = document.getElementById('events');
-let source = null;
-let starting = null;
-let count = 0;
+const KEPT = 1000; // events, both of the newest ones and of those on show
+const RATE_S = 60;
 
-function say(text, kind = '') {
-  state.textContent = text;
-  state.dataset.kind = kind;
+export class Live {
+  constructor() {
+    this._listeners = new Set();
+    this.clear();
+  }
+
+  // Calls `listener` after every change; it must be quick.
+  onChange(listener) {
+    this._listeners.add(listener);
+  }
+
+  clear() {
+    this._events = [];
+    this._shown = [];
+    this._reasons = new Set();
+    this.total = 0; // since the page began to read
+    this._totalShown = 0; // the total at the last look
+    this.began = performance.now(); // tells the events of one request from those of another
+    this.restartRate();
+    this._changed();
+  }
+
+  // Forgets the rate so far, which was that of a replay or of another request.
+  restartRate() {
+    this._seconds = new Map(); // second -> events that arrived in it
+    this._rateBegan = null;
+  }
+
+  // Counts the rate from now on, unless it is counted already.
+  beginRate() {
+    this._rateBegan ??= performance.now();
+  }
+
+  // `isRate`: whether it counts as one that arrives now, and not as one stored before.
+  add(event, { isRate = true } = {}) {
+    this._events.push(event);
+    if (this._events.length >= 2 * KEPT) this._events.splice(0, this._events.length - KEPT);
+    this.total += 1;
+    event.number = this.total;
+    if (isRate) this._count();
+    this._changed();
+  }
+
+  // Shows the newest events, unless the list is paused.
+  look() {
+    if (this.isPaused) return;
+    this._shown = this.newest();
+    this._totalShown = this.total;
+  }
+
+  // How many events are on show, and the n-th newest of them.
+  get size() {
+    return this._shown.length;
+  }
+
+  at(index) {
+    return this._shown[this._shown.length - 1 - index];
+  }
+
+  // The newest events held, the newest last, whether they are on show or not.
+  newest() {
+    return this._events.slice(-KEPT);
+  }
+
+  // How many came since the list was paused.
+  get fresh() {
+    return this.isPaused ? this.total - this._totalShown : 0;
+  }
+
+  get isPaused() {
+    return this._reasons.size > 0;
+  }
+
+  // Several things may pause the list; it continues when nothing pauses it any more.
+  pause(reason) {
+    if (this._reasons.has(reason)) return;
+    this._reasons.add(reason);
+    this._changed();
+  }
+
+  resume(reason) {
+    if (this._reasons.delete(reason)) this._changed();
+  }
+
+  resumeAll() {
+    this._reasons.clear();
+    this._changed();
+  }
+
+  // For how many complete seconds the rate has been counted.
+  get rateS() {
+    return this._rateBegan === null ? 0 : Math.floor((performance.now() - this._rateBegan) / 1000);
+  }
+
+  // Events that arrived in each of the last complete seconds, the newest last.
+  perSecond() {
+    const now = Math.floor(performance.now() / 1000);
+    return Array.from({ length: RATE_S }, (_, i) => this._seconds.get(now - RATE_S + i) ?? 0);
+  }
+
+  _count() {
+    this.beginRate();
+    const second = Math.floor(performance.now() / 1000);
+    this._seconds.set(second, (this._seconds.get(second) ?? 0) + 1);
+    if (this._seconds.size > RATE_S + 2) this._seconds.delete(this._seconds.keys().next().value);
+  }
+
+  _changed() {
+    for (const listener of this._listeners) listener();
+  }
 }
 
-function cell(value) {
-  const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
-  const span = document.createElement('span');
-  span.textContent = text;
-  span.title = text;
-  return span;
+// The most frequent values of a field among events, with their counts.
+export function topValues(events, keys, most = 8) {
+  const counts = new Map();
+  let having = 0;
+  for (const { data } of events) {
+    const value = valueAt(data, keys);
+    if (value === undefined || (typeof value === 'object' && value !== null)) continue;
+    having += 1;
+    counts.set(value, (counts.get(value) ?? 0) + 1);
+  }
+  const sorted = [...counts].sort(([, a], [, b]) => b - a);
+  return { having, distinct: counts.size, top: sorted.slice(0, most) };
 }
 
-function show(event) {
-  const data = JSON.parse(event.data);
-  const meta = data.meta ?? {};
-  const summary = document.createElement('summary');
-  summary.append(
-    cell(String(meta.dt ?? '').slice(11, 23)),
-    cell(data.wiki ?? meta.domain ?? meta.topic ?? ''),
-    cell(data.type ?? ''),
-    cell(data.title ?? data.page_title ?? meta.id ?? ''),
+export function valueAt(document, keys) {
+  return keys.reduce(
+    (inner, key) =>
+      inner !== null && typeof inner === 'object' && Object.hasOwn(inner, key)
+        ? inner[key]
+        : undefined,
+    document,
   );
-  const whole = document.createElement('pre');
-  whole.textContent = JSON.stringify(data, null, 2);
-  const details = document.createElement('details');
-  details.append(summary, whole);
-  const item = document.createElement('li');
-  item.append(details);
-  list.prepend(item);
-  while (list.childElementCount > KEPT) list.lastElementChild.remove();
-  count += 1;
-  say(`Live: ${count} events`, 'open');
 }
-
-function stop() {
-  source?.close();
-  source = starting = null;
-  toggle.textContent = 'Start';
-  say('Stopped');
-}
-
-// Says what the filter was understood as, or what is wrong with it; returns whether it is right.
-async function explain(parameters) {
-  const streams = new URLSearchParams({ streams: stream.value });
-  const answer = await fetch(`/v2/explain?${streams}&${parameters}`);
-  const said = await answer.json();
-  explained.dataset.kind = answer.ok ? '' : 'error';
-  if (!answer.ok) {
-    explained.textContent = said.detail;
-  } else if (filter.value.trim()) {
-    const { looked_at: all, matched } = said.recent;
-    explained.textContent = `${said.filter}\nmatches ${matched} of the newest ${all} events`;
-  } else {
-    explained.textContent = '';
-  }
-  return answer.ok;
-}
-
-async function start() {
-  count = 0;
-  list.replaceChildren();
-  const parameters = new URLSearchParams(filter.value.trim() ? { filter: filter.value } : {});
-  const address = new URLSearchParams({ streams: stream.value, filter: filter.value });
-  history.replaceState(null, '', `#?${address}`);
-  const choice = starting = {};
-  const right = await explain(parameters).catch(({ message }) => {
-    explained.textContent = message;
-  });
-  if (choice !== starting) return; // something else was chosen meanwhile
-  if (!right) {
-    say('Not connected', 'error');
-    return;
-  }
-  source = new EventSource(`/v2/stream/${encodeURIComponent(stream.value)}?${parameters}`);
-  toggle.textContent = 'Stop';
-  say('Connecting …');
-  source.onopen = () => say('Live: waiting for events', 'open');
-  source.onmessage = show;
-  source.addEventListener('error', ({ data }) => {
-    if (data) explained.textContent = JSON.parse(data).message;
-  });
-  source.addEventListener('gap', () => say('Some events were no longer kept', 'error'));
-  source.onerror = () => {
-    if (source?.readyState === EventSource.CLOSED) {
-      stop();
-      say('The gateway refused the stream', 'error');
-    } else {
-      say('Connection lost, trying again …', 'error');
-    }
-  };
-}
-
-document.getElementById('choice').addEventListener('submit', (submit) => {
-  submit.preventDefault();
-  if (source) stop(); else start();
-});
-for (const chosen of [stream, filter]) {
-  chosen.addEventListener('change', () => { stop(); start(); });
-}
-
-async function load() {
-  try {
-    const answer = await fetch('/v2/streams');
-    const { streams } = await answer.json();
-    for (const name of Object.keys(streams)) stream.add(new Option(name, name));
-    const wanted = new URLSearchParams(location.hash.replace(/^#\/?\??/, ''));
-    if (streams[wanted.get('streams')]) stream.value = wanted.get('streams');
-    filter.value = wanted.get('filter') ?? '';
-    await start();
-  } catch (error) {
-    say(`The catalogue can't be read: ${error.message}`, 'error');
-  }
-}
-
-load();

@@ -1,20 +1,68 @@
-"""What every test gets: asyncio under AnyIO's plugin, and a failure when a test blocks the loop."""
+"""Configures all tests: asyncio under AnyIO's plugin, and a failure when a test blocks the loop."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-from tests import kafka_node
+from tests.support import kafka_node
+from tests.support.thoroughness import LONG
 
-# How long an example takes says how busy the machine is, and nothing about the property.
+# The duration of an example depends on the load of the machine, not on the property.
 settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=int(os.environ.get("EVENTSTREAMS_TEST_EXAMPLES", "200" if LONG else "50")),
 )
 settings.load_profile("any machine")
+
+
+LONGEST_FIRST = (
+    "tests/deploy/test_container.py",
+    "tests/faults/test_cluster.py",
+    "tests/page/test_quality.py",
+    "tests/web/test_rolling.py",
+    "tests/faults/test_big_records.py",
+    "tests/page/test_reference.py",
+    "tests/propagation/test_instances.py",
+    "tests/hostile/test_abuse.py",
+    "tests/page/test_module.py",
+    "tests/docs/test_snippets.py",
+    "tests/faults/test_truncation.py",
+    "tests/install/",
+    "tests/page/",
+    "tests/log/kafka/test_outage.py",
+    "tests/faults/",
+    "tests/test_bench.py",
+    "tests/test_mutants.py",
+    "tests/intake/test_kill.py",
+    "tests/test_kafka_cluster.py",
+    "tests/verify/",
+    "tests/cli/test_verify.py",
+    "tests/fanout/test_resuming.py",
+    "tests/scale/",
+    "tests/deploy/",
+    "tests/relay/",
+    "tests/server/",
+)
+"""Files and folders in the order in which processes take them; all others come after these.
+
+Short files at the end let all processes finish at about the same time.
+"""
+
+
+def _order(item: pytest.Item) -> int:
+    matching = (n for n, begin in enumerate(LONGEST_FIRST) if item.nodeid.startswith(begin))
+    return next(matching, len(LONGEST_FIRST))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_order)
 
 
 @pytest.fixture
@@ -36,5 +84,5 @@ def _stop_kafka() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kafka() -> str:
-    """host:port of a real broker; see tests/kafka_node.py."""
+    """Return the host:port of a real broker; see tests/support/kafka_node.py."""
     return kafka_node.shared()

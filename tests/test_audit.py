@@ -1,4 +1,4 @@
-"""scripts/audit: known vulnerabilities fail, none pass, and what can't be known is told apart."""
+"""scripts/audit fails for known vulnerabilities, and distinguishes inconclusive results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BAD = {
 
 @contextmanager
 def index(answers: dict[str, Any], status: int = 200) -> Iterator[str]:
-    """OSV's, where the Internet begins: what is known of each package, by its name."""
+    """A server like OSV's, with the known vulnerabilities of packages."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -70,7 +70,7 @@ def audit(url: str, *files: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_where_nothing_is_known_to_be_wrong_it_passes() -> None:
+def test_without_known_vulnerabilities_the_audit_passes() -> None:
     with index({}) as url:
         done = audit(url, "runtime", "audit")
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ def test_where_nothing_is_known_to_be_wrong_it_passes() -> None:
     assert done.stdout.count("no known vulnerability") == 2
 
 
-def test_a_known_vulnerability_fails_and_is_named_with_what_mends_it() -> None:
+def test_a_known_vulnerability_fails_and_is_named_with_its_fix() -> None:
     with index({"starlette": {"vulns": [BAD]}}) as url:
         done = audit(url, "runtime", "audit")
     assert done.returncode == 1, done.stderr
@@ -88,14 +88,14 @@ def test_a_known_vulnerability_fails_and_is_named_with_what_mends_it() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_an_index_that_does_not_answer_is_no_pass_and_no_failure(status: int) -> None:
+def test_an_index_without_answer_is_inconclusive(status: int) -> None:
     with index({}, status) as url:
         done = audit(url, "runtime")
     assert done.returncode == 75
     assert "could not be checked" in done.stderr
 
 
-def test_an_index_out_of_reach_is_no_pass_and_no_failure() -> None:
+def test_an_unreachable_index_is_inconclusive() -> None:
     done = audit("http://127.0.0.1:9/v1/query", "runtime")
     assert done.returncode == 75
     assert "could not be checked" in done.stderr

@@ -1,4 +1,4 @@
-"""docs/compatibility.md names tests for what it says; they must be there."""
+"""The tests that docs/compatibility.md names exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_every_test_that_the_compatibility_table_names_exists() -> None:
+def test_every_test_named_by_the_compatibility_table_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/compatibility.md").read_text()))
     there: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):

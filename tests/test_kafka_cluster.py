@@ -1,24 +1,26 @@
-"""A cluster that loses a broker: leaders move, and what has no leader left keeps to itself."""
+"""When a cluster loses a broker, leaders move, and partitions without a leader affect no others."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 
 import pytest
 from aiokafka.admin import NewTopic
 
+from eventstreams.config.settings import FanoutSettings
 from eventstreams.errors import LogError, LogUnavailable
-from eventstreams.fanout.feed import Feed
+from eventstreams.fanout.log_follower import LogFollower
+from eventstreams.fanout.timing import Timing
 from eventstreams.log.base import Follower
-from eventstreams.log.kafka import KafkaLog
+from eventstreams.log.kafka.log import KafkaLog
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Event, Partition, Record
-from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
-from tests.fanout.test_feed import Told
-from tests.kafka_node import KafkaNode, new_topic, own_cluster, require
-from tests.log.kafka_tools import PATIENCE_S, PLENTY, admin, offsets, opened, read_all, values
+from tests.support.kafka_node import KafkaNode, new_topic, own_cluster, require
+from tests.support.kafka_tools import PLENTY, admin, offsets, opened, read_all, values
+from tests.support.listener import RecordingListener
+from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -31,13 +33,13 @@ def nodes() -> Iterator[list[KafkaNode]]:
 
 @pytest.fixture
 async def log(nodes: list[KafkaNode]) -> AsyncIterator[KafkaLog]:
-    bootstrap = await asyncio.to_thread(require, *nodes)  # one may have been left killed
+    bootstrap = await asyncio.to_thread(require, *nodes)  # an earlier test may have killed one
     async with opened(bootstrap, request_timeout_s=3.0) as log:
         yield log
 
 
 async def placed(log: KafkaLog, *replicas: int) -> Partition:
-    """A topic of one partition on these brokers; the first of them leads."""
+    """Create a topic of one partition on these brokers, led by the first."""
     topic = new_topic()
     async with admin(",".join(log._settings.bootstrap_servers)) as client:
         await client.create_topics([NewTopic(topic, -1, -1, replica_assignments={0: [*replicas]})])
@@ -50,19 +52,13 @@ async def answered(log: KafkaLog, partitions: Collection[Partition]) -> bool:
     try:
         found = await log.partitions({p.topic for p in partitions})
         await log.bounds(partitions)
-    except LogError:  # a broker may hear of a topic a moment after another has named it
+    except LogError:  # a broker may learn of a topic a moment after another
         return False
     return len(found) == len(partitions)
 
 
-async def until(met: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await met():
-            await asyncio.sleep(0.05)
-
-
 async def append(log: KafkaLog, partition: Partition, count: int) -> None:
-    """Each until it is known to be kept; what was kept without that counts as well."""
+    """Append each until it is acknowledged; unacknowledged appends may be kept as well."""
     async with asyncio.timeout(PATIENCE_S):
         for n in range(count):
             while True:
@@ -74,14 +70,14 @@ async def append(log: KafkaLog, partition: Partition, count: int) -> None:
 
 
 class Follow:
-    """What a follower brought, and which partitions it said were out of reach."""
+    """Return what a follower has read, and which partitions it reported as unreachable."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self.events: dict[Partition, list[Event]] = {}
         self.named: set[Partition] = set()
         self.whole: list[LogUnavailable] = []
-        """What was not said of partitions, but of the whole log."""
+        """Errors of the whole log."""
 
     async def run(self) -> None:
         while True:
@@ -99,7 +95,7 @@ class Follow:
         await until(there)
 
 
-async def test_a_broker_dies_and_its_partitions_move_or_wait_while_the_others_go_on(
+async def test_a_dead_brokers_partitions_move_or_wait(
     nodes: list[KafkaNode], log: KafkaLog
 ) -> None:
     moving, lone, other = [await placed(log, *where) for where in ((1, 2, 3), (1,), (2,))]
@@ -145,30 +141,31 @@ async def test_a_broker_dies_and_its_partitions_move_or_wait_while_the_others_go
         assert [v for n, v in enumerate(values(events)) if n < 20] == values(before[partition])
 
 
-async def test_a_gateway_starts_without_a_silent_broker_and_finds_it_when_it_answers(
+async def test_a_gateway_starts_despite_a_silent_broker(
     nodes: list[KafkaNode], log: KafkaLog
 ) -> None:
     lone, other = [await placed(log, where) for where in (3, 2)]
     await append(log, lone, 3)
-    told = Told()
-    feed = Feed(
+    listener = RecordingListener()
+    feed = LogFollower(
         log=log,
         topics=[lone.topic, other.topic],
         settings=FanoutSettings(log_patience_s=0.5, refresh_s=0.5),
         metrics=Metrics(),
-        listener=told,
+        listener=listener,
+        timing=Timing(),
         started=True,
     )
 
     async def given_up() -> bool:
-        return told.given_up == {lone}
+        return listener.given_up == {lone}
 
     async def has(partition: Partition, end: int) -> bool:
         return feed.tails.end(partition) == end
 
     async with asyncio.timeout(PATIENCE_S), background(feed.look(), feed.follow()):
         with nodes[2].hanging():
-            await feed.well.wait()
+            await feed.reachable.wait()
             await until(given_up)
             await append(log, other, 3)
             await until(lambda: has(other, 3))
@@ -179,4 +176,4 @@ async def test_a_gateway_starts_without_a_silent_broker_and_finds_it_when_it_ans
         await until(lambda: has(lone, 5))
         assert feed.tails.floor(lone) == 3
     await feed.aclose()
-    assert not told.gave_all_up
+    assert not listener.gave_all_up

@@ -1,4 +1,4 @@
-"""One part alone, in a process of its own: gateway and intake as two processes over one log."""
+"""Gateway and intake as separate processes over one log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ import httpx
 import pytest
 import yaml
 
-from tests.intake.place import SHIPPED, TEST, event
-from tests.kafka_node import new_topic, own_node, require
-from tests.log.kafka_tools import opened, read_all, topic_with
-from tests.web.client import PATIENCE_S, Stream, connected
-from tests.web.gateway import SSE
+from tests.support.client import Stream, connected
+from tests.support.gateway import SSE
+from tests.support.intake import SHIPPED, TEST, event
+from tests.support.kafka_node import new_topic, own_node, require
+from tests.support.kafka_tools import opened, read_all, topic_with
+from tests.support.process import kill
+from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +60,7 @@ async def started(config: Path, *arguments: str) -> Process:
 
 
 class Serving:
-    """A process that listens, and a client of it."""
+    """A process that listens, with a client."""
 
     def __init__(self, process: Process, url: str, http: httpx.AsyncClient) -> None:
         self.process = process
@@ -69,7 +71,7 @@ class Serving:
         return (await self.http.request(method, path, **content)).status_code
 
     async def state(self) -> dict[str, Any]:
-        """What /readyz says."""
+        """Return the document of /readyz."""
         answer = await self.http.get("/readyz")
         state: dict[str, Any] = answer.json()
         assert answer.status_code == (200 if state["ready"] else 503)
@@ -85,16 +87,10 @@ class Serving:
         await until(self.is_ready)
 
     async def end(self) -> int:
-        """Its status, after SIGTERM."""
+        """Stop it with SIGTERM, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_S):
             return await self.process.wait()
-
-
-async def until(met: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await met():
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -117,9 +113,7 @@ async def serving(config: Path, *arguments: str) -> AsyncIterator[Serving]:
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as http:
             yield Serving(process, url, http)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await kill(process)
         await listening
     assert not [record for record in said if record["level"] == "error"]
 
@@ -134,7 +128,7 @@ async def streaming(gateway: Serving) -> AsyncIterator[Stream]:
         yield stream
 
 
-async def test_what_is_posted_to_the_one_is_read_from_the_other_over_one_file(
+async def test_intake_and_gateway_share_an_embedded_log(
     tmp_path: Path,
 ) -> None:
     config = configured(tmp_path, {"data_dir": str(tmp_path)})
@@ -159,7 +153,7 @@ async def test_what_is_posted_to_the_one_is_read_from_the_other_over_one_file(
     [("intake", OF_INTAKE, OF_GATEWAY), ("gateway", OF_GATEWAY, OF_INTAKE)],
 )
 @pytest.mark.parametrize("by_flag", [True, False])
-async def test_what_is_not_served_is_not_found_and_the_rest_is_served(
+async def test_disabled_parts_are_404(
     tmp_path: Path,
     only: str,
     served: dict[tuple[str, str], int],
@@ -182,7 +176,7 @@ async def test_what_is_not_served_is_not_found_and_the_rest_is_served(
         assert await here.end() == 0
 
 
-async def test_the_flag_wins_over_the_settings(tmp_path: Path) -> None:
+async def test_the_flag_takes_precedence_over_the_settings(tmp_path: Path) -> None:
     config = configured(tmp_path, {"data_dir": str(tmp_path)}, only="gateway")
     async with serving(config, "--only", "intake") as here:
         assert await here.status("POST", "/v1/events", json=event()) == 201
@@ -190,7 +184,7 @@ async def test_the_flag_wins_over_the_settings(tmp_path: Path) -> None:
         assert await here.status("GET", EXPLAIN) == 404
 
 
-async def test_posts_under_way_are_answered_before_a_process_that_is_told_to_stop_ends(
+async def test_a_stop_waits_for_posts_in_progress(
     tmp_path: Path,
 ) -> None:
     config = configured(tmp_path, {"data_dir": str(tmp_path)})
@@ -220,12 +214,12 @@ async def test_a_part_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> No
         b"'both' is not one of 'gateway', 'intake'": (configured(tmp_path, log), "--only", "both"),
         b"only: invalid enum value 'both'": (configured(tmp_path, log, only="both"),),
     }
-    for told, (config, *flags) in wrong.items():
+    for reported, (config, *flags) in wrong.items():
         process = await started(config, *flags)
         async with asyncio.timeout(PATIENCE_S):
             _, said = await process.communicate()
         assert process.returncode == 2
-        assert told in said
+        assert reported in said
         assert b"Traceback" not in said
 
 
@@ -235,9 +229,7 @@ def of_kafka(bootstrap: str) -> dict[str, Any]:
 
 
 @pytest.mark.kafka
-async def test_an_intake_alone_over_kafka_is_ready_without_reading_any_topic(
-    tmp_path: Path, kafka: str
-) -> None:
+async def test_an_intake_alone_reads_no_topic(tmp_path: Path, kafka: str) -> None:
     topic = await topic_with(kafka, 2)
     config = configured(tmp_path, of_kafka(kafka), [topic, new_topic("missing")])
     async with serving(config, "--only", "intake") as here:
@@ -255,7 +247,7 @@ async def test_an_intake_alone_over_kafka_is_ready_without_reading_any_topic(
 
 
 @pytest.mark.kafka
-async def test_an_intake_alone_is_ready_only_while_its_broker_answers(tmp_path: Path) -> None:
+async def test_an_intake_alone_is_ready_while_its_broker_responds(tmp_path: Path) -> None:
     with own_node() as node:
         bootstrap = await asyncio.to_thread(require, node)
         topic = await topic_with(bootstrap)
@@ -272,7 +264,7 @@ async def test_an_intake_alone_is_ready_only_while_its_broker_answers(tmp_path: 
             assert await here.status("POST", "/v1/events", json=event()) == 201
 
 
-async def test_an_intake_alone_is_alive_and_not_ready_while_no_broker_answers(
+async def test_an_intake_alone_is_not_ready_without_a_broker(
     tmp_path: Path,
 ) -> None:
     with socket.socket() as nobody:
@@ -284,5 +276,5 @@ async def test_an_intake_alone_is_alive_and_not_ready_while_no_broker_answers(
             answer = await here.http.post("/v1/events", json=event())
             assert answer.status_code == 500
             [element] = answer.json()["error"]
-            assert element["context"] == {"message": "the log is out of reach", "retryable": True}
+            assert element["context"] == {"message": "the log is unreachable", "retryable": True}
             assert await here.end() == 0

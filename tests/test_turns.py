@@ -1,9 +1,11 @@
-"""Work that clients cause runs in short pieces, fairly, with the rest of the loop in between."""
+"""Clients' work runs fairly in short pieces, between other work of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Generator, Sequence
 
 import pytest
@@ -11,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.turns import Turns
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
 class Clock:
-    """Time passes only when work is done."""
+    """A clock that advances only with work."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -26,7 +29,7 @@ class Clock:
 
 
 class Worker:
-    """Does pieces of work of given lengths, and writes down who worked in which pass."""
+    """Does work in pieces of given lengths, and records which client worked in which pass."""
 
     def __init__(self, *, pass_s: float = 0.002) -> None:
         self.clock = Clock()
@@ -47,12 +50,12 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def never_idle(self) -> AsyncGenerator[None]:
-        """Others wait for turns all the time."""
+        """Keep other work waiting for turns."""
         task = asyncio.create_task(self.run(*([("another", [0.003] * 1000)] * 2)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 yield
         finally:
             task.cancel()
@@ -65,25 +68,25 @@ class Worker:
         counting.cancel()
 
 
-async def test_alone_no_piece_waits() -> None:
+async def test_a_single_client_never_waits() -> None:
     worker = Worker()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await worker.work("a", [0.0001] * 5)
     assert worker.turns.waiting == 0
     assert [client for _, client, _ in worker.done] == ["a"] * 5
 
 
-async def test_one_pass_holds_no_more_than_its_time_and_one_piece() -> None:
+async def test_a_pass_exceeds_its_time_by_at_most_one_piece() -> None:
     worker = Worker()
     await worker.run(*((f"client {i}", [0.001] * 20) for i in range(50)))
     spent: dict[int, float] = {}
     for number, _, piece_s in worker.done:
         spent[number] = spent.get(number, 0.0) + piece_s
-    assert max(spent.values()) <= 0.004  # a number is that of the end of one pass and the next
+    assert max(spent.values()) <= 0.004  # a number covers the end of one pass and the next
     assert len(worker.done) == 1000
 
 
-async def test_a_client_with_little_work_does_not_wait_for_one_with_much() -> None:
+async def test_light_clients_do_not_wait_for_heavy_ones() -> None:
     worker = Worker()
     hostile = [("hostile", [0.002] * 10)] * 100
     await worker.run(*hostile, ("innocent", [0.0001]))
@@ -91,7 +94,7 @@ async def test_a_client_with_little_work_does_not_wait_for_one_with_much() -> No
     assert place <= 2
 
 
-async def test_clients_get_equal_time_while_all_want_more() -> None:
+async def test_busy_clients_get_equal_time() -> None:
     worker = Worker()
     await worker.run(("long", [0.004] * 50), *([("short", [0.001])] * 200))
     first_half = worker.done[: len(worker.done) // 2]
@@ -101,20 +104,20 @@ async def test_clients_get_equal_time_while_all_want_more() -> None:
     assert abs(used["long"] - used["short"]) <= 0.008
 
 
-async def test_those_who_are_cancelled_leave_nothing_behind() -> None:
+async def test_cancelled_work_leaves_nothing_behind() -> None:
     worker = Worker()
     tasks = [asyncio.create_task(worker.work(f"{i % 7}", [0.003] * 3)) for i in range(60)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*tasks, return_exceptions=True)
     assert worker.turns.waiting == 0
     assert all(tasks[i].exception() is None for i in range(1, 60, 2))
 
 
-async def test_a_piece_that_fails_is_charged_and_gives_up_its_turn() -> None:
+async def test_a_failed_piece_is_charged_and_ends_its_turn() -> None:
     worker = Worker()
 
     async def fail() -> None:
@@ -129,9 +132,9 @@ async def test_a_piece_that_fails_is_charged_and_gives_up_its_turn() -> None:
     assert [client for _, client, _ in worker.done if client != "another"] == ["b", "a"]
 
 
-async def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
+async def test_time_used_without_competition_is_not_counted() -> None:
     worker = Worker()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         for _ in range(100):
             await worker.work("old", [1.0])
             await asyncio.sleep(0)
@@ -141,14 +144,14 @@ async def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
     assert place <= 2
 
 
-async def test_of_many_clients_only_some_are_remembered() -> None:
+async def test_the_number_of_remembered_clients_is_limited() -> None:
     turns = Turns(clients_max=100)
     for client in range(10_000):
         turns.charge(f"client {client}", 0.001 + client / 1e6)
         assert turns.remembered <= 100
 
 
-async def test_those_who_used_most_are_remembered() -> None:
+async def test_the_busiest_clients_are_remembered() -> None:
     worker = Worker()
     turns = worker.turns = Turns(clients_max=100, clock=worker.clock)
     async with worker.never_idle():
@@ -181,10 +184,10 @@ async def test_a_request_begins_in_a_turn_and_each_of_its_steps_is_charged() -> 
         await turns.run("a", handle("a"))
         await worker.run(("a", [0.1]), ("new", [0.1]))
     order = [name for _, name, piece_s in worker.done if piece_s == 0.1]
-    assert order == ["new", "a"], "the wait's end is charged"
+    assert order == ["new", "a"], "the step after the wait is charged"
 
 
-async def test_a_request_that_fails_or_is_cancelled_says_so() -> None:
+async def test_failures_and_cancellations_of_requests_are_raised() -> None:
     worker = Worker()
     waiting = asyncio.Event()
 
@@ -210,16 +213,16 @@ async def test_a_request_that_fails_or_is_cancelled_says_so() -> None:
     assert worker.done == [(0, "cancelled", 0.0)]
 
 
-async def test_a_request_that_is_cancelled_while_it_waits_never_begins() -> None:
+async def test_a_request_cancelled_while_waiting_never_begins() -> None:
     worker = Worker()
     task = asyncio.create_task(worker.turns.run("b", worker.work("b", [0.1])))
-    worker.turns.charge("a", 1)  # so that it has to wait
+    worker.turns.charge("a", 1)  # so that it must wait
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert worker.done == []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while worker.turns.waiting or worker.turns.busy:
             await asyncio.sleep(0)
 
@@ -237,7 +240,7 @@ def test_every_piece_gets_its_turn(works: list[tuple[str, list[float]]]) -> None
     worker = Worker()
 
     async def run() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await worker.run(*works)
 
     asyncio.run(run())
@@ -245,7 +248,7 @@ def test_every_piece_gets_its_turn(works: list[tuple[str, list[float]]]) -> None
     assert worker.turns.waiting == 0
 
 
-async def test_short_works_that_wait_share_a_pass_and_get_their_results() -> None:
+async def test_short_pieces_of_work_share_a_pass() -> None:
     worker = Worker()
 
     def steps(number: int) -> Generator[None, None, int]:
@@ -281,9 +284,52 @@ async def test_steps_whose_owner_is_cancelled_never_run() -> None:
     first = worker.work("z", [0.01])  # uses up the pass, so that the others wait
     spending = asyncio.create_task(first)
     owner = asyncio.create_task(worker.turns.run_steps("a", steps()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(spending, owner, cancelling(owner), return_exceptions=True)
         await worker.run(("b", [0.001]))
     assert owner.cancelled()
     assert [client for _, client, _ in worker.done] == ["z", "b"]
     assert worker.turns.waiting == 0
+
+
+class Body:
+    """Something large that work refers to when it fails."""
+
+
+@pytest.mark.parametrize("way", ["at once", "in a pass", "as a coroutine"])
+async def test_failed_work_is_freed_without_garbage_collection(way: str) -> None:
+    turns = Turns()
+    held: list[weakref.ref[Body]] = []
+
+    def steps() -> Generator[None]:
+        body = Body()
+        held.append(weakref.ref(body))
+        yield
+        raise ValueError("wrong")
+
+    async def works() -> None:
+        body = Body()
+        held.append(weakref.ref(body))
+        waits = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(waits.set_exception, ValueError("wrong"))
+        try:
+            await waits
+        finally:
+            del waits
+
+    async def fails() -> None:
+        work = turns.run("a", works()) if way == "as a coroutine" else turns.run_steps("a", steps())
+        with contextlib.suppress(ValueError):
+            await work
+
+    gc.collect()
+    gc.disable()
+    try:
+        if way == "in a pass":
+            turns.charge("a", 1.0)
+            assert turns.busy
+        await fails()
+        await asyncio.sleep(0)  # the task's step refers to the failed future
+        assert [each() for each in held] == [None]
+    finally:
+        gc.enable()

@@ -1,4 +1,4 @@
-"""Runs every client on every scenario and prints what came of it as Markdown.
+"""Runs every client on every scenario and prints the results as Markdown.
 
 `scripts/clients` installs the clients and starts this; arguments are names of clients to run.
 """
@@ -28,7 +28,7 @@ TOP = Path(__file__).parent.parent.parent
 INSTALLED = TOP / ".clients"
 PROGRAMS = Path(__file__).parent / "programs"
 RUN_S = 30.0
-"""No run takes longer, whatever a client does."""
+"""The time limit of a run."""
 AT_ONCE = 3
 
 
@@ -36,11 +36,11 @@ AT_ONCE = 3
 class Client:
     name: str
     command: list[str]
-    """The URL goes where {url} stands."""
+    """The command; {url} is replaced by the URL."""
     needs: Path | None
-    """What is there when it is installed; None: nothing found it."""
+    """A path that exists if the client is installed; None if none was found."""
     by: str = "itself"
-    """Who reconnects: the library, or the loop around it."""
+    """What reconnects: the library, or the loop around it."""
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,7 +51,7 @@ def _found(program: str) -> Path | None:
 
 def clients() -> list[Client]:
     venv = INSTALLED / "venv"
-    old = INSTALLED / "sseclient"  # its module has the name of sseclient-py's
+    old = INSTALLED / "sseclient"  # its module has the same name as that of sseclient-py
     modules = INSTALLED / "npm" / "node_modules"
     go = INSTALLED / "bin" / "go-clients"
     packages = next(iter((venv / "lib").glob("python*/site-packages")), venv / "nothing")
@@ -121,7 +121,7 @@ async def run(server: Server, client: Client, scenario: str) -> Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **dict(client.environment)},
-            start_new_session=True,  # a client of many processes is stopped as one
+            start_new_session=True,  # so that all processes of a client are stopped together
         )
         reading = asyncio.create_task(_read(process, made))
         try:
@@ -129,10 +129,10 @@ async def run(server: Server, client: Client, scenario: str) -> Run:
                 done = asyncio.create_task(made.done.wait())
                 await asyncio.wait({done, reading}, return_when=asyncio.FIRST_COMPLETED)
                 done.cancel()
-                if not made.done.is_set() and not scenarios.told(made, 1):
+                if not made.done.is_set() and not scenarios.end_reported(made, 1):
                     await made.add({"end": f"process ends, status {await process.wait()}"})
         except TimeoutError:
-            pass  # what it did until then is the finding
+            pass  # the results up to then are the finding
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -199,7 +199,7 @@ RESUMING: list[Column] = [
 ENDS: list[Column] = [
     ("a cut", lambda of: scenarios.how_it_ended(of["comments"])),
     ("a clean end", lambda of: scenarios.how_it_ended(of["end"])),
-    ("204 when it comes back", lambda of: scenarios.after_204(of["no_content"])),
+    ("204 when it reconnects", lambda of: scenarios.after_204(of["no_content"])),
 ]
 GZIP: list[Column] = [
     ("`Sec-Fetch-Mode`", lambda of: scenarios.fetch_mode(of["gzip"])),
@@ -214,7 +214,7 @@ def table(chosen: list[Client], found: dict[str, dict[str, Run]], columns: list[
     parsing = columns in (FRAMES, RESUMING)
     for client in chosen:
         if parsing and client.by == "nobody":
-            continue  # what does not parse has nothing to show there
+            continue  # output that does not parse has nothing to show here
         runs = found[client.name]
         cells = [cell(runs) if runs else "not installed" for _, cell in columns]
         lines.append(f"| {client.name} | " + " | ".join(cells) + " |")
@@ -223,13 +223,13 @@ def table(chosen: list[Client], found: dict[str, dict[str, Run]], columns: list[
 
 def version_of(client: Client, runs: dict[str, Run]) -> str:
     if client.command[0] == "chromium" and client.needs and client.needs.exists():
-        said = subprocess.run(
+        printed_version = subprocess.run(
             ["chromium", "--version"],  # noqa: S607 - whichever is on the PATH
             capture_output=True,
             text=True,
             check=False,
         ).stdout
-        browser = " ".join(said.split()[:2])
+        browser = " ".join(printed_version.split()[:2])
         if client.command[1:]:
             package = json.loads((client.needs / "package.json").read_text())
             return f"{package['name']} {package['version']}, {browser}"
@@ -242,14 +242,14 @@ def version_of(client: Client, runs: dict[str, Run]) -> str:
 
 
 def printed(chosen: list[Client], found: dict[str, dict[str, Run]]) -> str:
-    versions = ["| Client | Version | Who reconnects |", "|---|---|---|"]
+    versions = ["| Client | Version | What reconnects |", "|---|---|---|"]
     for client in chosen:
         version = version_of(client, found[client.name])
         versions.append(f"| {client.name} | {version} | {client.by} |")
     sections = [
         f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}.",
         "\n".join(versions),
-        "### What a program is handed, besides the events",
+        "### What a program gets besides the events",
         table(chosen, found, FRAMES),
         "### `Last-Event-ID` after a cut",
         table(chosen, found, RESUMING),
@@ -268,7 +268,7 @@ def main() -> None:
     names = parser.parse_args().names
     chosen = [c for c in everyone if not names or any(n.lower() in c.name.lower() for n in names)]
     if not chosen:
-        parser.error("no such client; there are: " + ", ".join(c.name for c in everyone))
+        parser.error("unknown client; known ones are: " + ", ".join(c.name for c in everyone))
     print(printed(chosen, asyncio.run(measure(chosen))))
 
 

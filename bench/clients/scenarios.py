@@ -1,7 +1,7 @@
-"""What the server does to a client, and how what came of it is put into words.
+"""What the server does to a client, and how the results are described.
 
-A scenario is a script: what each request of a run is answered with. A cell reads a finished run.
-Ids look like the gateway's own; events have the offsets 1, 2, 3, checkpoints 100 and more.
+A scenario is a script of answers to the requests of a run. A cell evaluates a finished run. Ids
+have the form of the gateway's; events have the offsets 1, 2, 3, checkpoints 100 and more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from bench.clients.server import Exchange, Run, Script
 
 RECONNECT_S = 15.0
-"""Longer than any of the clients waits by default before it reconnects."""
+"""Longer than the default reconnection delay of any of the clients."""
 AFTER_204_S = 6.0
 
 
@@ -24,7 +24,7 @@ def id_of(offset: int) -> str:
 
 
 def event(offset: int, *, retry: bool = False) -> str:
-    """An event, laid out as the gateway's; retry stands in an event, never in its own frame."""
+    """Return an event in the gateway's layout. `retry` adds a retry field to the event itself."""
     reconnect = "retry: 100\n" if retry else ""
     return f"event: message\ndata: {offset}\n{reconnect}id: {id_of(offset)}\n\n"
 
@@ -34,7 +34,7 @@ def checkpoint(offset: int) -> str:
 
 
 async def _second(run: Run, to: Exchange) -> None:
-    """Every script's last answer: one event, then silence."""
+    """Send the last answer of every script: one event, after which the stream stays open."""
     await to.start()
     await to.send(event(9))
     await run.handed("9")
@@ -43,7 +43,7 @@ async def _second(run: Run, to: Exchange) -> None:
 
 
 async def first(run: Run, to: Exchange) -> None:
-    """A checkpoint before any event, then a cut."""
+    """Send a checkpoint before any event, then cut the connection."""
     if to.number > 1:
         return await _second(run, to)
     await to.start()
@@ -52,7 +52,7 @@ async def first(run: Run, to: Exchange) -> None:
 
 
 async def between(run: Run, to: Exchange) -> None:
-    """Checkpoints before, between and behind events, then a cut."""
+    """Send checkpoints before, between and after events, then cut the connection."""
     if to.number > 1:
         return await _second(run, to)
     await to.start()
@@ -66,7 +66,7 @@ async def between(run: Run, to: Exchange) -> None:
 
 
 async def comments(run: Run, to: Exchange) -> None:
-    """Comment lines before, between and behind events, then a cut."""
+    """Send comment lines before, between and after events, then cut the connection."""
     if to.number > 1:
         return await _second(run, to)
     await to.start()
@@ -80,7 +80,7 @@ async def comments(run: Run, to: Exchange) -> None:
 
 
 async def torn(run: Run, to: Exchange) -> None:
-    """A cut in the middle of a checkpoint's line."""
+    """Cut the connection in the middle of a checkpoint's line."""
     if to.number > 1:
         return await _second(run, to)
     await to.start()
@@ -90,7 +90,7 @@ async def torn(run: Run, to: Exchange) -> None:
 
 
 async def end(run: Run, to: Exchange) -> None:
-    """The response ends as HTTP has it."""
+    """End the response properly."""
     if to.number > 1:
         return await _second(run, to)
     await to.start()
@@ -99,7 +99,7 @@ async def end(run: Run, to: Exchange) -> None:
 
 
 async def no_content(run: Run, to: Exchange) -> None:
-    """A cut; who comes back is told 204."""
+    """Cut the connection, and answer the reconnect with 204."""
     if to.number == 1:
         await to.start()
         await to.send(event(1, retry=True))
@@ -112,7 +112,7 @@ async def no_content(run: Run, to: Exchange) -> None:
 
 
 async def gzip(run: Run, to: Exchange) -> None:
-    """Events in gzip, flushed behind each; the next is sent only when one was handed out."""
+    """Send events in gzip, flushed after each. The next is sent only when one was delivered."""
     if to.number > 1:
         return await _second(run, to)
     await to.start(gzip=to.takes_gzip)
@@ -133,11 +133,11 @@ SCENARIOS: dict[str, Script] = {
 
 
 def frames(run: Run, expected: list[str]) -> str:
-    """What the first connection handed out beside the events that were sent."""
+    """Return which frames the first connection delivered in addition to the expected events."""
     data = [item for item in _of_first_connection(run) if "data" in item]
     if [item["data"] for item in data if item["data"]] != expected:
         return f"**events lost: {[item['data'] for item in data]}**"
-    # The blank line behind `:ok` is no part of this question; see `behind_ok`.
+    # The blank line after `:ok` is not part of this question; see `behind_ok`.
     empty = [item for item in data if not item["data"]][_empty_behind_ok(run) :]
     if not empty:
         return "nothing"
@@ -150,7 +150,7 @@ def behind_ok(run: Run) -> str:
 
 
 def _empty_behind_ok(run: Run) -> int:
-    """Whether there is one without an id: nothing else has none, on a first connection."""
+    """Return the number of events without an id, which can only come from the line after `:ok`."""
     return sum(
         item["data"] == "" and not item.get("id")
         for item in _of_first_connection(run)[:2]
@@ -164,10 +164,10 @@ def _of_first_connection(run: Run) -> list[dict[str, Any]]:
 
 
 def resumed_with(run: Run, *, event: int = 0, checkpoint: int = 0) -> str:
-    """Which of the two newest ids the second request carries: an event's, a checkpoint's."""
+    """Return which of the two newest ids the second request has: an event's or a checkpoint's."""
     second = run.exchange(2)
     if second is None:
-        return "does not come back"
+        return "does not reconnect"
     last_event_id = second.last_event_id
     if not last_event_id:
         return "none" if last_event_id is None else "empty"
@@ -175,31 +175,31 @@ def resumed_with(run: Run, *, event: int = 0, checkpoint: int = 0) -> str:
     return newest.get(last_event_id, f"**another**: `{last_event_id[:60]}`")
 
 
-def told(run: Run, connection: int) -> str | None:
-    """What a program said about the end of one of its connections: its error, or that it ended."""
-    said = [item for _, item in run.items if "error" in item or "end" in item]
-    if len(said) < connection:
+def end_reported(run: Run, connection: int) -> str | None:
+    """Return how a program says that a connection ended: by an error or without one."""
+    ends = [item for _, item in run.items if "error" in item or "end" in item]
+    if len(ends) < connection:
         return None
-    item = said[connection - 1]
+    item = ends[connection - 1]
     return f"`{item['error']}`" if "error" in item else str(item["end"])
 
 
 def how_it_ended(run: Run) -> str:
-    what, one, two = told(run, 1), run.exchange(1), run.exchange(2)
+    what, one, two = end_reported(run, 1), run.exchange(1), run.exchange(2)
     if one is None or two is None or (run.looped and what):
-        return what or "nothing said, does not come back"
+        return what or "reports nothing, does not reconnect"
     waited = two.at - one.ended_at
-    came = "comes back" + (f" after {waited:.0f} s" if waited > 1 else "")
+    came = "reconnects" + (f" after {waited:.0f} s" if waited > 1 else "")
     return f"{what}; {came}" if what else came
 
 
 def after_204(run: Run) -> str:
     if run.exchange(2) is None:
-        return "does not come back after the cut"
-    what = told(run, 2) if run.looped else told(run, 1)
+        return "does not reconnect after the cut"
+    what = end_reported(run, 2 if run.looped else 1) or "reports nothing"
     if run.looped:
-        return what or "nothing said"
-    return "asks again" if run.exchange(3) else f"stops: {what or 'nothing said'}"
+        return what
+    return "requests it again" if run.exchange(3) else f"stops: {what}"
 
 
 def fetch_mode(run: Run) -> str:
@@ -217,12 +217,13 @@ def in_gzip(run: Run) -> str:
     if one is None:
         return "?"
     if not one.takes_gzip:
-        return "not asked for"
+        return "not requested"
     marks = {item["mark"]: at for at, item in run.items if "mark" in item}
     handed = {offset: run.handed_at(str(offset)) for offset in marks}
     with_id = two and resumed_with(run, event=3, checkpoint=103)
     if all(at is None for at in handed.values()):
-        return "**nothing handed out**" + (f", {told(run, 1)}" if told(run, 1) else "")
+        reported = end_reported(run, 1)
+        return "**nothing delivered**" + (f", {reported}" if reported else "")
     if all(at is not None and at <= marks[offset] for offset, at in handed.items()):
         return "each at once" + (f"; resumes with {with_id}" if with_id else "")
     return "late"

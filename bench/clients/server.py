@@ -1,10 +1,10 @@
-"""A server that sends scripted bytes, and remembers what clients asked for and were handed.
+"""A server that sends scripted bytes, and records requests and the events that programs received.
 
-It is written on bare streams so that nothing but the script decides what a client gets: chunk
-borders, a response that is cut in the middle, gzip flushed at a chosen place.
+It uses bare streams, so the script alone decides what a client gets: the borders of chunks, a
+response that is cut in the middle, gzip flushed at a chosen place.
 
     GET /run/KEY     answered by the script of that run; requests of a run are counted from 1
-    POST /seen/KEY   a page in a browser says what it was handed, as JSON
+    POST /seen/KEY   a page in a browser reports what it received, as JSON
     GET /page/KEY    that page
     GET /module/NAME a file of the fetch client that the page may use
 """
@@ -27,11 +27,11 @@ MODULE = (
 PAGE = Path(__file__).parent / "programs" / "browser.html"
 _KEEP_ALIVE_S = 5.0
 _APART_S = 0.05
-"""Between chunks, so that a client reads each by itself."""
+"""Seconds between chunks, so that a client reads each separately."""
 
 
 class Exchange:
-    """One request of a run, and the means to answer it."""
+    """One request of a run, with methods to answer it."""
 
     def __init__(self, number: int, headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         self.number = number
@@ -39,7 +39,7 @@ class Exchange:
         self.at = time.monotonic()
         self.ended_at = self.at
         self.kept = False
-        """Whether the response is complete, so that the connection may carry another."""
+        """Whether the response is complete, so that the connection can carry another request."""
         self._writer = writer
         self._gzip: Any = None
 
@@ -52,7 +52,7 @@ class Exchange:
         return "gzip" in self.headers.get("accept-encoding", "")
 
     async def start(self, *, gzip: bool = False) -> None:
-        """The head of an event stream, and the comment it begins with."""
+        """Send the head of an event stream, and its initial comment."""
         lines = [
             "HTTP/1.1 200 OK",
             "content-type: text/event-stream; charset=utf-8",
@@ -67,7 +67,7 @@ class Exchange:
         await self.send(":ok\n\n")
 
     async def send(self, text: str) -> None:
-        """One chunk; with gzip, flushed behind it."""
+        """Send one chunk; with gzip, flush after it."""
         data = text.encode()
         if self._gzip:
             data = self._gzip.compress(data) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
@@ -76,7 +76,7 @@ class Exchange:
         await asyncio.sleep(_APART_S)
 
     async def cut(self) -> None:
-        """Closes the connection in the middle of the response."""
+        """Close the connection in the middle of the response."""
         await asyncio.sleep(4 * _APART_S)
         self._writer.close()
         self.ended_at = time.monotonic()
@@ -94,12 +94,13 @@ class Exchange:
 
 
 class Run:
-    """One client on one scenario: its requests, what it was handed, and whether that is enough."""
+    """One client on one scenario: its requests, the events delivered, and whether that is
+    enough."""
 
     def __init__(self, script: Script, *, looped: bool) -> None:
         self.script = script
         self.looped = looped
-        """Whether the program's own loop reconnects, not the library."""
+        """Whether the program's own loop reconnects, rather than the library."""
         self.exchanges: list[Exchange] = []
         self.items: list[tuple[float, dict[str, Any]]] = []
         self.done = asyncio.Event()
@@ -111,7 +112,7 @@ class Run:
             self._news.notify_all()
 
     async def handed(self, data: str, timeout_s: float = 2.0) -> bool:
-        """Waits until the client was handed an event with this data."""
+        """Wait until an event with this data has been delivered to the client."""
         async with self._news:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -144,8 +145,8 @@ class Server:
             server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client that was stopped resets its connection, wherever the script is.
-        # When all is measured the loop cancels what still holds a stream open.
+        # A client that was stopped resets its connection, at any point of the script.
+        # When everything is measured, the loop cancels requests whose stream is still open.
         expected = (OSError, EOFError, TimeoutError, asyncio.CancelledError)
         with contextlib.suppress(*expected):
             while await self._request(reader, writer):
@@ -153,7 +154,7 @@ class Server:
         writer.close()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answers one request. Whether another may follow on the connection."""
+        """Answer one request. Returns whether another may follow on the connection."""
         async with asyncio.timeout(_KEEP_ALIVE_S):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *rest = head.rstrip().split("\r\n")

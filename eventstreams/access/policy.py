@@ -1,16 +1,16 @@
-"""How much clients may take up, who may post, who is an operator: what can change while it runs."""
+"""The policy: limits, producer keys and the operators' key, which a reload can change."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from eventstreams.access.producers import Producers
-from eventstreams.settings import LimitSettings
+from eventstreams.access.producer_keys import Producers
+from eventstreams.config.settings import LimitSettings
 
 
 class Policy(NamedTuple):
     limits: LimitSettings = LimitSettings()
     producers: Producers | None = None
-    """None: everyone may post to all streams."""
+    """If None, everyone may post to every stream."""
     admin_key: bytes | None = None
-    """None: nobody is an operator."""
+    """If None, the operators' resources are disabled."""

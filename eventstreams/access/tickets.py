@@ -1,7 +1,7 @@
-"""Tickets: one request in the name of a token, for clients that can't set a header.
+"""Tickets: single-use replacements for tokens, for clients that cannot set headers.
 
-Whoever has a token posts it and gets a ticket that it puts into a URL. URLs are written down by
-proxies and histories; a ticket in them is worth nothing any more, for it was used.
+A client posts its token and gets a ticket to put into a URL. Proxies and browser histories record
+URLs, but a ticket in such a record is worthless, because it has been used.
 """
 
 from __future__ import annotations
@@ -12,49 +12,53 @@ from typing import Any
 
 import msgspec
 
-from eventstreams.access.errors import AccessUnavailable, InvalidToken
-from eventstreams.access.identity import Identity
-from eventstreams.errors import LedgerUnavailable
-from eventstreams.ledger.ledger import Ledger
+from eventstreams.access.tokens import Identity
+from eventstreams.errors import AccessUnavailable, InvalidToken, QuotaUnavailable
+from eventstreams.quota.quota import Quota
 
 _RETRY_AFTER_S = 5
 _LENGTH_MAX = 100
 
 
 class Tickets:
-    def __init__(self, *, ledger: Ledger, ttl_s: float) -> None:
-        self._ledger = ledger
+    """Issues and redeems tickets, which all processes of a gateway share."""
+
+    def __init__(self, *, quota: Quota, ttl_s: float) -> None:
+        self._quota = quota
         self.ttl_s = ttl_s
 
     async def issue(self, identity: Identity) -> str:
-        """Raises AccessUnavailable."""
+        """Return a new ticket for an identity. Raises AccessUnavailable."""
         ticket = secrets.token_urlsafe(24)
         note = msgspec.json.encode([identity.subject, sorted(identity.scopes), identity.expires_at])
         try:
-            await self._ledger.put(_key(ticket), note, self.ttl_s)
-        except LedgerUnavailable as error:
+            await self._quota.put(_key(ticket), note, self.ttl_s)
+        except QuotaUnavailable as error:
             raise _unavailable() from error
         return ticket
 
     async def redeem(self, ticket: str) -> Identity:
-        """Once. Raises InvalidToken, AccessUnavailable."""
+        """Return the identity of a ticket, and make the ticket invalid.
+
+        Raises InvalidToken, AccessUnavailable.
+        """
         note = None
         if len(ticket) <= _LENGTH_MAX:
             try:
-                note = await self._ledger.pop(_key(ticket))
-            except LedgerUnavailable as error:
+                note = await self._quota.pop(_key(ticket))
+            except QuotaUnavailable as error:
                 raise _unavailable() from error
         if note is None:
-            raise InvalidToken("The ticket is not known: it was used, or lay too long")
-        said: list[Any] = msgspec.json.decode(note)
-        subject, scopes, expires_at = said
+            raise InvalidToken("Unknown ticket: it has been used or has expired")
+        fields: list[Any] = msgspec.json.decode(note)
+        subject, scopes, expires_at = fields
         return Identity(subject, frozenset(scopes), float(expires_at))
 
 
 def _key(ticket: str) -> str:
-    """What is kept does not let anyone in."""
+    """Return the key to store a ticket under, from which the ticket cannot be derived."""
     return "ticket:" + hashlib.sha256(ticket.encode("utf-8", "replace")).hexdigest()
 
 
 def _unavailable() -> AccessUnavailable:
-    return AccessUnavailable("Where tickets are kept is out of reach", _RETRY_AFTER_S)
+    return AccessUnavailable("The storage for tickets is unreachable", _RETRY_AFTER_S)

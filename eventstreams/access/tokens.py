@@ -1,25 +1,34 @@
-"""JSON Web Tokens -> who it is. RS256, ES256 and EdDSA by public keys, HS256 by a shared secret."""
+"""Verifies JSON Web Tokens: RS256, ES256 and EdDSA by public keys, HS256 by a shared secret."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
-from eventstreams.access.errors import InvalidToken
-from eventstreams.access.identity import Identity
-from eventstreams.access.jwks import Key, KeySet
+from eventstreams.access.key_sets import Key, KeySet
+from eventstreams.errors import InvalidToken
+
+
+class Identity(NamedTuple):
+    subject: str | None
+    scopes: frozenset[str]
+    expires_at: float
+    """Unix time in seconds, leeway included. Streams of this identity end then."""
+
 
 _BYTES_MAX = 8192
 _PUBLIC = ("RS256", "ES256", "EdDSA")
 _FAR_S = 2.0**40
-"""Since 1970; whoever says a later end means none."""
+"""The expiry, as a Unix time in seconds, of tokens that do not expire in practice."""
 
 
 class Tokens:
+    """Verifies tokens."""
+
     def __init__(
         self,
         *,
@@ -36,7 +45,10 @@ class Tokens:
         self._leeway_s = leeway_s
 
     async def identity(self, token: str) -> Identity:
-        """Raises InvalidToken, AccessUnavailable. No message holds any of the token."""
+        """Return the identity of a token.
+
+        Raises InvalidToken, AccessUnavailable. Their messages never contain parts of the token.
+        """
         if len(token) > _BYTES_MAX:
             raise InvalidToken(f"The token is longer than {_BYTES_MAX} bytes")
         try:
@@ -47,7 +59,7 @@ class Tokens:
         subject = claims.get("sub")
         return Identity(
             _subject(subject),
-            frozenset(map(_sound, _scopes(claims))),
+            frozenset(map(_encodable, _scopes(claims))),
             _seconds(claims["exp"]) + self._leeway_s,
         )
 
@@ -59,9 +71,9 @@ class Tokens:
             key_id: Any = header.get("kid")
             keys = await self._keys.find(key_id if isinstance(key_id, str) else None, algorithm)
         else:
-            raise InvalidToken("The token is not signed in a way that is accepted here")
+            raise InvalidToken("The token's signature algorithm is not supported")
         if not keys:
-            raise InvalidToken("The token is signed with a key that is not known here")
+            raise InvalidToken("The token is signed with an unknown key")
         problem: PyJWTError | None = None
         for key in keys:
             try:
@@ -77,7 +89,7 @@ class Tokens:
 
     def _decode(self, token: str, key: Key) -> dict[str, Any]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of short secrets; their length was checked
+            warnings.simplefilter("ignore")  # about short secrets: their length is checked at start
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key.key,
@@ -97,7 +109,7 @@ class Tokens:
 
 
 def _seconds(claim: Any) -> float:
-    """Of a claim that int() takes."""
+    """Return a time claim as a number, at most _FAR_S."""
     try:
         return min(float(claim), _FAR_S)
     except OverflowError:
@@ -105,36 +117,38 @@ def _seconds(claim: Any) -> float:
 
 
 def _subject(claim: Any) -> str | None:
-    """Text as RFC 7519 has it, or the number of a user."""
+    """Return the subject: text (RFC 7519), or the number of a user as text."""
     if isinstance(claim, int | float) and not isinstance(claim, bool):
         return str(claim)
-    return _sound(claim) if isinstance(claim, str) else None
+    return _encodable(claim) if isinstance(claim, str) else None
 
 
-def _sound(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON escapes may stand for and nothing can write."""
+def _encodable(text: str) -> str:
+    """Replace unpaired surrogates, which JSON escapes allow and UTF-8 cannot represent."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _why(problem: PyJWTError | None) -> str:
     match problem:
         case jwt.InvalidSignatureError():
-            return "The token's signature is not good"
+            return "Invalid token signature"
         case jwt.InvalidIssuerError():
-            return "The token is of another issuer"
+            return "The token has the wrong issuer"
         case jwt.InvalidAudienceError():
-            return "The token is for another audience"
+            return "The token is for a different audience"
         case jwt.ImmatureSignatureError():
-            return "The token is not good yet"
+            return "The token is not valid yet"
         case jwt.MissingRequiredClaimError():
             return f"The token lacks the claim {problem.claim}"
         case _:
-            return "The token is not a good JSON Web Token"
+            return "The token is not a valid JSON Web Token"
 
 
 def _scopes(claims: dict[str, Any]) -> Iterator[str]:
-    """`scope` as RFC 8693 has it, `scp` as some issuers, `scopes` as MediaWiki; text with spaces,
-    or a list."""
+    """Yield the scopes of the claims, which are lists or texts separated by spaces.
+
+    RFC 8693 calls the claim `scope`, some issuers `scp`, and MediaWiki `scopes`.
+    """
     for name in ("scope", "scp", "scopes"):
         value: Any = claims.get(name)
         if isinstance(value, str):

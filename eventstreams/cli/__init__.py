@@ -1,3 +1,3 @@
-"""The command line: one file per command, loaded when it is called."""
+"""The command line. Each command has a module that is imported when the command is used."""
 
 from eventstreams.cli.app import main as main

@@ -1,6 +1,6 @@
-"""The group of commands, and what becomes of errors: one clear line each, and an exit code.
+"""The group of commands, which prints each error as one line and sets the exit code.
 
-0: done. 1: the operation failed. 2: wrong usage or configuration.
+0: success. 1: the operation failed. 2: wrong usage or configuration.
 """
 
 from __future__ import annotations
@@ -13,21 +13,30 @@ from typing import Any, NoReturn
 import click
 
 import eventstreams
+from eventstreams.cli.messages import print_message
 from eventstreams.errors import ConfigError, EventStreamsError
+from eventstreams.model.visible import visible
 
 _MODULES = {
     "serve": "serve",
     "tail": "tail",
+    "export": "export",
     "produce": "produce",
     "import": "import_",
+    "restore": "restore",
+    "relay": "relay",
+    "init": "init",
+    "new-stream": "new_stream",
     "check": "check",
+    "propagate": "propagate",
+    "verify": "verify",
     "schemas": "schemas",
     "eventlogging": "eventlogging",
 }
 
 
 class Commands(click.Group):
-    """Imports a command's module only when that command is named: starting stays quick."""
+    """Imports the module of a command only when that command is used, so startup is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_MODULES)
@@ -40,6 +49,16 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _MODULES:
+            from eventstreams.model.nearest import did_you_mean  # noqa: PLC0415 - seldom needed
+
+            if hint := did_you_mean(args[0], _MODULES):
+                ctx.fail(f"No such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _as_if_unhandled)
@@ -49,28 +68,38 @@ class Commands(click.Group):
             _fail(error.problems, 2)
         except EventStreamsError as error:
             _fail([str(error)], 1)
+        except KeyboardInterrupt:
+            _fail(["interrupted"], 1)
+        except click.UsageError as error:  # click prints it
+            text = error.format_message()
+            if visible(text, keeps_lines=True) == text:
+                raise
+            raise click.UsageError(visible(text, keeps_lines=True), error.ctx) from error
 
 
 def _as_if_unhandled(number: int, _frame: object) -> NoReturn:
-    """The kernel keeps from the first process of a container what it does not handle: told to stop
-    before it serves, it would go on as if nothing had been said."""
+    """Exit as the default action of a signal would.
+
+    The kernel discards unhandled signals for the first process of a container, so a signal before
+    the server installs its handlers would otherwise have no effect.
+    """
     os._exit(128 + number)
 
 
 def _fail(lines: list[str], code: int) -> NoReturn:
     for line in lines:
-        click.echo(f"Error: {line}", err=True)
+        print_message(f"Error: {line}")
     raise click.exceptions.Exit(code)
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`eventstreams COMMAND --help` tells more, with examples.",
+    epilog="Run `eventstreams COMMAND --help` for details and examples.",
 )
 @click.version_option(eventstreams.__version__, prog_name="eventstreams")
 def main() -> None:
-    """Topics of a log, out as Server-Sent Events.
+    """Serve live event streams over HTTP, and read, post and copy their events.
 
     \b
     First steps:

@@ -1,18 +1,18 @@
-"""Lines in, records of a log out: in batches of bounded bytes, one append at a time.
+"""Appends lines to a log as records, in batches of bounded size, one append at a time.
 
-Order is that of the input. When it stops early, for whatever reason, the tally says up to which
-line everything is in the log, so that one can go on from the next.
+The order of the input is kept. If the run stops early, the tally gives the last line up to which
+everything is in the log, so that the next run can continue there.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from eventstreams.cli.destination import Destination
-from eventstreams.cli.lines import BadDocument, Line, event_time_ms, parse_document
-from eventstreams.cli.sink import BadLine, Opening, SinkMaker, Tally
-from eventstreams.log.base import Log
+from eventstreams.cli.lines import event_time_ms
+from eventstreams.cli.sink import EventSink, Opening, SinkMaker
 from eventstreams.model.event import Record
 
 _BATCH_BYTES = 1 << 20
@@ -20,75 +20,37 @@ _BATCH_RECORDS = 2000
 
 
 def appending(destination: Destination) -> SinkMaker:
-    """For lines that are events of one stream as they are."""
+    """Return a sink for lines that are events of one stream, which are appended unchanged."""
 
     @contextlib.asynccontextmanager
     async def make(opening: Opening) -> AsyncGenerator[Appender]:
-        yield Appender(
-            log=opening.log,
-            destination=destination,
-            first_line=opening.first_line,
-            report_bad=opening.report_bad,
-        )
+        yield Appender(opening, destination)
 
     return make
 
 
-class Appender:
-    def __init__(
-        self,
-        *,
-        log: Log | None,
-        destination: Destination,
-        first_line: int,
-        report_bad: Callable[[int, str], None] | None,
-    ) -> None:
-        """Without a `log` lines are only checked. With `report_bad` bad lines do not stop it."""
-        self.tally = Tally()
-        self._log = log
+class Appender(EventSink[Record]):
+    def __init__(self, opening: Opening, destination: Destination) -> None:
+        """Set the destination. Without a log to append to, lines are only checked."""
+        super().__init__(
+            opening,
+            batch_events=_BATCH_RECORDS,
+            batch_bytes=_BATCH_BYTES,
+            line_bytes_max=destination.log.sqlite.record_bytes_max,
+        )
+        self._log = opening.log
         self._destination = destination
-        self._first_line = first_line
-        self._report_bad = report_bad
-        self._limit = destination.log.sqlite.record_bytes_max
-        self._records: list[Record] = []
-        self._bytes = 0
 
-    async def add(self, lines: Iterable[Line]) -> None:
-        """Appends these lines. Raises BadLine, and the log's LogError for the batch it refuses."""
-        number = self.tally.last_line
-        for number, text in lines:
-            if number >= self._first_line:
-                await self._add(number, text)
-            if len(self._records) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
-                await self._flush(number)
-        await self._flush(number)
-
-    async def _add(self, number: int, text: bytes | None) -> None:
-        try:
-            if text is None:
-                raise BadDocument(f"longer than {self._limit:,} bytes")
-            if text and not text.isspace():
-                self._records.append(self._record(text))
-                self._bytes += len(text)
-        except BadDocument as error:
-            if self._report_bad is None:
-                await self._flush(number - 1)
-                raise BadLine(number, str(error)) from None
-            self.tally.bad += 1
-            self._report_bad(number, str(error))
-
-    def _record(self, text: bytes) -> Record:
-        document = parse_document(text)
+    def prepare(self, number: int, text: bytes, document: dict[str, Any]) -> Record:  # noqa: ARG002
         where = self._destination
         time_ms = event_time_ms(document) if where.event_time else None
         return Record(
-            topic=where.topic, value=text.strip(), timestamp_ms=time_ms, partition=where.partition
+            topic=where.topic, value=text, timestamp_ms=time_ms, partition=where.partition
         )
 
-    async def _flush(self, last_line: int) -> None:
-        records, self._records, self._bytes = self._records, [], 0
-        if records and self._log is not None:
-            placed = await self._log.append(records)
+    async def store(self, batch: Sequence[Record]) -> None:
+        """Append records. Raises the log's LogError for a batch that it refuses."""
+        if self._log is not None:
+            placed = await self._log.append(batch)
             self.tally.partitions.update(partition for partition, _ in placed)
-        self.tally.appended += len(records)
-        self.tally.last_line = last_line
+        self.tally.appended += len(batch)

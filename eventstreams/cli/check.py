@@ -1,32 +1,41 @@
-"""`eventstreams check`: is a configuration right, and what would it serve?"""
+"""`eventstreams check`: checks a configuration and shows what it would serve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from eventstreams.cli.config import catalogue_path, config_option, read_config
+from eventstreams.cli.config import read_config, shipped_config
+from eventstreams.cli.destination import log_summary
+from eventstreams.cli.messages import print_message
+from eventstreams.cli.options import config_option
 from eventstreams.cli.problems import problems_of
+from eventstreams.config.settings import Settings
+from eventstreams.config.validation import advice
+from eventstreams.config.yaml_file import located
 from eventstreams.errors import ConfigError, FiltersUnavailable
-from eventstreams.fanout.cel_runtime import load_runtime
+from eventstreams.filters.cel import load_runtime
 from eventstreams.legacy.checks import schema_problems
-from eventstreams.model.stream import Catalogue
+from eventstreams.model.catalogue import Catalogue
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.titles import findings
-from eventstreams.settings import LogSettings, Settings
 
 
 @click.command("check")
 @config_option
 def command(config: Path | None) -> None:
-    """Check settings and stream catalogue; say every problem at once (exit code 2).
+    """Check settings and catalogue.
 
-    Only files are read, those that the settings name too: no log is opened, no broker asked.
+    All problems are reported at once (exit code 2). Only files are read, including those that the
+    settings name: no log is opened, and no broker is contacted. Each problem has its file and line.
     Where events can be posted, each schema_title must be the title of a schema that can be used,
-    and each of legacy.schemas needs a stream and a schema that fit it.
-    What only loses something, such as a schema without meta.id, is a warning.
+    and each of legacy.schemas needs a stream and a schema that fit it. Folders of schemas must
+    exist, and ports must differ.
+
+    Warnings do not change the exit code: a schema without meta.id, or a gateway that other machines
+    can reach without limits for its clients or keys for producers.
 
     \b
     Examples:
@@ -34,33 +43,59 @@ def command(config: Path | None) -> None:
       eventstreams check --config /etc/eventstreams/eventstreams.yaml
     """
     settings, catalogue = read_config(config, problems_of)
+    path = config or shipped_config()
+    repository = SchemaRepository([Path(folder) for folder in settings.schemas])
     if settings.only != "gateway":
-        _check_titles(settings, catalogue_path(config, settings), catalogue)
-    for line in _summary(settings, catalogue):
+        _check_titles(settings, path, catalogue, repository)
+    _warn(located(path, advice(settings)))
+    for line in (*_sources(config, settings, repository), *_summary(settings, catalogue)):
         click.echo(line)
 
 
-def _check_titles(settings: Settings, path: Path, catalogue: Catalogue) -> None:
-    """Raises ConfigError."""
-    repository = SchemaRepository([Path(folder) for folder in settings.schemas])
-    found = list(findings(catalogue.configs.titles(), repository))
-    for each in found:
-        if not each.is_error:
-            click.echo(f"Warning: {path}: streams.{each.stream}: {each.message}", err=True)
-    problems = [
-        f"{path}: streams.{each.stream}.schema_title: {each.message}"
-        for each in found
-        if each.is_error
+def _check_titles(
+    settings: Settings, path: Path, catalogue: Catalogue, repository: SchemaRepository
+) -> None:
+    """Check that streams have usable schemas. Raises ConfigError."""
+    missing = [
+        f"schemas[{n}]: there is no folder {folder}"
+        for n, folder in enumerate(settings.schemas)
+        if not Path(folder).is_dir()
     ]
-    problems += schema_problems(settings.legacy.schemas, repository)
+    if missing and any(catalogue.configs.titles().values()):
+        raise ConfigError(located(path, missing))
+    streams = Path(settings.catalogue)
+    found = list(findings(catalogue.configs.titles(), repository))
+    _warn(located(streams, (f"streams.{f.stream}: {f.message}" for f in found if not f.is_error)))
+    wrong = [f"streams.{f.stream}.schema_title: {f.message}" for f in found if f.is_error]
+    problems = located(streams, wrong)
+    problems += located(path, schema_problems(settings.legacy.schemas, repository))
     if problems:
         raise ConfigError(problems)
 
 
-def _summary(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        print_message(f"Warning: {line}")
+
+
+def _sources(
+    config: Path | None, settings: Settings, repository: SchemaRepository
+) -> Iterator[str]:
+    """Yield where the configuration comes from."""
+    path = config or shipped_config()
     yield "The configuration is valid."
+    origin = "--config" if config else "shipped with eventstreams; --config names another"
+    yield f"settings    {path} ({origin})"
+    yield f"catalogue   {settings.catalogue} (setting catalogue)"
+    titles = {uri.title for uri in repository.uris()}
+    for folder in settings.schemas:
+        yield f"schemas     {folder} (setting schemas)"
+    yield f"            {len(titles)} schema{'' if len(titles) == 1 else 's'}"
+
+
+def _summary(settings: Settings, catalogue: Catalogue) -> Iterator[str]:
     yield f"listens on  {settings.http.host}:{settings.http.port}"
-    yield f"log         {_log(settings.log)}"
+    yield f"log         {log_summary(settings.log)}"
     if settings.demo.stream and settings.demo.rate:
         yield f"demo feed   {settings.demo.rate:g} events/s to {settings.demo.stream}"
     yield f"filters     {_filters()}"
@@ -76,13 +111,3 @@ def _filters() -> str:
     except FiltersUnavailable as error:
         return str(error)
     return "available"
-
-
-def _log(log: LogSettings) -> str:
-    match log.backend:
-        case "sqlite":
-            return f"sqlite, in {log.data_dir}"
-        case "kafka":
-            return f"kafka, {', '.join(log.kafka.bootstrap_servers)}"
-        case "memory":
-            return "memory, gone when the process ends"

@@ -1,7 +1,7 @@
-"""Bytes of a file or a pipe, read on a thread of their own.
+"""Reads the bytes of a file or a pipe on a separate thread.
 
-The thread is a daemon, because a read of a terminal may never return; it reads without Python's
-buffers, whose locks must be free when the interpreter ends.
+The thread is a daemon, because reading from a terminal may never return. It bypasses Python's
+buffers, whose locks must be free when the interpreter exits.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ class Readable(Protocol):
 
 
 def open_input(name: str) -> tuple[IO[bytes], int | None]:
-    """The file, or standard input for `-`, and its size in bytes where it has one.
+    """Open a file, or standard input for `-`. Returns it with its size in bytes, or None if
+    unknown.
 
-    Raises click.UsageError where there is no such file.
+    Raises click.UsageError if there is no such file.
     """
     if name == "-":
         return _standard_input(), None
     path = Path(name)
     if path.is_dir():
-        raise click.UsageError(f"{name} is a directory; a file of JSON lines is needed")
+        raise click.UsageError(f"{name} is a directory, not a file")
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
@@ -51,12 +52,12 @@ def _standard_input() -> IO[bytes]:
     stream = sys.stdin.buffer
     try:
         return os.fdopen(os.dup(stream.fileno()), "rb", buffering=0)
-    except (OSError, io.UnsupportedOperation):  # something in its place that is not a file
+    except (OSError, io.UnsupportedOperation):  # a replacement that is not a real file
         return stream
 
 
 class Chunks:
-    """Iterates over what `file` holds. Raises OSError where reading fails."""
+    """Iterates over the contents of `file`. Raises OSError if reading fails."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file
@@ -66,7 +67,7 @@ class Chunks:
         self.stopped = False
 
     def stop(self) -> None:
-        """Ends the iteration early, without reading further."""
+        """End the iteration early, without reading further."""
         self.stopped = True
         self._queue.put_nowait(None)
 
@@ -89,7 +90,7 @@ class Chunks:
                 item = self._file.read(_CHUNK_BYTES) or None
             except OSError as error:
                 item = error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants it
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no one waits
                 self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
             if not isinstance(item, bytes):
                 return

@@ -1,21 +1,17 @@
-"""Where `produce` and `import` append: the options they share, and what these mean."""
+"""Finds the log, and the place in it, that a command appends to."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import click
 from msgspec.structs import replace
 
-from eventstreams.cli.config import config_option, read_config
-from eventstreams.cli.paths import FilePath
-from eventstreams.model.stream import Catalogue
-from eventstreams.settings import LogSettings
-
-_F = TypeVar("_F", bound=Callable[..., Any])
+from eventstreams.cli.config import read_config
+from eventstreams.config.settings import LogSettings
+from eventstreams.model.catalogue import Catalogue
 
 
 class Destination(NamedTuple):
@@ -23,54 +19,29 @@ class Destination(NamedTuple):
     topic: str
     partition: int | None
     event_time: bool
-    """Records get the time of `meta.dt` where there is one, else all get that of appending."""
+    """Whether records get the time of `meta.dt`, if present, rather than the time of appending."""
 
 
 def log_name(log: LogSettings) -> str:
-    """The log in words."""
+    """Return a description of the log for messages."""
     if log.backend == "kafka":
         return f"Kafka at {', '.join(log.kafka.bootstrap_servers)}"
     return f"the log in {Path(log.data_dir).resolve()}"
 
 
-_LOG_OPTIONS = (
-    click.option("--skip-bad", is_flag=True, help="Report bad lines and go on, instead of stop."),
-    config_option,
-    click.option(
-        "--data-dir",
-        type=FilePath(file_okay=False),
-        help="Append to the embedded log in this directory; a gateway may be running on it.",
-    ),
-    click.option("--kafka", metavar="HOST:PORT,...", help="Append to the topics of these brokers."),
-)
-_OPTIONS = (
-    click.option("--stream", required=True, metavar="NAME", help="A stream of the catalogue."),
-    click.option("--topic", metavar="TOPIC", help="One of its topics.  [default: its first]"),
-    click.option(
-        "--partition", type=click.IntRange(min=0), metavar="N", help="[default: the log chooses]"
-    ),
-    click.option(
-        "--timestamp",
-        type=click.Choice(["meta", "now"]),
-        default="meta",
-        show_default=True,
-        help="Time of a record: the event's meta.dt where there is one, or that of appending.",
-    ),
-    *_LOG_OPTIONS,
-)
+def log_summary(log: LogSettings) -> str:
+    """Return the kind of the log and where it is, for a list of facts."""
+    match log.backend:
+        case "sqlite":
+            return f"sqlite, in {Path(log.data_dir).absolute()}"
+        case "kafka":
+            return f"kafka, {', '.join(log.kafka.bootstrap_servers)}"
+        case "memory":
+            return "memory, lost when the process ends"
 
 
-def destination_options(command: _F) -> _F:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def log_options(command: _F) -> _F:
-    """Those of a command whose lines name their own streams."""
-    for option in reversed(_LOG_OPTIONS):
-        command = option(command)
-    return command
+def has_embedded_log(data_dir: str) -> bool:
+    return (Path(data_dir) / "log.sqlite3").is_file()
 
 
 def find_destination(
@@ -83,7 +54,8 @@ def find_destination(
     data_dir: str | None,
     kafka: str | None,
 ) -> Destination:
-    """Raises ConfigError, and click.UsageError for what the catalogue does not name."""
+    """Return the destination. Raises ConfigError, or click.UsageError if the catalogue does not
+    have it."""
     settings, catalogue = read_config(config)
     return Destination(
         log_settings(settings.log, data_dir, kafka),
@@ -114,7 +86,7 @@ def _listed(names: list[str]) -> str:
 def log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> LogSettings:
     """The settings of the log, with what these options change. Raises click.UsageError."""
     if data_dir is not None and kafka is not None:
-        raise click.UsageError("--data-dir and --kafka contradict each other")
+        raise click.UsageError("--data-dir and --kafka cannot be used together")
     if data_dir is not None:
         return _keeping_all(replace(log, backend="sqlite", data_dir=data_dir))
     if kafka is not None:
@@ -123,14 +95,14 @@ def log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> L
         return replace(log, backend="kafka", kafka=brokers)
     if log.backend == "memory":
         raise click.UsageError(
-            "the settings name a log in memory, which no other process reaches; "
+            "the settings use a log in memory, which other processes cannot access; "
             "use --data-dir or --kafka"
         )
     return _keeping_all(log)
 
 
 def _keeping_all(log: LogSettings) -> LogSettings:
-    """Retention is the gateway's: a tool that adds to its log must not drop what it keeps."""
+    """Disable retention: it is the gateway's task, so a tool must not delete records of its log."""
     return replace(log, sqlite=replace(log.sqlite, retention_age_s=None, retention_bytes=None))
 
 

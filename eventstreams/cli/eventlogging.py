@@ -6,14 +6,22 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import click
 
 from eventstreams.cli.chunks import open_input
 from eventstreams.cli.config import read_config
-from eventstreams.cli.destination import log_options, log_settings
-from eventstreams.cli.paths import FilePath
+from eventstreams.cli.destination import log_settings
+from eventstreams.cli.messages import print_message
+from eventstreams.cli.options import (
+    FilePath,
+    append_options,
+    combined,
+    dry_run_option,
+    from_line_option,
+    skip_bad_option,
+)
 from eventstreams.cli.problems import problems_of
 from eventstreams.cli.run_append import Input, Plan, run_append
 from eventstreams.cli.schemas import base_option
@@ -24,36 +32,25 @@ from eventstreams.legacy.draft3 import CAPSULE_TITLE, convert
 from eventstreams.legacy.log_format import FormatError, LogFormat
 from eventstreams.legacy.raw import LineConverter, error_events, raw_log
 from eventstreams.schemas.document import FILE_BYTES_MAX, parse_document
-from eventstreams.schemas.folder import CURRENT, SchemaFolder, open_folders
 from eventstreams.schemas.text import to_text
+from eventstreams.schemas.tools.folder import CURRENT, SchemaFolder, open_folders
 from eventstreams.schemas.uri import parse_version
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_RUN_OPTIONS = (
-    log_options,
+_run_options = combined(
+    skip_bad_option,
+    append_options,
+    from_line_option("a run"),
+    dry_run_option,
     click.option(
-        "--from-line",
-        type=click.IntRange(min=1),
-        default=1,
-        metavar="N",
-        help="Pass over the lines before this one, as after a run that stopped.",
+        "--print", "show", is_flag=True, help="Print the events without appending anything."
     ),
-    click.option("--dry-run", is_flag=True, help="Check every line, append nothing."),
-    click.option("--print", "show", is_flag=True, help="Print the events, append nothing."),
 )
-
-
-def _run_options(command: _F) -> _F:
-    for option in reversed(_RUN_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.group("eventlogging")
 def command() -> None:
-    """Read what EventLogging left behind: raw logs, error events, schemas of draft 3.
+    """Read raw logs, errors and schemas of EventLogging.
 
     \b
     Examples:
@@ -68,9 +65,9 @@ def command() -> None:
 @click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
 @_run_options
 def process(log_format: str, file: str, **options: Any) -> None:
-    r"""Append the events in FILE, a raw log (or in standard input, -), to their streams.
+    """Append the events of a raw log to their streams.
 
-    FORMAT says what is in a line, as for eventlogging-processor:
+    FILE may be -, for standard input. FORMAT describes a line, as for eventlogging-processor:
 
     \b
       %q        the capsule: percent-encoded JSON that begins with ?
@@ -80,15 +77,15 @@ def process(log_format: str, file: str, **options: Any) -> None:
       %{name}s  a field of the capsule without spaces
       %{name}d  the same, a whole number
       %{name}i  the same, up to a tab
-      %o        left out, without spaces
+      %o        ignored, without spaces
       %%        a percent sign
 
-    A space stands for spaces of any number, \t for a tab. The schemas of the capsules must be
-    listed in legacy.schemas. Events are validated as those that are posted.
+    A space matches any number of spaces, \\t a tab. The schemas of the capsules must be
+    listed in legacy.schemas. Events are validated like posted ones.
 
-    The run stops at the first bad line, when everything before it is in the log, and says how to go
-    on. With --skip-bad bad lines are reported, and go to the error stream. Files of any size are
-    read in constant memory.
+    The run stops at the first bad line, when everything before it is in the log, and prints how to
+    continue. With --skip-bad, bad lines are reported and go to the error stream. Files of any size
+    are read in constant memory.
 
     \b
     Examples:
@@ -99,7 +96,8 @@ def process(log_format: str, file: str, **options: Any) -> None:
     try:
         compiled = LogFormat(log_format)
     except FormatError as error:
-        raise click.UsageError(f"FORMAT: {error}") from error
+        hint = "FORMAT comes before FILE; " if "%" in file else ""
+        raise click.UsageError(f"{hint}FORMAT: {error}") from error
     _run(file, lambda converter, most: raw_log(compiled, converter, line_bytes_max=most), **options)
 
 
@@ -107,14 +105,14 @@ def process(log_format: str, file: str, **options: Any) -> None:
 @click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
 @_run_options
 def replay(file: str, **options: Any) -> None:
-    r"""Try again what was refused: append the events that the error events in FILE repeat.
+    """Append the events that error events repeat.
 
     Each line of FILE (or of standard input, -) is an error event, from the error stream of this
-    gateway or from EventLogging. What is still refused is a bad line.
+    gateway or from EventLogging. An event that is refused again counts as a bad line.
 
     \b
     Examples:
-      curl -s "$GATEWAY/v2/stream/eventstreams.error?since=-1d&until=-0s" \
+      curl -s "$GATEWAY/v2/stream/eventstreams.error?since=-1d&until=-0s" \\
         -H 'Accept: application/json' > errors.ndjson
       eventstreams eventlogging replay errors.ndjson --dry-run --skip-bad
       eventstreams eventlogging replay errors.ndjson
@@ -136,7 +134,7 @@ def _run(
 ) -> None:
     settings, catalogue = read_config(config, problems_of)
     if not settings.legacy.schemas:
-        raise ConfigError(["legacy.schemas: lists no schema, so there is nothing to convert to"])
+        raise ConfigError(["legacy.schemas is empty, so there is no schema to convert to"])
     log = log_settings(settings.log, data_dir, kafka)
     converter = Converter(settings.legacy.schemas, configs=lambda: catalogue.configs)
     convert = make(converter, log.sqlite.record_bytes_max)
@@ -157,10 +155,14 @@ def _run(
 @click.argument("folder", type=click.Path(path_type=Path))
 @base_option
 @click.option(
-    "--version", default="1.0.0", show_default=True, metavar="X.Y.Z", help="Of the new schema."
+    "--version",
+    default="1.0.0",
+    show_default=True,
+    metavar="X.Y.Z",
+    help="The version of the new schema.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the schema, write nothing.")
-@click.option("--force", is_flag=True, help="Replace a current.yaml that is there.")
+@click.option("--dry-run", is_flag=True, help="Print the schema without writing a file.")
+@click.option("--force", is_flag=True, help="Replace an existing current.yaml.")
 def convert_schema(
     *,
     name: str,
@@ -171,12 +173,12 @@ def convert_schema(
     dry_run: bool,
     force: bool,
 ) -> None:
-    """Convert the schema NAME of EventLogging in FILE (draft 3) to one of FOLDER (draft 7).
+    """Convert a schema of EventLogging to draft 7.
 
-    FILE, or standard input (-), holds what the wiki page Schema:NAME holds, as JSON or YAML. The
+    FILE, or standard input (-), is the content of the wiki page Schema:NAME, as JSON or YAML. The
     result is FOLDER/analytics/legacy/name/current.yaml. It refers to the newest
     fragment/analytics/legacy/eventcapsule in FOLDER, or in a --base, which declares the fields of a
-    capsule beside `event`. What had to be left out or added is noted on standard error. Nothing is
+    capsule beside `event`. Notes on standard error list what was left out or added. Nothing is
     fetched.
 
     \b
@@ -186,15 +188,15 @@ def convert_schema(
       eventstreams schemas materialize config/schemas
     """
     if not _NAME.fullmatch(name):
-        raise click.UsageError(f"NAME: {name!r} is no name of a schema: letters, digits, _ and -")
+        raise click.UsageError(f"NAME: {name!r} is not a schema name; use letters, digits, _ and -")
     if parse_version(version) is None:
-        raise click.UsageError(f"--version: {version!r} is not like 1.0.0")
+        raise click.UsageError(f"--version: {version!r} is not a version such as 1.0.0")
     folders = open_folders(folder, bases)
     place = "stdin" if file == "-" else file
     source, _ = open_input(file)
     with source:
         text = _whole(source).removeprefix(b"\xef\xbb\xbf")
-    is_json = text.lstrip().startswith(b"{")  # wiki pages have tabs, which YAML does not take
+    is_json = text.lstrip().startswith(b"{")  # wiki pages contain tabs, which YAML does not accept
     converted = convert(
         parse_document(text, place, is_json=is_json),
         name=name,
@@ -203,21 +205,22 @@ def convert_schema(
         place=place,
     )
     for note in converted.notes:
-        click.echo(f"Note: {note}", err=True)
+        print_message(f"Note: {note}")
     written = to_text(converted.document, "yaml")
     if dry_run:
         click.echo(written, nl=False)
         return
     target = folders[0].base / title_of(name) / CURRENT
     if target.exists() and not force:
-        raise click.UsageError(f"{target} is there already; --force replaces it")
+        raise click.UsageError(f"{target} already exists; use --force to replace it")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(written, "utf-8")
     click.echo(f"wrote {target}")
 
 
 def _whole(source: IO[bytes]) -> bytes:
-    """Up to a byte more than a schema may have. One read of a pipe may return less."""
+    """Return the input, up to one byte more than a schema may have. One read of a pipe may return
+    less."""
     parts: list[bytes] = []
     left = FILE_BYTES_MAX + 1
     while left and (part := source.read(left)):
@@ -227,7 +230,7 @@ def _whole(source: IO[bytes]) -> bytes:
 
 
 def _capsule_uri(folders: Sequence[SchemaFolder]) -> str:
-    """Raises click.UsageError."""
+    """Return the URI of the newest capsule fragment. Raises click.UsageError."""
     for folder in folders:
         versions = folder.versions(CAPSULE_TITLE)
         if versions:

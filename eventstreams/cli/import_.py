@@ -1,4 +1,4 @@
-"""`eventstreams import`: a file of events, one JSON object a line, into a stream's log."""
+"""`eventstreams import`: appends a file of events, one JSON object per line, to a stream's log."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import click
 
 from eventstreams.cli.appending import appending
 from eventstreams.cli.chunks import open_input
-from eventstreams.cli.destination import destination_options, find_destination
-from eventstreams.cli.paths import FilePath
+from eventstreams.cli.destination import find_destination
+from eventstreams.cli.options import (
+    FilePath,
+    dry_run_option,
+    from_line_option,
+    stream_options,
+)
 from eventstreams.cli.run_append import Input, Plan, run_append
 
 
 @click.command("import")
 @click.argument("file", metavar="FILE|-", type=FilePath(allow_dash=True))
-@destination_options
-@click.option(
-    "--from-line",
-    type=click.IntRange(min=1),
-    default=1,
-    metavar="N",
-    help="Pass over the lines before this one, as after an import that stopped.",
-)
-@click.option("--dry-run", is_flag=True, help="Check every line, append nothing.")
+@stream_options
+@from_line_option("an import")
+@dry_run_option
 def command(file: str, skip_bad: bool, from_line: int, dry_run: bool, **where: Any) -> None:
-    """Append the events of FILE (or of standard input, -) to a stream's log.
+    """Append the events of a file to a stream's log.
 
-    Each line holds one JSON object in UTF-8; blank lines are ignored. The import stops at the
-    first bad line, when everything before it is in the log, and says how to go on. Files of any
-    size are read in constant memory. A gateway that runs on the log sends the events at once.
+    FILE may be -, for standard input. Each line holds one JSON object in UTF-8; blank lines are
+    ignored. The import stops at the first bad line, when everything before it is in the log, and
+    prints how to continue. Files of any size are read in constant memory. A gateway that runs on
+    the log sends the events at once.
+
+    Without --data-dir or --kafka, the log is that of the settings, which by default is in ./data as
+    for `eventstreams serve`. The command first prints which log it appends to, or creates.
 
     \b
     Examples:

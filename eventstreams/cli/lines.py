@@ -1,6 +1,6 @@
-"""Lines of a file that arrives in chunks: numbered, bounded, and what makes one an event.
+"""Splits a file that arrives in chunks into numbered, bounded lines, and parses lines as events.
 
-Pure; nothing here reads or waits.
+Nothing here does any input or output.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any, NamedTuple, NoReturn, cast
 
 import orjson
 
-from eventstreams.model.instant import parse_instant
+from eventstreams.model.timestamp import parse_timestamp
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
     number: int
-    """Counted from 1, blank lines included."""
+    """The number of the line, counted from 1 and including blank lines."""
     text: bytes | None
-    """Without its line end; None where it is longer than allowed."""
+    """The line without its line end; None if it is too long."""
 
 
 class BadDocument(ValueError):
-    """Why this text can't be an event, in a few words."""
+    """Why a text cannot be an event, in a few words."""
 
 
 class LineReader:
-    """Chunks in, whole lines out. Holds at most one unfinished line of `bytes_max` bytes."""
+    """Turns chunks into whole lines. Holds at most one incomplete line of `bytes_max` bytes."""
 
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -37,7 +37,7 @@ class LineReader:
         self._too_long = False
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
-        """The lines that end in this chunk. Read them all before the next call."""
+        """Yield the lines that end in this chunk. Consume them all before the next call."""
         first, *others = chunk.split(b"\n")
         self._gather(first)
         for text in others:
@@ -45,7 +45,7 @@ class LineReader:
             self._gather(text)
 
     def end(self) -> Iterator[Line]:
-        """The last line, if the file does not end with a line end."""
+        """Yield the last line, if the file does not end with a line end."""
         if self._rest or self._too_long:
             yield self._finish()
 
@@ -69,7 +69,8 @@ class LineReader:
 
 
 def parse_document(text: bytes) -> dict[str, Any]:
-    """The JSON object in `text`. Raises BadDocument for all that a gateway would not send."""
+    """Return the JSON object in `text`. Raises BadDocument for anything a gateway would not
+    send."""
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -84,14 +85,16 @@ def parse_document(text: bytes) -> dict[str, Any]:
 
 
 def event_time_ms(document: dict[str, Any]) -> int | None:
-    """When the event says it happened (`meta.dt`), in ms; None where it does not say."""
+    """Return the time of the event (`meta.dt`) in milliseconds since 1970, or None if it has
+    none."""
     meta = document.get("meta")
     moment = cast("dict[str, Any]", meta).get("dt") if isinstance(meta, dict) else None
-    return parse_instant(moment) if isinstance(moment, str) else None
+    return parse_timestamp(moment) if isinstance(moment, str) else None
 
 
 def _parse_with_care(text: bytes, error: orjson.JSONDecodeError) -> Any:
-    """What the fast parser refuses may still be JSON: strings with a lone surrogate."""
+    """Return the document of JSON that the fast parser refuses: strings with unpaired
+    surrogates."""
     try:
         decoded = text.decode()
     except UnicodeDecodeError as broken:
@@ -99,7 +102,7 @@ def _parse_with_care(text: bytes, error: orjson.JSONDecodeError) -> Any:
     try:
         return json.loads(decoded, parse_constant=_refuse)
     except RecursionError:
-        raise BadDocument("nested too deep") from None
+        raise BadDocument("nested too deeply") from None
     except ValueError:
         raise BadDocument(f"not JSON ({error.msg}, column {error.colno})") from None
 

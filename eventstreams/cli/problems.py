@@ -1,17 +1,21 @@
-"""All that can be wrong with a configuration, before anything is started."""
+"""Finds everything that can be wrong with a configuration, before anything is started.
+
+This imports the whole gateway, so commands that only read settings use `config.py` alone.
+"""
 
 from __future__ import annotations
 
-from eventstreams import opening
+from eventstreams import gateway
+from eventstreams.config.settings import Settings
 from eventstreams.errors import ConfigError
-from eventstreams.model.stream import Catalogue
+from eventstreams.model.catalogue import Catalogue
 from eventstreams.server.tls import Certificate
-from eventstreams.settings import Settings
 
 
 def problems_of(settings: Settings, catalogue: Catalogue | None) -> list[str]:
-    """Of the two together and of the files that they name, each with the path of its setting."""
-    problems = opening.problems_of(settings, catalogue)
+    """Return the problems of settings, catalogue and the files they name, each with its setting's
+    path."""
+    problems = gateway.problems_of(settings, catalogue)
     http = settings.http
     if http.tls_certfile is not None and http.tls_keyfile is not None:
         try:

@@ -1,4 +1,4 @@
-"""One run of a command that appends lines, from the open input to the summary and the exit code."""
+"""Runs a command that appends lines, from opening the input to the summary and exit code."""
 
 from __future__ import annotations
 
@@ -13,43 +13,63 @@ import click
 
 from eventstreams import gateway
 from eventstreams.cli.chunks import Chunks
-from eventstreams.cli.destination import log_name
+from eventstreams.cli.destination import has_embedded_log, log_name
 from eventstreams.cli.lines import Line, LineReader
+from eventstreams.cli.messages import print_message
+from eventstreams.cli.posting import LINE_BYTES_MAX
 from eventstreams.cli.progress import Progress
-from eventstreams.cli.sink import BadLine, Opening, Sink, SinkMaker
+from eventstreams.cli.sink import BadLine, NotStored, Opening, Sink, SinkMaker
+from eventstreams.config.settings import LogSettings
 from eventstreams.errors import LogError
 from eventstreams.log.base import Log
-from eventstreams.settings import LogSettings
 
 
 class Input(NamedTuple):
     name: str
-    """As it stands before a line's number in messages: `events.ndjson:17`, `argument 2`."""
+    """The text before a line's number in messages: `events.ndjson:17`, `argument 2`."""
     source: IO[bytes] | list[str]
     size: int | None = None
 
 
 class Plan(NamedTuple):
-    log: LogSettings
-    """Of the log to append to."""
+    log: LogSettings | None
+    """The settings of the log to append to; None if the sink posts to a gateway."""
     skip_bad: bool
     dry_run: bool = False
     first_line: int = 1
     can_go_on: bool = False
-    """Whether the command takes --from-line."""
+    """Whether the command has the option --from-line."""
+    gateway: str | None = None
+    """The URL of the gateway, if there is no log."""
     prints: bool = False
-    """Standard output is for events, and the summary goes to standard error."""
+    """Whether events go to standard output, so that the summary goes to standard error."""
+
+    @property
+    def target(self) -> str:
+        """Where events go, for messages."""
+        return f"the gateway at {self.gateway}" if self.log is None else log_name(self.log)
+
+    @property
+    def creates_log(self) -> bool:
+        """Whether there is no log yet where events go."""
+        log = self.log
+        return log is not None and log.backend == "sqlite" and not has_embedded_log(log.data_dir)
+
+    @property
+    def line_bytes_max(self) -> int:
+        return LINE_BYTES_MAX if self.log is None else self.log.sqlite.record_bytes_max
 
 
 def run_append(what: Input, plan: Plan, make_sink: SinkMaker) -> int:
-    """Appends the input; returns the exit code. Raises LogError where the log can't be opened."""
+    """Append the input and return the exit code. Raises LogError if the log cannot be opened."""
     run = _Run(what, plan, make_sink)
     appender, failure = asyncio.run(run.run())
-    run.sum_up(appender)
+    if failure is None or appender.tally.appended or appender.tally.bad:
+        run.sum_up(appender)
     if failure is None:
         return 0
-    click.echo(f"Error: {failure}", err=True)
-    run.say_how_to_go_on(appender)
+    print_message(f"Error: {failure}")
+    run.print_how_to_continue(appender)
     return 1
 
 
@@ -60,11 +80,13 @@ class _Run:
         self._make_sink = make_sink
         self._progress = Progress(size=what.size)
         self._interrupted = False
+        verb = "created" if plan.creates_log else "appending to"
+        self._log_message = f"{verb} {plan.target}"  # made here, because it reads the disk
 
     async def run(self) -> tuple[Sink, str | None]:
-        """What was done, and what went wrong, if anything."""
+        """Append the input. Returns the sink, and a description of the failure, if any."""
         async with self._opened() as log:
-            report_bad = self._say_bad if self._plan.skip_bad else None
+            report_bad = self._report_bad if self._plan.skip_bad else None
             opening = Opening(log, self._plan.first_line, report_bad)
             async with self._make_sink(opening) as sink:
                 return sink, await self._append(sink)
@@ -79,11 +101,13 @@ class _Run:
                     self._progress.show(appender.tally.appended, done_bytes)
         except BadLine as error:
             return f"{self._place(error.number)}: {error.reason}"
-        except LogError as error:
+        except (LogError, NotStored) as error:
             return f"{self._place(appender.tally.last_line + 1)}: not appended: {error}"
         except OSError as error:
             return f"{self._what.name}: reading failed: {error.strerror or error}"
-        return "interrupted" if self._interrupted else None
+        if not self._interrupted:
+            return None
+        return "interrupted" if appender.tally.last_line else "interrupted; nothing was appended"
 
     async def _lines(self) -> AsyncGenerator[tuple[Iterable[Line], int]]:
         if isinstance(self._what.source, list):
@@ -91,7 +115,7 @@ class _Run:
             yield [Line(number, _bytes_of(text)) for number, text in texts], 0
             return
         chunks = Chunks(self._what.source)
-        reader = LineReader(bytes_max=self._plan.log.sqlite.record_bytes_max)
+        reader = LineReader(bytes_max=self._plan.line_bytes_max)
         with self._stopping_on_signals(chunks):
             async for chunk in chunks:
                 yield reader.feed(chunk), len(chunk)
@@ -100,8 +124,10 @@ class _Run:
 
     @contextlib.contextmanager
     def _stopping_on_signals(self, chunks: Chunks) -> Generator[None]:
-        """The first signal ends the input, so that the append under way is finished and counted;
-        the second ends the process."""
+        """End the input on the first signal, and the process on the second.
+
+        After the first one, the append in progress is finished and counted.
+        """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
 
@@ -123,12 +149,13 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncGenerator[Log | None]:
-        if self._plan.dry_run:
+        if self._plan.dry_run or self._plan.log is None:
             yield None
             return
         log = gateway.open_log(self._plan.log)
         try:
             await log.start()
+            print_message(self._log_message)
             yield log
         finally:
             await log.aclose()
@@ -137,37 +164,39 @@ class _Run:
         separator = " " if isinstance(self._what.source, list) else ":"
         return f"{self._what.name}{separator}{number}"
 
-    def _say_bad(self, number: int, reason: str) -> None:
-        self._progress.say(f"{self._place(number)}: {reason}")
+    def _report_bad(self, number: int, reason: str) -> None:
+        self._progress.print_line(f"{self._place(number)}: {reason}")
 
     def sum_up(self, appender: Sink) -> None:
         self._progress.clear()
-        say = functools.partial(click.echo, err=self._plan.prints)
+        echo = functools.partial(click.echo, err=self._plan.prints)
         tally, seconds = appender.tally, self._progress.seconds
         events = f"{tally.appended:,} event{'' if tally.appended == 1 else 's'}"
         rate = f"{seconds:.2f} s, {tally.appended / max(seconds, 1e-9):,.0f} events/s"
         if self._plan.dry_run:
-            say(f"checked {events}, appended none ({rate})")
+            echo(f"checked {events} without appending ({rate})")
         else:
-            say(f"appended {events} to {log_name(self._plan.log)} ({rate})")
+            echo(f"appended {events} to {self._plan.target} ({rate})")
         for (topic, number), count in sorted(tally.partitions.items()):
-            say(f"  {topic}/{number}: {count:,}")
+            echo(f"  {topic}/{number}: {count:,}")
         if tally.bad:
-            say(f"skipped {tally.bad:,} bad line{'' if tally.bad == 1 else 's'}")
+            echo(f"skipped {tally.bad:,} invalid line{'' if tally.bad == 1 else 's'}")
 
-    def say_how_to_go_on(self, appender: Sink) -> None:
+    def print_how_to_continue(self, appender: Sink) -> None:
         tally = appender.tally
         if isinstance(self._what.source, list) or self._plan.dry_run:
             return
         following = max(tally.last_line + 1, self._plan.first_line)
+        if self._interrupted and following == 1:
+            return
         text = f"Everything before line {following} is appended"
-        if self._plan.log.backend == "kafka":
-            text += " (after a failure of the brokers some lines from there on may be, too)"
+        if self._plan.log is None or self._plan.log.backend == "kafka":
+            text += " (after a failure, some later lines may be appended too)"
         if self._plan.can_go_on:
-            text += f"; to go on: --from-line {following}"
-        click.echo(text, err=True)
+            text += f"; to continue, use --from-line {following}"
+        print_message(text)
 
 
 def _bytes_of(text: str) -> bytes:
-    """What the shell passed, also where it was not UTF-8."""
+    """Return the bytes of an argument as the shell passed it, even if they are not UTF-8."""
     return text.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""`eventstreams schemas`: materialize, check and compare the schemas of a folder."""
+"""`eventstreams schemas`: materializes, checks and compares the schemas of a folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from eventstreams.schemas.check import advice, check
-from eventstreams.schemas.diff import Comparison, Side, compare
-from eventstreams.schemas.folder import open_folders
-from eventstreams.schemas.materialize import Materializer, plan, write
-from eventstreams.schemas.problem import Problem
+from eventstreams.cli.messages import print_message
+from eventstreams.model.problem import Problem
+from eventstreams.schemas.tools.check import advice, check
+from eventstreams.schemas.tools.diff import Comparison, Side, compare
+from eventstreams.schemas.tools.folder import open_folders
+from eventstreams.schemas.tools.materialize import Materializer, plan, write
 
 _folder = click.argument("folder", type=click.Path(path_type=Path))
 base_option = click.option(
@@ -21,13 +22,13 @@ base_option = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FOLDER",
-    help="Look references up there too, after FOLDER itself. May be given more than once.",
+    help="Also look up references in this folder, after FOLDER itself. May be repeated.",
 )
 
 
 @click.group("schemas")
 def command() -> None:
-    """Materialize, check and compare the JSON Schemas of a folder.
+    """Materialize, check and compare JSON Schemas.
 
     \b
     Each schema has a directory named as its title:
@@ -35,7 +36,7 @@ def command() -> None:
       TITLE/X.Y.Z.yaml      materialized, never changed; .json too, and the symlinks
                             X.Y.Z, latest, latest.yaml, latest.json
 
-    Settings are read from FOLDER/.jsonschema-tools.yaml, if it is there. Nothing is fetched.
+    Settings are read from FOLDER/.jsonschema-tools.yaml, if it exists. Nothing is fetched.
 
     \b
     Examples:
@@ -48,14 +49,16 @@ def command() -> None:
 @command.command("materialize")
 @_folder
 @base_option
-@click.option("--dry-run", is_flag=True, help="Say what would be written, write nothing.")
-@click.option("--force", is_flag=True, help="Replace versions that have other content.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be written without writing anything."
+)
+@click.option("--force", is_flag=True, help="Replace versions whose content differs.")
 def materialize(folder: Path, bases: tuple[Path, ...], dry_run: bool, force: bool) -> None:
-    """Write the version that each current.yaml in FOLDER describes.
+    """Write the versions that current.yaml files describe.
 
-    References are written out, allOf is merged, numbers get bounds that every JSON reader keeps.
-    A version that is there already is not changed; with other content it is an error, unless
-    --force. While anything is wrong, nothing is written.
+    References are written out, allOf is merged, and numbers get bounds that every JSON reader
+    supports. An existing version is never changed; if its content differs, that is an error, unless
+    --force is given. Nothing is written if there are any problems.
 
     \b
     Examples:
@@ -77,12 +80,14 @@ def materialize(folder: Path, bases: tuple[Path, ...], dry_run: bool, force: boo
 @command.command("check")
 @_folder
 @base_option
-@click.option("--strict", is_flag=True, help="Also find what jsonschema-tools lets pass.")
+@click.option("--strict", is_flag=True, help="Also report what jsonschema-tools accepts.")
 def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
-    """Check all schemas in FOLDER and say every problem at once (exit code 1).
+    """Check all schemas in FOLDER.
+
+    All problems are reported at once (exit code 1).
 
     \b
-    Structure      files and symlinks are there; the newest version is what current.yaml says
+    Structure      files and symlinks exist; the newest version is what current.yaml describes
     Robustness     valid, secure, snake_case, one type for each field, examples are valid
     Compatibility  within a major version only optional fields are added
 
@@ -98,7 +103,7 @@ def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
     """
     folders = open_folders(folder, bases)
     for each in advice(folders[0]):
-        click.echo(f"Warning: {each}", err=True)
+        print_message(f"Warning: {each}")
     _fail_with(check(folders, strict=strict))
     click.echo(f"{_counted(len(folders[0].titles))}, no problems")
 
@@ -110,10 +115,11 @@ def check_command(folder: Path, bases: tuple[Path, ...], strict: bool) -> None:
 @click.argument("new", default="current")
 @base_option
 def diff(folder: Path, title: str, old: str, new: str, bases: tuple[Path, ...]) -> None:
-    """Show what changed in the schema TITLE from version OLD to NEW, and if that is compatible.
+    """Show what changed between versions of a schema.
 
-    Versions are X.Y.Z, latest, or current (what current.yaml materializes to). Without them:
-    what current.yaml changes in the latest version.
+    Also shows whether the change of TITLE from OLD to NEW is compatible. Versions are X.Y.Z,
+    latest, or current (what current.yaml materializes to). By default, the latest version is
+    compared with current.
 
     \b
     Examples:
@@ -137,7 +143,7 @@ def _verdicts(comparison: Comparison) -> list[str]:
     if not comparison.changes:
         return ["the same schema"]
     if comparison.old.version.major != comparison.new.version.major:
-        return ["another major version: need not be compatible"]
+        return ["a different major version, which need not be compatible"]
     lines: list[str] = []
     for name, found in (("compatible", comparison.lenient), ("strictly", comparison.strict)):
         lines.append(f"{name}: {'no' if found else 'yes'}")
@@ -151,8 +157,8 @@ def _counted(schemas: int) -> str:
 
 def _fail_with(problems: Sequence[Problem]) -> None:
     for problem in problems:
-        click.echo(problem, err=True)
+        print_message(problem)
     if problems:
         found = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
-        click.echo(f"Error: {found}", err=True)
+        print_message(f"Error: {found}")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`eventstreams serve`: the gateway."""
+"""`eventstreams serve`: runs the gateway."""
 
 from __future__ import annotations
 
@@ -9,46 +9,70 @@ from typing import Literal
 import click
 from msgspec.structs import replace
 
-from eventstreams.cli.config import (
-    catalogue_path,
+import eventstreams
+from eventstreams.cli.config import read_config, read_settings
+from eventstreams.cli.destination import log_summary
+from eventstreams.cli.invocation import called_as
+from eventstreams.cli.options import (
+    FilePath,
+    Number,
+    Whole,
     config_option,
-    read_config,
-    read_settings,
+    data_dir_option,
+    log_level_option,
 )
-from eventstreams.cli.paths import FilePath
 from eventstreams.cli.problems import problems_of
-from eventstreams.logs import log_to_stderr
+from eventstreams.cli.relay_options import relay_name
+from eventstreams.config.settings import RelaySettings, Settings
+from eventstreams.errors import ConfigError
+from eventstreams.model.catalogue import Catalogue
+from eventstreams.server.logs import log_to_stderr
 from eventstreams.server.serve import serve
-from eventstreams.settings import Settings
-
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command("serve")
 @config_option
-@click.option("--host", metavar="ADDRESS", help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="0: a free one is chosen.")
-@click.option("--tls-certfile", type=FilePath(), help="A certificate in PEM: https, no http.")
-@click.option("--tls-keyfile", type=FilePath(), help="Its private key in PEM.")
+@click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option(
-    "--data-dir", type=FilePath(file_okay=False), help="Where the embedded log keeps its file."
+    "--port",
+    type=Whole(0, 65535),
+    metavar="N",
+    help="The port to listen on; 0 chooses a free one.",
 )
 @click.option(
-    "--demo-rate", type=click.FloatRange(min=0), metavar="N", help="Synthetic events a second."
+    "--tls-certfile",
+    type=FilePath(),
+    help="A certificate chain in PEM. The port then accepts only HTTPS.",
 )
-@click.option("--no-demo", is_flag=True, help="No synthetic events.")
+@click.option("--tls-keyfile", type=FilePath(), help="The private key of the certificate, in PEM.")
+@data_dir_option("The folder of the embedded log.")
+@click.option(
+    "--demo-rate",
+    type=Number(min=0),
+    metavar="N",
+    help="How many synthetic events to produce per second.",
+)
+@click.option(
+    "--relay",
+    metavar="URL",
+    help="Follow streams of another gateway instead of producing synthetic events.",
+)
+@click.option(
+    "--relay-contact",
+    metavar="TEXT",
+    help="Your contact address for the relay's User-Agent header.",
+)
+@click.option("--no-demo", is_flag=True, help="Produce no synthetic events.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     metavar="N",
     show_default=True,
-    help="Processes that serve; more than one needs Kafka.",
+    help="The number of worker processes; more than one needs Kafka.",
 )
-@click.option("--only", type=click.Choice(("gateway", "intake")), help="Serve this part alone.")
-@click.option(
-    "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="Of stderr."
-)
+@click.option("--only", type=click.Choice(("gateway", "intake")), help="Serve only this part.")
+@log_level_option
 def command(
     *,
     config: Path | None,
@@ -58,49 +82,100 @@ def command(
     tls_keyfile: str | None,
     data_dir: str | None,
     demo_rate: float | None,
+    relay: str | None,
+    relay_contact: str | None,
     no_demo: bool,
     workers: int,
     only: Literal["gateway", "intake"] | None,
     log_level: str,
 ) -> None:
-    """Run gateway and intake until it is told to stop (Ctrl-C or SIGTERM).
+    """Run a gateway until Ctrl-C or SIGTERM.
 
     Without --config it keeps an embedded log in ./data and fills the stream
-    mediawiki.recentchange with synthetic events. Flags win over the settings file.
+    mediawiki.recentchange with synthetic events. Flags override the settings file.
 
     \b
     Examples:
       eventstreams serve
       eventstreams serve --port 8080 --demo-rate 200
       eventstreams serve --tls-certfile cert.pem --tls-keyfile key.pem
+      eventstreams serve --relay https://stream.wikimedia.org/v2/stream/recentchange
       eventstreams serve --no-demo --data-dir /var/lib/eventstreams
       eventstreams serve --config kafka.yaml --host 0.0.0.0 --workers 2
       eventstreams serve --config kafka.yaml --only intake
 
-    A changed catalogue is read again by itself, at once on SIGHUP; with it, limits and keys.
+    A changed catalogue is reloaded automatically, and at once on SIGHUP; so are limits and keys.
+    Logs go to standard error: readable lines on a terminal, JSON otherwise.
     """
     if no_demo and demo_rate is not None:
-        raise click.UsageError("--no-demo and --demo-rate contradict each other")
+        raise click.UsageError("--no-demo and --demo-rate cannot be used together")
+    if relay_contact is not None and relay is None:
+        raise click.UsageError("--relay-contact needs --relay")
 
     def flagged(settings: Settings) -> Settings:
         settings = _with_flags(settings, host, port, data_dir)
         settings = _with_tls(settings, tls_certfile, tls_keyfile)
         if only is not None:
             settings = replace(settings, only=only)
-        return _with_demo(settings, no_demo=no_demo, rate=demo_rate)
+        settings = _with_relay(settings, relay, relay_contact)
+        without_demo = no_demo or (relay is not None and demo_rate is None)
+        return _with_demo(settings, no_demo=without_demo, rate=demo_rate)
 
-    settings, catalogue = read_config(
-        config, lambda settings, catalogue: problems_of(flagged(settings), catalogue)
-    )
-    log_to_stderr(log_level)
+    def problems(settings: Settings, catalogue: Catalogue | None) -> list[str]:
+        found = problems_of(flagged(settings), catalogue)
+        if relay is None:
+            return found
+        prefix = f"relays.{relay_name(relay)}."
+        ours = [problem for problem in found if problem.startswith(prefix)]
+        if ours:
+            raise ConfigError([f"--relay: {problem.partition(': ')[2]}" for problem in ours])
+        return found
+
+    settings, catalogue = read_config(config, problems)
+    final = flagged(settings)
+    log_to_stderr(log_level, lambda url: _banner(url, final, catalogue))
     status = serve(
-        flagged(settings),
+        final,
         catalogue,
-        catalogue_path(config, settings),
+        Path(settings.catalogue),
         workers=workers,
         reread=lambda: flagged(read_settings(config)),
     )
     sys.exit(status)
+
+
+_BANNER = """
+eventstreams {version} is running. Ctrl-C stops it.
+
+  Page   {url}/
+  Log    {log}
+  Try    curl -N {url}/v2/stream/{stream}
+"""
+_INTAKE_BANNER = """
+eventstreams {version} accepts events. Ctrl-C stops it.
+
+  Log    {log}
+  Try    {program} produce --url {url} --stream {stream} '{{}}'
+"""
+
+
+def _banner(url: str, settings: Settings, catalogue: Catalogue) -> str:
+    """Return what a terminal shows once the gateway listens."""
+    public = [stream for stream in catalogue.streams.values() if stream.scope is None]
+    demo = settings.demo.stream
+    first = next(iter(public), next(iter(catalogue.streams.values())))
+    stream = catalogue.get(demo) if demo in catalogue.names else first
+    name = min((stream.name, *stream.aliases), key=len)
+    for wildcard in ("//0.0.0.0:", "//[::]:"):
+        url = url.replace(wildcard, "//localhost:")
+    text = _INTAKE_BANNER if settings.only == "intake" else _BANNER
+    return text.format(
+        version=eventstreams.__version__,
+        url=url,
+        stream=name,
+        log=log_summary(settings.log),
+        program=called_as(),
+    )
 
 
 def _with_demo(settings: Settings, *, no_demo: bool, rate: float | None) -> Settings:
@@ -114,6 +189,13 @@ def _with_demo(settings: Settings, *, no_demo: bool, rate: float | None) -> Sett
     return replace(settings, demo=demo)
 
 
+def _with_relay(settings: Settings, url: str | None, contact: str | None) -> Settings:
+    if url is None:
+        return settings
+    added = {relay_name(url): RelaySettings(url=url, contact=contact)}
+    return replace(settings, relays={**settings.relays, **added})
+
+
 def _with_flags(
     settings: Settings, host: str | None, port: int | None, data_dir: str | None
 ) -> Settings:
@@ -124,7 +206,7 @@ def _with_flags(
         http = replace(http, port=port)
     if data_dir is not None:
         if log.backend != "sqlite":
-            raise click.UsageError(f"--data-dir has no use: log.backend is {log.backend}")
+            raise click.UsageError(f"--data-dir has no effect: log.backend is {log.backend}")
         log = replace(log, data_dir=data_dir)
     return replace(settings, http=http, log=log)
 

@@ -1,20 +1,23 @@
-"""What a run of lines is given to, and what it says of them."""
+"""Sinks, which process the lines of a run and count the results."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from eventstreams.cli.lines import Line
+from eventstreams.cli.lines import BadDocument, Line, parse_document
 from eventstreams.errors import EventStreamsError
 from eventstreams.log.base import Log
 from eventstreams.model.event import Partition
 
+T = TypeVar("T")
+
 
 class BadLine(EventStreamsError):
-    """Stops an input at its first bad line. What stands before it is in the log."""
+    """Ends a run at its first bad line. All lines before it are in the log."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(reason)
@@ -22,35 +25,97 @@ class BadLine(EventStreamsError):
         self.reason = reason
 
 
+class NotStored(EventStreamsError):
+    """The gateway or log stored nothing of the lines that it was given last."""
+
+
 class Tally:
-    """What was done so far."""
+    """The results of a run so far."""
 
     def __init__(self) -> None:
         self.appended = 0
         self.bad = 0
         self.last_line = 0
-        """Everything up to this line is done with."""
+        """The last line up to which everything has been processed."""
         self.partitions: Counter[Partition] = Counter()
 
 
 class Sink(Protocol):
-    """What lines are given to, batch by batch."""
+    """Processes lines, batch by batch."""
 
     tally: Tally
 
     async def add(self, lines: Iterable[Line]) -> None:
-        """Append these lines. Raises BadLine, and the log's LogError for a batch it refuses."""
+        """Append these lines. Raises BadLine, or the log's LogError for a batch it refuses."""
         ...
 
 
 class Opening(NamedTuple):
-    """What a sink is made of."""
+    """The arguments of a SinkMaker."""
 
     log: Log | None
-    """Without it lines are only checked."""
+    """The log to append to; None if lines are only checked."""
     first_line: int
     report_bad: Callable[[int, str], None] | None
-    """With it bad lines do not stop the run."""
+    """Called with the number and problem of a bad line; None if a bad line ends the run."""
 
 
 SinkMaker = Callable[[Opening], AbstractAsyncContextManager[Sink]]
+
+
+class EventSink(ABC, Generic[T]):
+    """A sink for lines that are events: it stores what is made of them in bounded batches."""
+
+    def __init__(
+        self, opening: Opening, *, batch_events: int, batch_bytes: int, line_bytes_max: int
+    ) -> None:
+        self.tally = Tally()
+        self._opening = opening
+        self._batch_events = batch_events
+        self._batch_bytes = batch_bytes
+        self._line_bytes_max = line_bytes_max
+        self._batch: list[T] = []
+        self._bytes = 0
+
+    @abstractmethod
+    def prepare(self, number: int, text: bytes, document: dict[str, Any]) -> T:
+        """Return what to store for an event, the JSON of which is `text`. Raises BadDocument."""
+
+    @abstractmethod
+    async def store(self, batch: Sequence[T]) -> None:
+        """Store a batch and count it. Raises LogError, NotStored, BadLine."""
+
+    async def add(self, lines: Iterable[Line]) -> None:
+        """Store these lines. Raises BadLine, and the errors of `store`."""
+        number = self.tally.last_line
+        for number, text in lines:
+            if number >= self._opening.first_line:
+                await self._add(number, text)
+            if len(self._batch) >= self._batch_events or self._bytes >= self._batch_bytes:
+                await self._flush(number)
+        await self._flush(number)
+
+    async def _add(self, number: int, text: bytes | None) -> None:
+        try:
+            if text is None:
+                raise BadDocument(f"longer than {self._line_bytes_max:,} bytes")
+            if text and not text.isspace():
+                self._batch.append(self.prepare(number, text.strip(), parse_document(text)))
+                self._bytes += len(text)
+        except BadDocument as error:
+            if self._opening.report_bad is None:
+                await self._flush(number - 1)
+            self.reject(number, str(error))
+
+    async def _flush(self, last_line: int) -> None:
+        batch, self._batch, self._bytes = self._batch, [], 0
+        if batch:
+            await self.store(batch)
+        self.tally.last_line = last_line
+
+    def reject(self, number: int, reason: str) -> None:
+        """Report a bad line. Raises BadLine if it ends the run."""
+        if self._opening.report_bad is None:
+            raise BadLine(number, reason)
+        self.tally.bad += 1
+        self._opening.report_bad(number, reason)

@@ -1,11 +1,10 @@
 """The file in which `tail` keeps the id of the last event it wrote.
 
-It holds the id and a line end, nothing else, so that other programs can use it too:
-`curl -H "Last-Event-ID: $(cat FILE)" ...`. It is replaced whole, never written in place: the new id
-is on the disk before it takes the place of the old one, so a crash leaves either of them.
+The file contains only the id and a line end, so that other programs can use it too: `curl -H
+"Last-Event-ID: $(cat FILE)" ...`. It is replaced atomically and never written in place: the new
+file is on disk before it replaces the old one, so one of the two survives a crash.
 
-A file without an id is an error, because the only other reading of it, "start now", would skip
-events without a word.
+A file without an id is an error. Starting at the present instead would silently skip events.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ import stat
 from pathlib import Path
 
 from eventstreams.errors import ConfigError, InvalidAssignment
-from eventstreams.model.extent import unwrap
-from eventstreams.model.position import parse_last_event_id
+from eventstreams.model.last_event_id import parse_last_event_id
+from eventstreams.model.stop_condition import unwrap
 
 _BYTES_MAX = 2 * 2**20
-"""Longer than any id: servers take far less in a header."""
+"""Longer than any id: servers accept much less in a header."""
 _GATEWAY_ID_BEGINS = ("[", "{", "v1.")
 _NO_HEADER_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-"""What RFC 9110 (5.5) keeps out of the value of a header."""
-_START_AGAIN = "remove the file to start without it"
+"""Characters that RFC 9110 (5.5) excludes from the value of a header."""
+_START_AGAIN = "remove the file to start from now"
 
 
 class StateFile:
     def __init__(self, path: Path) -> None:
-        """Raises ConfigError where the file could not be written later."""
+        """Check that the file can be written. Raises ConfigError if not."""
         self._path = path.resolve()
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         self._mode: int | None = None
@@ -49,9 +48,9 @@ class StateFile:
             self._discard()
 
     def load(self) -> str | None:
-        """Return the id kept, or None where there is no file yet.
+        """Return the saved id, or None if there is no file yet.
 
-        Raises ConfigError where the file can't be read or holds anything but one id.
+        Raises ConfigError if the file cannot be read or contains anything but one id.
         """
         try:
             with self._path.open("rb") as file:
@@ -62,25 +61,25 @@ class StateFile:
             return None
         except OSError as error:
             why = error.strerror or str(error)
-            raise ConfigError([f"--state: {self._path} can't be read: {why}"]) from error
+            raise ConfigError([f"--state: {self._path} cannot be read: {why}"]) from error
         except UnicodeDecodeError as error:
             raise self._wrong(f"is not UTF-8: {error}") from error
         self._saved = text = text.strip()
         if not content:
             raise self._wrong("is empty")
         if not text:
-            raise self._wrong("holds only white space")
+            raise self._wrong("contains only white space")
         if not is_header_value(text) or len(content) > _BYTES_MAX:
-            raise self._wrong("does not hold the id of an event: one line of text")
+            raise self._wrong("does not contain an event id, which is one line of text")
         if text.startswith(_GATEWAY_ID_BEGINS):
             try:
                 parse_last_event_id(unwrap(text)[1])
             except InvalidAssignment as error:
-                raise self._wrong(f"holds a damaged id: {error}") from error
+                raise self._wrong(f"contains a damaged id: {error}") from error
         return text
 
     def save(self, event_id: str | None) -> None:
-        """Raises OSError; the file is then as it was."""
+        """Save an id. Raises OSError; the file is then unchanged."""
         if event_id is None or event_id == self._saved:
             return
         try:
@@ -107,5 +106,5 @@ class StateFile:
 
 
 def is_header_value(event_id: str) -> bool:
-    """Whether a Last-Event-ID header can carry the id."""
+    """Return whether a Last-Event-ID header can carry the id."""
     return not _NO_HEADER_VALUE.search(event_id)

@@ -1,30 +1,29 @@
-"""How `tail` writes: readable lines or NDJSON, straight to the file descriptor.
+"""Writes the output of `tail`: readable lines or NDJSON, straight to the file descriptor.
 
-Nothing is buffered here: when `write` returns, the line is out, and its id may be remembered. A
-signal ends a write only while the reader on the other side takes nothing.
+Nothing is buffered here: when `write` returns, the line is out and its id may be remembered. A
+signal interrupts a write only while the reader of the output accepts nothing.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import select
 from typing import Any, cast
 
 import orjson
 
+from eventstreams.model.visible import UNSAFE
+
 _PIECE_BYTES = select.PIPE_BUF
-"""A pipe that can be written to takes at least this much without waiting."""
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Would move the cursor, colour the terminal or turn the text around."""
+"""A writable pipe accepts at least this many bytes without blocking."""
 
 
 class Stopped(Exception):
-    """Told to stop while the reader on the other side keeps us waiting."""
+    """A signal to stop arrived while the reader of the output accepted nothing."""
 
 
 class Output:
-    """Standard output, or any other file descriptor."""
+    """Standard output, or another file descriptor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -32,15 +31,16 @@ class Output:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """For signal handlers: from now on nobody waits for a reader; a wait ends with Stopped."""
+        """Stop waiting for the reader, for use in signal handlers. A wait in progress raises
+        Stopped."""
         self._is_stopping = True
         if self._is_waiting:
             raise Stopped
 
     def write(self, line: bytes) -> None:
-        """Writes all of it and a line end.
+        """Write a line and a line end.
 
-        Raises BrokenPipeError when nobody reads any more, and Stopped.
+        Raises BrokenPipeError if the reader has gone, and Stopped.
         """
         rest = memoryview(line + b"\n")
         while rest:
@@ -60,13 +60,17 @@ class Output:
 
 
 def as_json(data: str) -> bytes:
-    """The event on one line, as it came; a line end between its tokens becomes a space."""
+    """Return the event on one line, unchanged except that line ends between tokens become
+    spaces."""
     return data.replace("\n", " ").encode("utf-8", "backslashreplace")
 
 
 def as_text(data: str) -> bytes:
-    """A line for people: time (UTC), wiki, type, user and title of a recent change; of any other
-    event its JSON. Characters that a terminal would act on are replaced."""
+    """Return a line for people.
+
+    For a recent change these are its time (UTC), wiki, type, user and title; for any other event
+    its JSON. Characters that a terminal would interpret are replaced.
+    """
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -102,4 +106,4 @@ def _growth(fields: dict[str, Any]) -> str:
 
 
 def _safe(text: str) -> bytes:
-    return _UNSAFE.sub("\ufffd", text).encode("utf-8", "backslashreplace")
+    return UNSAFE.sub("\ufffd", text).encode("utf-8", "backslashreplace")

@@ -1,7 +1,8 @@
-"""Lines in, events out through the intake's validation, and records of a log from there.
+"""Validates lines with the intake, and appends the resulting records to a log.
 
-The intake is a real one, but what it appends is collected first. So the lines before a bad one can
-be appended without those after it, and nothing is appended at all where lines are only checked.
+A real intake is used, but the records that it appends are first collected. The lines before a bad
+one can therefore be appended without those after it, and nothing is appended if lines are only
+checked.
 """
 
 from __future__ import annotations
@@ -14,35 +15,35 @@ from msgspec.structs import replace
 
 from eventstreams.cli.lines import Line
 from eventstreams.cli.sink import BadLine, Opening, SinkMaker, Tally
+from eventstreams.config.settings import Settings
 from eventstreams.errors import LogError
 from eventstreams.gateway import open_intake, open_schemas
 from eventstreams.intake.document import EventProblem
-from eventstreams.intake.filling import Sender
+from eventstreams.intake.enrichment import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.legacy.raw import LineConverter
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
 from eventstreams.metrics import Metrics
+from eventstreams.model.catalogue import Catalogue
 from eventstreams.model.event import Partition, Placed, Record
-from eventstreams.model.stream import Catalogue
-from eventstreams.settings import Settings
 from eventstreams.turns import Turns
 
 _BATCH_BYTES = 1 << 20
 _BATCH_EVENTS = 1000
 _SITE = "127.0.0.1"
 _ERROR_EVENTS_PER_S = 10**9
-"""A file has as many bad lines as it has: none of them is left out of the error stream."""
+"""High enough to make an error event for every bad line of a file."""
 _STOP_S = 60.0
 
 
 def validating(
     convert: LineConverter, settings: Settings, catalogue: Catalogue, *, show: bool = False
 ) -> SinkMaker:
-    """For lines that are converted to events of any streams.
+    """Return a sink for lines that are converted to events of any streams.
 
-    `show`: print the events instead of appending them. Bad lines that do not stop the run go to the
-    error stream, if the settings name one.
+    `show` prints the events instead of appending them. Bad lines that do not end the run become
+    error events, if the settings name a stream for these.
     """
 
     @contextlib.asynccontextmanager
@@ -75,7 +76,7 @@ def _no_header(_: str) -> str | None:
 
 
 class _Collector(MemoryLog):
-    """Keeps records for one who takes them out, in place of appending them."""
+    """A log that keeps records until they are taken out, instead of appending them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class _Collector(MemoryLog):
 
 
 class Validator:
-    """The sink."""
+    """The sink that validates lines."""
 
     def __init__(
         self,
@@ -113,9 +114,9 @@ class Validator:
         self._events: list[bytes] = []
         self._bytes = 0
         self._bad: list[tuple[int, str]] = []
-        """Lines that no event could be made of, by number, and why."""
+        """The number and problem of each line from which no event could be made."""
         self._errors: list[Record] = []
-        """Error events about these."""
+        """Error events about these lines."""
 
     async def add(self, lines: Iterable[Line]) -> None:
         number = self.tally.last_line

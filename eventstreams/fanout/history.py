@@ -1,8 +1,9 @@
-"""History below the tails, read once for everyone who catches up.
+"""Reads records older than the tails, once for all clients that catch up.
 
-Two caches, each bounded in bytes and emptied oldest use first. Blocks hold frames by partition and
-offset range, so that a thousand clients that come back together cost one read of the log and one
-parse. Chunks hold bytes ready to send by want and position, so that they cost one encoding.
+There are two caches, each limited in bytes; both evict the least recently used entry. Blocks hold
+frames by partition and offset range, so that a thousand clients that return together cause one read
+of the log and one parse. Batches hold bytes ready to send by spec and position, so that they are
+encoded once.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from eventstreams.errors import (
     OffsetOutOfRange,
     RecordsDamaged,
 )
-from eventstreams.fanout.chunk import Portion
-from eventstreams.fanout.tail import Run
-from eventstreams.fanout.want import Want
+from eventstreams.fanout.batch import EncodedBatch
+from eventstreams.fanout.spec import SubscriptionSpec
+from eventstreams.fanout.tails import TailSlice
 from eventstreams.log.base import Log, Slice
 from eventstreams.metrics import Metrics
 from eventstreams.model.epochs import NO_EPOCH, Epochs
@@ -33,11 +34,11 @@ from eventstreams.model.position import Position
 from eventstreams.model.redaction import Redactions
 
 _ALIGN = 256
-"""Offsets. A read starts at a multiple, so that readers a few events apart share one block."""
+"""In offsets. Reads start at a multiple of it, so that readers a few events apart share a block."""
 
 
 class Block(NamedTuple):
-    """Complete from `start` to `next`."""
+    """All frames of a partition from offset `start` up to, not including, `next`."""
 
     start: int
     frames: list[Frame]
@@ -45,7 +46,13 @@ class Block(NamedTuple):
     bytes: int
     epochs: Epochs
     last_epoch: int
-    """Of what is directly before `next`; NO_EPOCH where that is not known."""
+    """The epoch directly before `next`; NO_EPOCH if it is not known."""
+
+
+def follows(epoch: int, tail_slice: TailSlice) -> bool:
+    """Return whether the slice may follow a record of this epoch, as far as that is known."""
+    first = tail_slice.epochs.at(tail_slice.frames[0].offset) if tail_slice.frames else NO_EPOCH
+    return first == epoch or NO_EPOCH in (first, epoch)
 
 
 class History:
@@ -59,8 +66,11 @@ class History:
         outage: Callable[[list[Partition]], LogUnavailable | None] = lambda _: None,
         redactions: Redactions = NO_REDACTIONS,
     ) -> None:
-        """`outage` says why partitions are known to be out of reach, if they are: nobody's turn is
-        spent on waiting for them."""
+        """Create an empty cache over `log`.
+
+        `outage` returns the error for partitions that are known to be unreachable, so that no time
+        is spent on waiting for them. A block takes up to `block_bytes`, all blocks `bytes_max`.
+        """
         self._log = log
         self._outage = outage
         self._redactions = redactions
@@ -73,24 +83,24 @@ class History:
         self._starts: dict[Partition, list[int]] = {}
         self._reading: dict[Partition, asyncio.Lock] = {}
         self._ages: dict[Partition, int] = {}
-        """How often each was forgotten: what was read before that is of no use after."""
+        """How often each partition was forgotten. Reads that began earlier are discarded."""
         self._wanted: dict[Partition, tuple[int, int]] = {}
         self._asked = asyncio.Event()
 
-    def cached(self, partition: Partition, offset: int) -> Run | None:
-        """What is held from `offset` on, if anything."""
+    def cached(self, partition: Partition, offset: int) -> TailSlice | None:
+        """Return the cached frames from `offset` on, or None if `offset` is not in the cache."""
         block = self._block(partition, offset)
         if block is None:
             return None
         frames = block.frames[bisect_left(block.frames, offset, key=_offset) :]
-        return Run(frames, block.next, block.epochs, block.last_epoch)
+        return TailSlice(frames, block.next, block.epochs, block.last_epoch)
 
-    async def load(self, partition: Partition, offset: int, beside: int = 1) -> Run:
-        """Reads on from `offset`, unless somebody else just did. Raises LogError.
+    async def load(self, partition: Partition, offset: int, beside: int = 1) -> TailSlice:
+        """Return frames from `offset` on, read from the log unless they are in the cache.
 
-        `beside` is how many partitions the caller needs blocks of at once: with many, blocks are
-        smaller, so that they do not drive each other out. A run that has no frames and whose
-        `next` is `offset` means the end of the log.
+        `beside` is how many partitions the caller needs blocks of at once: the more there are, the
+        smaller the blocks, so that they do not evict each other. A slice without frames whose
+        `next` equals `offset` means the end of the log. Raises LogError.
         """
         lock = self._reading.setdefault(partition, asyncio.Lock())
         async with lock:
@@ -103,28 +113,30 @@ class History:
             await self._read(
                 partition, offset, min(self._block_bytes, self._shared_bytes // beside)
             )
-        return self.cached(partition, offset) or Run([], offset)
+        return self.cached(partition, offset) or TailSlice([], offset)
 
-    def want(self, partition: Partition, offset: int, beside: int = 1) -> None:
-        """Somebody will load this soon: has it read meanwhile."""
+    def prefetch(self, partition: Partition, offset: int, beside: int = 1) -> None:
+        """Read a block that will be needed soon in the background, unless it is cached."""
         if self._block(partition, offset) is None:
             self._wanted[partition] = offset, beside
             self._asked.set()
 
     async def read_ahead(self) -> None:
-        """Reads what is wanted, until cancelled."""
+        """Read the blocks that `prefetch` asked for, until cancelled."""
         while True:
             self._asked.clear()
             while self._wanted:
                 partition, (offset, beside) = self._wanted.popitem()
-                with contextlib.suppress(LogError):  # who needs it meets the error, and tells it
+                with contextlib.suppress(LogError):  # `load` raises it again for the client
                     await self.load(partition, offset, beside)
             await self._asked.wait()
 
     async def timestamp_before(self, partition: Partition, offset: int) -> int | None:
-        """Time in ms of the record before `offset`; None where there is none near, or where it is
-        damaged. Raises LogError, OffsetOutOfRange where the log no longer holds the place before
-        `offset`."""
+        """Return the timestamp of the record before `offset` in ms.
+
+        Return None if there is no such record nearby, or if it is damaged. Raises OffsetOutOfRange
+        if the log no longer holds `offset - 1`, or another LogError.
+        """
         if self.cached(partition, offset - 1) is None:
             try:
                 await self.load(partition, offset - 1)
@@ -137,8 +149,11 @@ class History:
         return block.frames[before - 1].timestamp_ms if before else None
 
     async def epoch_before(self, partition: Partition, offset: int) -> int:
-        """Epoch of the record directly before `offset`; NO_EPOCH where there is none, or the log
-        has no epochs. Raises LogError, OffsetOutOfRange as `timestamp_before` does."""
+        """Return the epoch of the record directly before `offset`.
+
+        Return NO_EPOCH if there is no such record, or if the log has no epochs. Raises LogError and
+        OffsetOutOfRange as `timestamp_before` does.
+        """
         await self.timestamp_before(partition, offset)
         block = self._block(partition, offset - 1)
         if block is None:
@@ -147,18 +162,22 @@ class History:
         held = i < len(block.frames) and block.frames[i].offset == offset - 1
         return block.epochs.at(offset - 1) if held else NO_EPOCH
 
-    async def require_same(self, partition: Partition, offset: int, epoch: int, run: Run) -> None:
-        """Raises LogTruncated where `run`, read at `offset`, does not follow on a record of this
-        epoch: other records have taken the place of those that were read. Raises LogError."""
-        first = run.epochs.at(run.frames[0].offset) if run.frames else NO_EPOCH
-        if first == epoch or NO_EPOCH in (first, epoch):
+    async def require_same(
+        self, partition: Partition, offset: int, epoch: int, tail_slice: TailSlice
+    ) -> None:
+        """Check that `tail_slice`, read at `offset`, follows a record of this epoch.
+
+        Raises LogTruncated if other records have replaced those that were read before, and
+        LogError if the log cannot be asked.
+        """
+        if follows(epoch, tail_slice):
             return
         end = await self._log.divergence(partition, offset, epoch)
         if end is not None:
             raise LogTruncated(partition, offset, end)
 
     def forget(self, partition: Partition) -> None:
-        """Drops what is held of a partition that is not what it was, and what is being read."""
+        """Drop the blocks of a partition whose records have changed, and reads in progress."""
         self._ages[partition] = self._ages.get(partition, 0) + 1
         for start in self._starts.pop(partition, []):
             self._bytes -= self._blocks.pop((partition, start)).bytes
@@ -167,7 +186,7 @@ class History:
         start = max(offset - offset % _ALIGN, self._held_before(partition, offset))
         found = None
         if start < offset:
-            # The offset itself may be kept, and whole.
+            # Even if earlier records are gone or damaged, `offset` itself may be readable.
             with contextlib.suppress(OffsetOutOfRange, RecordsDamaged):
                 found = await self._read_and_keep(partition, start, max_bytes)
         if found is None or found.next <= offset:
@@ -178,13 +197,13 @@ class History:
         found = await self._log.read(partition, offset, max_bytes)
         if self._ages.get(partition) != age:
             raise LogUnavailable(
-                f"{partition.topic}/{partition.number} changed while it was read", [partition]
+                f"{partition.topic}/{partition.number} changed while it was being read", [partition]
             )
         self._keep(offset, found)
         return found
 
     def _held_before(self, partition: Partition, offset: int) -> int:
-        """Where the block below `offset` ends, so that nothing is read twice."""
+        """Return where the cached block before `offset` ends, so that nothing is read twice."""
         starts = self._starts.get(partition, [])
         i = bisect_right(starts, offset)
         return self._blocks[partition, starts[i - 1]].next if i else 0
@@ -227,53 +246,59 @@ class History:
             self._bytes -= oldest.bytes
 
 
-_CHUNK_BYTES = 3000
-"""Of a chunk and its key beside what grows: a want has a filter of 2 KB at most."""
+_BATCH_BYTES = 3000
+"""Size of a batch and its key without content and positions. A filter has at most 2 KB."""
 _PARTITION_BYTES = 220
-"""Three numbers in the position of the key, and in that of the chunk."""
+"""Three numbers for each partition, in the key's position and in that of the batch."""
 
 
-class ChunkCache:
+class BatchCache:
+    """Encoded batches by spec and position, limited in bytes."""
+
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
         self.age = 0
-        """How often it was cleared: what was made before that is not to be kept after."""
-        self._chunks: OrderedDict[tuple[Want, Position, tuple[int, ...], tuple[int, ...]], Portion]
-        self._chunks = OrderedDict()
+        """How often the cache was cleared. Batches made from older data must not be kept."""
+        self._batches: OrderedDict[
+            tuple[SubscriptionSpec, Position, tuple[int, ...], tuple[int, ...]], EncodedBatch
+        ]
+        self._batches = OrderedDict()
 
-    def get(self, want: Want, position: Position, ends: tuple[int, ...]) -> Portion | None:
-        """The chunk from `position`, unless it goes beyond `ends`."""
-        key = (want, position, position.timestamps, position.epochs)
-        chunk = self._chunks.get(key)
-        if chunk is None:
+    def get(
+        self, spec: SubscriptionSpec, position: Position, ends: tuple[int, ...]
+    ) -> EncodedBatch | None:
+        """Return the batch from `position`, unless it goes beyond `ends`."""
+        key = (spec, position, position.timestamps, position.epochs)
+        batch = self._batches.get(key)
+        if batch is None:
             return None
-        moved = zip(chunk.position.offsets, position.offsets, ends, strict=True)
+        moved = zip(batch.position.offsets, position.offsets, ends, strict=True)
         if any(there > end and there != here for there, here, end in moved):
             return None
-        self._chunks.move_to_end(key)
-        return chunk
+        self._batches.move_to_end(key)
+        return batch
 
-    def keep(self, want: Want, position: Position, chunk: Portion) -> None:
-        key = (want, position, position.timestamps, position.epochs)
-        if key in self._chunks:
-            self._bytes -= _weight(self._chunks.pop(key))
-        self._chunks[key] = chunk
-        self._bytes += _weight(chunk)
+    def keep(self, spec: SubscriptionSpec, position: Position, batch: EncodedBatch) -> None:
+        key = (spec, position, position.timestamps, position.epochs)
+        if key in self._batches:
+            self._bytes -= _weight(self._batches.pop(key))
+        self._batches[key] = batch
+        self._bytes += _weight(batch)
         while self._bytes > self._bytes_max:
-            _, oldest = self._chunks.popitem(last=False)
+            _, oldest = self._batches.popitem(last=False)
             self._bytes -= _weight(oldest)
 
     def clear(self) -> None:
-        self._chunks.clear()
+        self._batches.clear()
         self._bytes = 0
         self.age += 1
 
 
-def _weight(chunk: Portion) -> int:
-    """Bytes of a chunk and of its key. Both hold a position: numbers for each partition."""
-    content = len(chunk.piece.content) if chunk.piece else 0
-    return content + _CHUNK_BYTES + _PARTITION_BYTES * len(chunk.position.offsets)
+def _weight(batch: EncodedBatch) -> int:
+    """Return the bytes taken by a batch and its key, each of which holds a position."""
+    content = len(batch.piece.content) if batch.piece else 0
+    return content + _BATCH_BYTES + _PARTITION_BYTES * len(batch.position.offsets)
 
 
 def _offset(frame: Frame) -> int:

@@ -1,48 +1,60 @@
-"""The hub: knows every subscription, and makes the cohorts write what the feed brings.
+"""Holds every subscription and the tasks that bring events from the log to them.
 
-Two tasks write to the cohorts that have news, paced: one to those that get all events, one to those
-whose events are chosen, so that choosing holds up nobody who gets all. The feed and the reading
-ahead of history have tasks of their own. Waiting is level-triggered: clear the signal, look, and
-wait only if nothing moved.
+Four tasks write to the cohorts, so that evaluating filters delays only clients that use them: one
+for cohorts that receive all events, one for those with a selector but without a filter, and two
+`BudgetedWriter`s: for filters that an index finds and for filters that must be evaluated for every
+event. Following the log and reading history ahead run in tasks of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import functools
 import random
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from typing import Any, TypeVar
 
+from eventstreams.config.settings import FanoutSettings
 from eventstreams.errors import LogUnavailable, UnknownTopic
+from eventstreams.fanout.batch import EncodedBatch
+from eventstreams.fanout.budgeted_writer import BudgetedWriter
 from eventstreams.fanout.catch_up import CatchUp
 from eventstreams.fanout.cohort import Cohort
-from eventstreams.fanout.compression import Windows
-from eventstreams.fanout.ending import Reason
-from eventstreams.fanout.feed import Feed
-from eventstreams.fanout.gaps import GapFinder, require_same
-from eventstreams.fanout.gauges import Gauges
+from eventstreams.fanout.cohort_writer import CohortWriter
+from eventstreams.fanout.compression import CompressionWindows
+from eventstreams.fanout.filter_budget import FilterBudget, is_indexed, pulls_alone
+from eventstreams.fanout.gaps import GapFinder, MissingEvents, require_same
+from eventstreams.fanout.group import CohortGroup
 from eventstreams.fanout.history import History
-from eventstreams.fanout.resume import Resumed, Resumer
-from eventstreams.fanout.selector import is_costly
-from eventstreams.fanout.silence import Silence
+from eventstreams.fanout.log_follower import LogFollower
+from eventstreams.fanout.rates import Activity, LagGauges, RateWatch
+from eventstreams.fanout.resume import Resumed, ResumeResolver
+from eventstreams.fanout.send import EndReason
+from eventstreams.fanout.spec import SubscriptionSpec
 from eventstreams.fanout.subscription import Subscription
-from eventstreams.fanout.want import Want
-from eventstreams.fanout.writer import Writer
+from eventstreams.fanout.timing import Timing
+from eventstreams.filters.document import Documents
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
+from eventstreams.model.catalogue import Stream
 from eventstreams.model.event import Partition
 from eventstreams.model.frame import Frame
-from eventstreams.model.position import Mark, Position
+from eventstreams.model.position import PartitionCursor, Position
 from eventstreams.model.redaction import Redaction
-from eventstreams.settings import FanoutSettings
 from eventstreams.tasks import background
 from eventstreams.turns import Turns
 
-_log = logging.getLogger(__name__)
-_HEARTBEAT_MARGIN = 0.9
-"""Heartbeats go out this much of heartbeat_s after the last write, so as never to be late."""
+Writer = TypeVar("Writer", bound=CohortWriter)
 
 
 class Hub:
@@ -55,25 +67,33 @@ class Hub:
         metrics: Metrics,
         turns: Turns,
         started: bool,
+        filters_share: Callable[[], float],
+        timing: Timing | None = None,
     ) -> None:
-        """`turns` are for what single clients cause. `started` is False where the log is still to
-        be started, and may be out of reach."""
+        """Create a hub; `running` starts its tasks.
+
+        `filters_share()` is the share of one processor that all filters may use together.
+        `turns` schedules work that single clients cause. `started` is False if the log must still
+        be started, in which case it may be unreachable.
+        """
         self.settings = settings
-        self.feed = Feed(
+        self.timing = timing = timing or Timing()
+        self.follower = LogFollower(
             log=log,
             topics=topics,
             settings=settings,
             metrics=metrics,
             listener=self,
+            timing=timing,
             started=started,
         )
-        self.tails = self.feed.tails
+        self.tails = self.follower.tails
         self.history = History(
             log=log,
             block_bytes=settings.block_bytes,
             bytes_max=settings.cache_bytes_max // 2,
             metrics=metrics,
-            outage=self.feed.outage,
+            outage=self.follower.outage,
             redactions=self.tails.redactions,
         )
         self.catch_up = CatchUp(
@@ -83,84 +103,173 @@ class Hub:
             metrics=metrics,
             turns=turns,
         )
-        self.silence = Silence(metrics)
+        self.rate_watch = RateWatch(metrics)
+        self.activity = Activity()
         self._log = log
-        self.resumer = Resumer(log=log, history=self.history, tails=self.tails.by_partition)
-        self.gaps = GapFinder(resumer=self.resumer, catch_up=self.catch_up, metrics=metrics)
+        self.resume_resolver = ResumeResolver(
+            log=log, history=self.history, tails=self.tails.by_partition
+        )
+        self.gaps = GapFinder(
+            resume_resolver=self.resume_resolver, catch_up=self.catch_up, metrics=metrics
+        )
         self.subscriptions: set[Subscription] = set()
         self.ended = 0
-        """How many subscriptions there have been that are no more."""
+        """How many subscriptions have ended."""
         self.draining = False
         self._draining_since_s: float | None = None
         self.leaving = False
-        """Whether it is to drain soon: new clients should go elsewhere, and are served yet."""
+        """Whether draining begins soon. New clients are still served but should go elsewhere."""
         self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done, and replaced, when cohorts have moved on."""
+        """Resolved and replaced whenever the cohorts have advanced."""
         self._metrics = metrics
-        self._cohorts: dict[Want, Cohort] = {}
-        self._windows = Windows()
-        pace_max_s = settings.pace_max_ms / 1000
-        self._writers = tuple(Writer(selects, pace_max_s) for selects in (False, True))
+        self._cohorts: dict[SubscriptionSpec, Cohort] = {}
+        self._windows = CompressionWindows(timing=timing)
+        self.filter_budget = FilterBudget(filters_share)
+        self._plain = self._make(CohortWriter)
+        self._selecting = self._make(CohortWriter)
+        self._indexed = self._make(
+            BudgetedWriter,
+            usage=self.filter_budget.indexed,
+            share=lambda: self.filter_budget.indexed_share,
+        )
+        self._examining = self._make(
+            BudgetedWriter,
+            usage=self.filter_budget.examined,
+            share=lambda: self.filter_budget.examined_share,
+        )
+        self._writers = (self._plain, self._selecting, self._indexed, self._examining)
+
+    def _make(self, kind: Callable[..., Writer], **budget: Any) -> Writer:
+        """Return a writer of this kind with the collaborators that all writers have."""
+        return kind(
+            settings=self.settings,
+            documents=self.catch_up.documents,
+            metrics=self._metrics,
+            timing=self.timing,
+            on_round=self._resolve_moved,
+            **budget,
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Runs the hub's tasks. An error in one of them is a fault of ours and ends the block."""
+        """Run the hub's tasks for the length of the block. An error in a task ends the block."""
         tasks = (
-            *map(self._write, self._writers),
-            self.feed.look(),
+            *(writer.run() for writer in self._writers),
+            self.follower.look(),
             self._feed(),
             self.history.read_ahead(),
             self._watch(),
         )
         async with background(*tasks):
             yield
-        await self.feed.aclose()
+        await self.follower.aclose()
 
     async def _feed(self) -> None:
-        await self.feed.well.wait()
-        if self.feed.following:  # else it was told to stop before the log was reached
-            await self.feed.follow()
+        await self.follower.reachable.wait()
+        if self.follower.following:  # otherwise the hub was stopped before it reached the log
+            await self.follower.follow()
 
     async def _watch(self) -> None:
-        await self.feed.well.wait()
-        if self.feed.following:
-            gauges = Gauges(self._log, self.tails, self._metrics)
-            async with background(self.silence.watch()):
-                await gauges.measure(self.settings.refresh_s)
+        await self.follower.reachable.wait()
+        if self.follower.following:
+            lag_gauges = LagGauges(self._log, self.tails, self._metrics)
+            async with background(self.rate_watch.watch()):
+                await lag_gauges.measure(self.settings.refresh_s)
 
     @property
     def ready(self) -> bool:
-        """Whether clients are well served here."""
-        return self.feed.following and self.feed.trouble is None and not self.leaving
+        """Whether new clients should be sent to this gateway."""
+        return self.follower.following and self.follower.trouble is None and not self.leaving
 
     @property
     def draining_for_s(self) -> float:
+        """Seconds since draining began; 0.0 if it has not."""
         since_s = self._draining_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
 
     def redact(self, by_topic: Mapping[str, Redaction]) -> None:
-        """From now on nobody is sent what these rules take out, whenever it was read."""
+        """Apply these redactions to everything sent from now on, including events already read."""
         if self.tails.redactions.replace(by_topic):
             self.catch_up.forget_rendered()
+            for writer in self._writers:
+                writer.forget_rendered()
 
     def stop_admitting(self) -> None:
-        """Not ready any more; who waits for the log is let go."""
+        """Stop being ready, and release all requests that wait for the log."""
         self.leaving = self.draining = True
         if self._draining_since_s is None:
             self._draining_since_s = time.monotonic()
-        self.feed.release()
+        self.follower.release()
+
+    # For the web layer and the gateway.
+
+    @property
+    def reachable(self) -> asyncio.Event:
+        """Set while the log can be reached and the tails exist."""
+        return self.follower.reachable
+
+    @property
+    def trouble(self) -> LogUnavailable | None:
+        """Why the whole log cannot be reached, while that is so."""
+        return self.follower.trouble
+
+    @property
+    def unreachable(self) -> Collection[Partition]:
+        """The partitions that cannot be reached."""
+        return self.follower.unreachable
+
+    @property
+    def following(self) -> bool:
+        """Whether the log is being read into the tails."""
+        return self.follower.following
+
+    @property
+    def documents(self) -> Documents:
+        """The parsed events that all selectors share."""
+        return self.catch_up.documents
+
+    def declare(self, streams: Mapping[str, Stream]) -> None:
+        """Follow the topics of these streams, and watch their minimum rates."""
+        self.rate_watch.declare(streams)
+        self.follower.add({topic for stream in streams.values() for topic in stream.topics_allowed})
+
+    def lag(self, position: Position) -> int:
+        """Return how many offsets lie between the position and the ends of its partitions."""
+        pairs = zip(position.partitions, position.offsets, strict=True)
+        return sum(max(0, self.tails.end(partition) - offset) for partition, offset in pairs)
+
+    def newest_ms(self, topics: Iterable[str]) -> int | None:
+        """Return the time of the newest record of these topics in ms, or None if not known."""
+        tails = self.tails.by_partition
+        partitions = (p for topic in topics for p in self.tails.partitions(topic) if p in tails)
+        return max((tails[partition].timestamp_ms for partition in partitions), default=0) or None
+
+    async def recent(self, partition: Partition, count: int) -> tuple[Sequence[Frame], bool]:
+        """Return the newest frames of a partition, at most `count`, and whether older ones may
+        exist: from the tail, or from the log where the tail has only begun. Raises LogError."""
+        end = self.tails.end(partition)
+        offset = max(self.tails.floor(partition), end - count)
+        found = self.tails.since(partition, offset)
+        if found is None or not found.frames:
+            offset = max(0, end - count)
+            found = await self.history.load(partition, offset)
+        return found.frames[-count:], offset > 0
 
     # For subscriptions.
 
     def add(self, subscription: Subscription) -> None:
+        """Register a subscription, or end it at once if it cannot be served."""
         self.subscriptions.add(subscription)
-        self._metrics.clients.set(len(self.subscriptions))
+        self.filter_budget.alone += pulls_alone(subscription.spec.selector)
+        self._count_clients()
         if self.draining:
-            subscription.end(Reason.DRAINED)
+            subscription.end(EndReason.DRAINED)
             return
-        tails = self.tails.of(subscription.want.partitions)
-        if tails is None:  # gone since its start was found
-            subscription.end(Reason.LOG_ERROR, UnknownTopic(subscription.want.partitions[0].topic))
+        tails = self.tails.of(subscription.spec.partitions)
+        if tails is None:  # a topic was deleted after the start was resolved
+            subscription.end(
+                EndReason.LOG_ERROR, UnknownTopic(subscription.spec.partitions[0].topic)
+            )
             return
         for tail, offset in zip(tails, subscription.position.offsets, strict=True):
             if tail.truncated_at is not None and offset > tail.next:  # truncated since then
@@ -170,187 +279,225 @@ class Hub:
         self.leave(subscription)
         self.subscriptions.discard(subscription)
         self.ended += 1
-        self._metrics.clients.set(len(self.subscriptions))
+        self.filter_budget.alone -= pulls_alone(subscription.spec.selector)
+        self._count_clients()
 
     def join(self, subscription: Subscription) -> bool:
-        """Adds it to the cohort of its want, if both are at the same position.
+        """Add the subscription to the cohort of its spec if both are at the same position.
 
-        A cohort's events are chosen on behalf of all its members. Where choosing is costly, each
-        client pulls alone instead, in its own turns. Raises LogTruncated where only the offsets
-        are the same.
+        Return whether it joined. A cohort's events are selected once for all members. Clients
+        whose filter is costly never join: they pull alone, in their own turns. Raises LogTruncated
+        if the offsets are equal but follow different records.
         """
-        want, position = subscription.want, subscription.position
-        if is_costly(want.selector):
+        spec, position = subscription.spec, subscription.position
+        if pulls_alone(spec.selector):
             return False
-        cohort = self._cohorts.get(want)
-        if cohort is None:
-            tails = self.tails.of(want.partitions)
+        cohort, writer = self._cohorts.get(spec), self._writer(spec)
+        group = writer.group(spec.partitions)
+        if group is None:
+            tails = self.tails.of(spec.partitions)
             if tails is None or position.offsets != tuple(tail.next for tail in tails):
                 return False
-            canonical = self.tails.now(want.partitions)
+            canonical = self.tails.now(spec.partitions)
             require_same(position, canonical, tails)
-            cohort = self._cohorts[want] = Cohort(want, canonical, tails, self._windows)
-            self._metrics.cohorts.set(len(self._cohorts))
-            self._wake_writers()  # its heartbeats are to be thought of
-        elif cohort.position.offsets != position.offsets or not cohort.admits:
+            group = writer.open_group(canonical, tails)
+        elif (
+            position.offsets != group.position.offsets
+            or not group.fits
+            or (group.is_scanning if cohort is None else not cohort.admits)
+        ):
             return False
         else:
-            require_same(position, cohort.position, cohort.tails)
-        subscription.want, subscription.position = cohort.want, cohort.position  # equal: keep one
+            require_same(position, group.position, group.tails)
+        if cohort is None:
+            spec = spec._replace(partitions=group.partitions)  # equal: keep one
+            cohort = self._cohorts[spec] = Cohort(spec, group, self._windows, self.timing)
+            writer.add(cohort, group)
+            self._count_cohorts()
+        subscription.spec, subscription.position = cohort.spec, group.position
         cohort.add(subscription)
         return True
 
     def leave(self, subscription: Subscription) -> None:
+        """Remove the subscription from its cohort, if it is in one."""
         cohort = subscription.cohort
         if cohort is None:
             return
         cohort.remove(subscription)
-        if not cohort.members and self._cohorts.get(cohort.want) is cohort:
-            del self._cohorts[cohort.want]
+        if not cohort.members and self._cohorts.get(cohort.spec) is cohort:
+            del self._cohorts[cohort.spec]
+            for writer in self._writers:
+                writer.discard(cohort)
             cohort.close()
-            self._metrics.cohorts.set(len(self._cohorts))
+            self._count_cohorts()
 
-    def now(self, want: Want) -> Position:
-        """Where one who wants only what comes next begins."""
-        cohort = self._cohorts.get(want)
-        return cohort.position if cohort is not None else self.tails.now(want.partitions)
+    def _count_clients(self) -> None:
+        self._metrics.clients.set(len(self.subscriptions))
+        self._metrics.filters_of("stream", self.filter_budget.alone)
 
-    def ends(self, want: Want) -> tuple[int, ...]:
-        """How far one who pulls alone may read, so as to meet its cohort."""
-        cohort = self._cohorts.get(want)
-        if cohort is not None:
-            return cohort.position.offsets
-        return tuple(self.tails.end(partition) for partition in want.partitions)
+    def _count_cohorts(self) -> None:
+        self.filter_budget.shared = self._examining.cohorts
+        self._metrics.cohorts.set(len(self._cohorts))
+        self._metrics.filters_of("indexed", self._indexed.cohorts)
+        self._metrics.filters_of("examined", self._examining.cohorts)
 
-    async def oldest(self, want: Want) -> tuple[int, ...]:
+    def _writer(self, spec: SubscriptionSpec) -> CohortWriter:
+        """Return the writer of the cohort of this spec; it depends on nothing else."""
+        if spec.selector is None:
+            return self._plain
+        if spec.selector.filter is None:
+            return self._selecting
+        return self._indexed if is_indexed(spec.selector) else self._examining
+
+    def _group(self, spec: SubscriptionSpec) -> CohortGroup | None:
+        """Return the group that a subscription with this spec joins, if there is one."""
+        return None if pulls_alone(spec.selector) else self._writer(spec).group(spec.partitions)
+
+    def now(self, spec: SubscriptionSpec) -> Position:
+        """Return the position at which a subscription to new events only begins."""
+        group = self._group(spec)
+        return group.position if group is not None else self.tails.now(spec.partitions)
+
+    def ends(self, spec: SubscriptionSpec) -> tuple[int, ...]:
+        """Return how far a subscription outside its cohort may read, so that it can join it."""
+        group = self._group(spec)
+        if group is not None:
+            return group.position.offsets
+        return tuple(self.tails.end(partition) for partition in spec.partitions)
+
+    async def oldest(self, spec: SubscriptionSpec) -> tuple[int, ...]:
         """Return the oldest offset kept of each partition. Raises LogError."""
-        bounds = await self._log.bounds(want.partitions)
-        return tuple(bounds[partition].oldest for partition in want.partitions)
+        bounds = await self._log.bounds(spec.partitions)
+        return tuple(bounds[partition].oldest for partition in spec.partitions)
 
-    async def ends_at(self, want: Want, until_ms: int) -> tuple[int, ...]:
-        """Where a stream until this time, which has come, ends. Raises LogError."""
-        found = await self._log.offset_at(dict.fromkeys(want.partitions, until_ms))
-        bounds = await self._log.bounds(want.partitions)
-        return tuple(bounds[p].end if (at := found[p]) is None else at for p in want.partitions)
+    async def ends_at(self, spec: SubscriptionSpec, until_ms: int) -> tuple[int, ...]:
+        """Return the offsets at which a stream until a past time in ms ends. Raises LogError."""
+        # The ends are read first: records appended in between belong after `until_ms`.
+        bounds = await self._log.bounds(spec.partitions)
+        found = await self._log.offset_at(dict.fromkeys(spec.partitions, until_ms))
+        return tuple(bounds[p].end if (at := found[p]) is None else at for p in spec.partitions)
 
-    async def resume(self, mark: Mark) -> Resumed:
-        """Where to read on from a client's mark, in its turn. Raises LogError."""
-        if self.resumer.is_near(mark):
-            return await self.resumer.resume(mark)
+    async def at_times(self, times: Mapping[Partition, int]) -> dict[Partition, Resumed]:
+        """Return where to continue from times in ms. Waits for a slot. Raises LogError."""
         async with self.catch_up.slots:
-            return await self.resumer.resume(mark)
+            return await self.resume_resolver.at_times(times)
 
-    def grown(self, want: Want, position: Position) -> tuple[Want, Position]:
-        """The same with the partitions that its topics have gained, from their first records."""
-        return self.tails.grown(want, position)
+    async def resume(self, cursor: PartitionCursor) -> Resumed:
+        """Return where to continue from a client's cursor. Waits for a slot. Raises LogError."""
+        if self.resume_resolver.is_near(cursor):
+            return await self.resume_resolver.resume(cursor)
+        async with self.catch_up.slots:
+            return await self.resume_resolver.resume(cursor)
+
+    def grown(
+        self, spec: SubscriptionSpec, position: Position
+    ) -> tuple[SubscriptionSpec, Position]:
+        """Return both with the partitions its topics have gained, from their first records."""
+        return self.tails.grown(spec, position)
+
+    def read(
+        self,
+        spec: SubscriptionSpec,
+        position: Position,
+        ends: tuple[int, ...],
+        remaining: int | None,
+        *,
+        client: str,
+    ) -> Coroutine[Any, Any, EncodedBatch]:
+        """Return the next batch for a subscription outside a cohort. Raises LogError.
+
+        It goes up to `ends`, or up to where a cohort that the subscription can join is by then.
+        """
+        latest = None if spec.stop_condition is not None else functools.partial(self.ends, spec)
+        return self.catch_up.read(spec, position, ends, remaining, client=client, latest=latest)
+
+    def prepare(
+        self, spec: SubscriptionSpec, position: Position, ends: tuple[int, ...], *, client: str
+    ) -> Coroutine[Any, Any, None]:
+        """Render the batch at `position` in advance, if a slot to read the log is free."""
+        return self.catch_up.prepare(spec, position, ends, client=client)
+
+    def position_after(
+        self, position: Position, error: MissingEvents
+    ) -> Coroutine[Any, Any, tuple[Position, dict[str, object] | None]]:
+        """Return where a stream continues after missing records, and the gap to report, if any.
+
+        Raises LogError.
+        """
+        return self.gaps.after(position, error)
+
+    def suspect(self, error: LogUnavailable) -> None:
+        """Check, after a failed read, whether the log is unreachable for all clients."""
+        self.follower.suspect(error)
 
     def count_out(self, events: int, clients: int) -> None:
+        """Count `events` events as sent to each of `clients` clients."""
         self._metrics.events_out.inc(events * clients)
 
-    # What the feed tells.
+    # What the log follower calls (LogListener).
 
-    def came(self, by_topic: Sequence[tuple[str, Sequence[Frame]]]) -> None:
+    def on_events(self, by_topic: Sequence[tuple[str, Sequence[Frame]]]) -> None:
         for topic, frames in by_topic:
-            self.silence.came(topic, frames)
+            self.rate_watch.on_events(topic, frames)
+            self.activity.on_events(topic, len(frames))
         for writer in self._writers:
             writer.pacer.arrived()
         self._wake_writers()
 
-    def grew(self, topics: Collection[str]) -> None:
+    def on_partitions_added(self, topics: Collection[str]) -> None:
         for subscription in list(self.subscriptions):
-            if not subscription.want.growing.isdisjoint(topics):
+            if not subscription.spec.growing.isdisjoint(topics):
                 subscription.grow()
 
-    def lost(self, topic: str, partitions: Collection[Partition]) -> None:
+    def on_topic_lost(self, topic: str, partitions: Collection[Partition]) -> None:
         for partition in partitions:
             self.catch_up.forget(partition)
         gone = frozenset(partitions)
         for subscription in list(self.subscriptions):
-            if not gone.isdisjoint(subscription.want.partitions):
+            if not gone.isdisjoint(subscription.spec.partitions):
                 self.leave(subscription)
-                subscription.end(Reason.LOG_ERROR, UnknownTopic(topic))
+                subscription.end(EndReason.LOG_ERROR, UnknownTopic(topic))
 
-    def truncated(self, partition: Partition, end: int) -> None:
+    def on_truncated(self, partition: Partition, end: int) -> None:
         self.catch_up.forget(partition)
-        self.skipped(partition)
+        self.on_records_skipped(partition)
         for subscription in list(self.subscriptions):
-            if partition in subscription.want.partitions:
+            if partition in subscription.spec.partitions:
                 subscription.truncate(partition, end)
-        self._wake_writers()  # who waits for the tail to come by looks again
+        self._wake_writers()  # subscriptions that wait for the tail check again
 
-    def skipped(self, partition: Partition) -> None:
-        for cohort in list(self._cohorts.values()):
-            if partition in cohort.want.partitions:
-                self._dissolve(cohort)  # its members find the gap, and tell it
+    def on_records_skipped(self, partition: Partition) -> None:
+        for writer in self._writers:
+            writer.dissolve_readers(partition)  # the members find the gap and report it
 
-    def gave_up(
+    def on_unreachable(
         self, error: LogUnavailable, partitions: frozenset[Partition] | None = None
     ) -> None:
         for subscription in list(self.subscriptions):
-            if partitions is None or not partitions.isdisjoint(subscription.want.partitions):
-                subscription.end(Reason.LOG_ERROR, error)
+            if partitions is None or not partitions.isdisjoint(subscription.spec.partitions):
+                subscription.end(EndReason.LOG_ERROR, error)
 
     # From the tails to the clients.
 
     def _wake_writers(self) -> None:
-        for writer in self._writers:
-            writer.news.set()
+        self._plain.news.set()  # always, because its rounds resolve `moved`
+        for writer in (self._selecting, self._indexed, self._examining):
+            if writer.cohorts:
+                writer.news.set()
 
-    async def _write(self, writer: Writer) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_heartbeat(writer)):
-                    await writer.news.wait()
-            writer.news.clear()
-            began, cpu = time.monotonic(), time.thread_time()
-            for cohort in writer.cohorts_of(self._cohorts.values()):
-                await self._write_cohort(cohort)
-                await writer.give_way()
-            moved, self.moved = self.moved, asyncio.get_running_loop().create_future()
-            moved.set_result(None)
-            self._metrics.write_seconds.observe(time.monotonic() - began)
-            rest = writer.pacer.rest(began, time.thread_time() - cpu)
-            if rest:
-                await asyncio.sleep(rest)
-
-    async def _write_cohort(self, cohort: Cohort) -> None:
-        ends = cohort.ends  # what comes while this is written waits for its own round
-        while cohort.members and cohort.fits and cohort.position.offsets != ends:
-            chunk = cohort.take(ends, self.settings.batch_bytes_max, self.catch_up.documents)
-            self._metrics.rendered(chunk.skipped, chunk.selecting_s)
-            if chunk.body:
-                taken, slow = await cohort.write(chunk.body, chunk.position, chunk.events)
-                self.count_out(chunk.events, taken + slow)
-                self._metrics.slow.inc(slow)
-            else:
-                await asyncio.sleep(0)
-        if not cohort.fits:
-            self._dissolve(cohort)
-        elif time.monotonic() - cohort.wrote_at >= self.heartbeat_s:
-            beat = cohort.want.heartbeat(cohort.position.encode())
-            await cohort.write(beat, cohort.position)
-
-    def _dissolve(self, cohort: Cohort) -> None:
-        """The tails no longer reach back to it (a burst), or its topic is not what it was."""
-        for member in list(cohort.members):
-            member.leave_cohort()
+    def _resolve_moved(self) -> None:
+        moved, self.moved = self.moved, asyncio.get_running_loop().create_future()
+        moved.set_result(None)
 
     @property
     def heartbeat_s(self) -> float:
-        """Longest time without a byte, in s."""
-        return self.settings.heartbeat_s * _HEARTBEAT_MARGIN
-
-    def _until_heartbeat(self, writer: Writer) -> float | None:
-        cohorts = writer.cohorts_of(self._cohorts.values())
-        if not cohorts:
-            return None
-        first = min(cohort.wrote_at for cohort in cohorts)
-        return max(0.0, first + self.heartbeat_s - time.monotonic())
+        """The longest time without a byte, in seconds."""
+        return self._plain.heartbeat_s
 
     # The end.
 
     async def drain(self, over_s: float) -> None:
-        """Ends every stream, spread over this time, in random order; new ones at once."""
+        """End all streams in random order over `over_s` seconds, and new ones at once."""
         self.stop_admitting()
         subscriptions = list(self.subscriptions)
         random.shuffle(subscriptions)
@@ -360,4 +507,4 @@ class Hub:
             ahead = due - time.monotonic()
             if ahead > 0.01:
                 await asyncio.sleep(ahead)
-            subscription.end(Reason.DRAINED)
+            subscription.end(EndReason.DRAINED)

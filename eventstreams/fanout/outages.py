@@ -1,8 +1,8 @@
-"""Which partitions are out of reach, since when, and why. Pure: the time is an argument.
+"""Which partitions are unreachable, since when, and why. Pure: the time is an argument.
 
-Two who cannot read are told apart: the follower, who says so again as long as it lasts, and readers
-of history, who may have met a moment's trouble. A partition is back when an event of it came; or
-when it answers, and the follower has been quiet about it for longer than it ever is in trouble.
+Failures come from two sources: the follower, which repeats them for as long as they last, and
+readers of history, which may have met a brief failure. A partition is reachable again when an event
+of it arrives, or when it answers and the follower has reported no failure for `quiet_s`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ class _Outage(NamedTuple):
     error: LogUnavailable
     since_s: float
     failed_s: float
-    """When the follower last said so."""
+    """When the follower last reported a failure."""
 
 
 class Outages:
+    """The unreachable partitions. Times are in seconds, by the caller's clock."""
+
     def __init__(self, *, quiet_s: float) -> None:
         self._quiet_s = quiet_s
         self._by_partition: dict[Partition, _Outage] = {}
@@ -45,7 +47,10 @@ class Outages:
         *,
         follower: bool,
     ) -> list[Partition]:
-        """Returns those that were in reach until now."""
+        """Record a failure of these partitions; return those that were reachable until now.
+
+        `follower` says whether the follower reported it, rather than a reader of history.
+        """
         new: list[Partition] = []
         for partition in partitions:
             known = self._by_partition.get(partition)
@@ -58,23 +63,27 @@ class Outages:
         return new
 
     def end(self, partition: Partition) -> bool:
-        """Whether it was out of reach."""
+        """Record that a partition is reachable; return whether it was unreachable."""
         return self._by_partition.pop(partition, None) is not None
 
     def is_quiet(self, partition: Partition, now_s: float) -> bool:
-        """Whether the follower has not complained of it lately."""
+        """Return whether the follower has reported no failure within `quiet_s`."""
         known = self._by_partition.get(partition)
         return known is None or now_s - known.failed_s > self._quiet_s
 
     def error(self, partitions: Iterable[Partition]) -> LogUnavailable | None:
-        """Why the first of these that is out of reach is so; it names all of them that are."""
+        """Return an error that names all of these that are unreachable, or None.
+
+        It gives the cause for the first of them.
+        """
         out = [partition for partition in partitions if partition in self._by_partition]
         if not out:
             return None
         error = self._by_partition[out[0]].error
-        return LogUnavailable(f"{_names(out)} out of reach: {error}", out)
+        return LogUnavailable(f"{_names(out)} unreachable: {error}", out)
 
     def longer_than(self, patience_s: float, now_s: float) -> frozenset[Partition]:
+        """Return the partitions that have been unreachable for longer than `patience_s`."""
         return frozenset(
             partition
             for partition, outage in self._by_partition.items()
@@ -82,13 +91,13 @@ class Outages:
         )
 
     def until_patience_ends_s(self, patience_s: float, now_s: float) -> float | None:
-        """In s, of the first whose end is ahead."""
+        """Return the seconds until the next outage reaches `patience_s`; None if none will."""
         ahead = (out.since_s + patience_s - now_s for out in self._by_partition.values())
         return min((left for left in ahead if left >= 0), default=None)
 
 
 def names(partitions: Collection[Partition]) -> list[str]:
-    """As topic/number, in order."""
+    """Return the partitions as "topic/number", sorted."""
     return [f"{topic}/{number}" for topic, number in sorted(partitions)]
 
 

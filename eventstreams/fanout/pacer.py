@@ -1,20 +1,23 @@
-"""When to write next: at once while that is cheap, in batches when it is not.
+"""Decides when to write next: at once while that is cheap, otherwise in batches.
 
-Writing one event to N clients costs N system calls whatever its size, so under load events are left
-to gather: a write of ten costs hardly more than a write of one. Pure; the caller brings the clock.
+Writing one event to N clients costs N system calls whatever its size. Under load, events are
+therefore collected: writing ten costs hardly more than writing one. Pure; the caller reads the
+clock.
 """
 
 from __future__ import annotations
 
 _EASY = 0.5
-"""Share of the loop's time that writing event by event may take before batches are formed."""
+"""The share of the loop's time that writing may take before events are collected."""
 _FULL = 1.0
-"""Share at which the whole of the longest pace is used."""
+"""The share of the loop's time at which the pause reaches its maximum."""
 _WEIGHT = 0.2
-"""Of the newest measurement in the running means."""
+"""The weight of the newest measurement in the moving averages."""
 
 
 class Pacer:
+    """Computes how long to pause between writes, up to `pace_max_s` seconds."""
+
     def __init__(self, *, pace_max_s: float) -> None:
         self._pace_max_s = pace_max_s
         self._cost_s = 0.0
@@ -23,14 +26,14 @@ class Pacer:
         self._round_began: float | None = None
 
     def arrived(self) -> None:
-        """News came in: something that would have been written at once."""
+        """Record that events arrived that could be written now."""
         self._arrivals += 1
 
     def rest(self, began_s: float, spent_s: float) -> float:
-        """How long to let events gather after a round of writes, in s.
+        """Return how long to collect events after a round of writes, in seconds.
 
-        `began_s` is when the round began, by a clock; `spent_s` the processor time it took, which
-        unlike the time on the clock says what writing costs when others use the machine too.
+        `began_s` is when the round began, by the monotonic clock. `spent_s` is the processor time
+        that it took, which does not grow when other processes use the machine.
         """
         if self._round_began is not None and self._arrivals:
             interval = (began_s - self._round_began) / self._arrivals

@@ -1,9 +1,9 @@
-"""A mark of a client -> where to read on, in this log, now; and what it will miss, if anything.
+"""Resolves a client's cursor to the offset at which to continue, and to the gap before it, if any.
 
-The offset wins while it belongs to this log. It does not when it is out of range, or when the
-record before it has another timestamp than the mark says (another cluster, a topic made anew): then
-the timestamp finds the place. A timestamp of 0 is not known: the offset alone counts. Nothing jumps
-in silence: where events may be missing there is a Gap.
+The offset decides as long as it belongs to this log. It does not if it is out of range, or if the
+record before it has another timestamp than the cursor (another cluster, or a recreated topic): then
+the timestamp decides. A timestamp of 0 means that it is not known, and only the offset counts.
+Wherever events may be missing, the result has a Gap.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any, NamedTuple
 
 from eventstreams.errors import LogUnavailable, OffsetOutOfRange, RecordsDamaged, UnknownTopic
 from eventstreams.fanout.history import History
-from eventstreams.fanout.tail import Tail
+from eventstreams.fanout.tails import Tail
 from eventstreams.log.base import Log
 from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.model.frame import Frame
-from eventstreams.model.position import EARLIEST, LATEST, Mark, before_end
+from eventstreams.model.position import EARLIEST, LATEST, PartitionCursor, before_end
 
 _RETENTION_SLACK_MS = 60_000
-"""Records are not in order of time. Below the oldest kept offset, a mark is taken for one of
-another log only where this log reaches back further than that before the mark's time."""
+"""Records are not in order of time. A cursor below the oldest offset counts as one of another log
+only if this log reaches back more than this before the cursor's time."""
 _ELECTION_SLACK_MS = 3_600_000
-"""Records that replace lost ones are at most so much older than those, by their timestamps."""
+"""How much older, by timestamp, records may be than the lost records that they replace."""
 _TRIES = 10
 
 
 class Gap(NamedTuple):
-    """What a client asked for and can't have."""
+    """Events of a partition that a client asked for and that are not available."""
 
     partition: Partition
     requested: int
@@ -39,6 +39,7 @@ class Gap(NamedTuple):
     """retention, beyond_end, other_log, truncation or damaged"""
 
     def document(self) -> dict[str, Any]:
+        """Return the gap as one entry of a gap document's `partitions`."""
         return {
             "topic": self.partition.topic,
             "partition": self.partition.number,
@@ -50,7 +51,7 @@ class Gap(NamedTuple):
 
 
 def gap_document(gaps: list[Gap]) -> dict[str, Any]:
-    """The data of an `event: gap` frame."""
+    """Return the data of an `event: gap` frame."""
     return {
         "message": "Some events between the requested and the resumed offsets may be missing",
         "partitions": [gap.document() for gap in gaps],
@@ -58,43 +59,48 @@ def gap_document(gaps: list[Gap]) -> dict[str, Any]:
 
 
 class Resumed(NamedTuple):
+    """The place at which a client continues in a partition."""
+
     offset: int
     timestamp_ms: int
-    """Of the record before `offset`, or a time that finds the same place."""
+    """The timestamp of the record before `offset`, or a time that leads to the same place."""
     gap: Gap | None = None
     epoch: int = NO_EPOCH
-    """Of what is directly before `offset`; NO_EPOCH where that is not known."""
+    """The epoch directly before `offset`; NO_EPOCH if it is not known."""
 
 
-class Resumer:
-    """All methods may raise LogError: LogUnavailable, UnknownTopic, UnknownPartition."""
+class ResumeResolver:
+    """Resolves cursors to offsets.
+
+    All coroutines may raise LogError: LogUnavailable, UnknownTopic or UnknownPartition.
+    """
 
     def __init__(self, *, log: Log, history: History, tails: Mapping[Partition, Tail]) -> None:
         self._log = log
         self._history = history
         self._tails = tails
 
-    def is_near(self, mark: Mark) -> bool:
-        """Whether the tail alone knows the answer."""
-        tail = self._tail(mark.partition)
-        if mark.offset is None or mark.offset == LATEST:
-            return mark.offset is not None
-        known = mark.epoch in (NO_EPOCH, tail.epoch_before(mark.offset))
-        return tail.knows(mark.offset) and known
+    def is_near(self, cursor: PartitionCursor) -> bool:
+        """Return whether the tail alone can resolve the cursor, without a read of the log."""
+        tail = self._tail(cursor.partition)
+        if cursor.offset is None or cursor.offset == LATEST:
+            return cursor.offset is not None
+        known = cursor.epoch in (NO_EPOCH, tail.epoch_before(cursor.offset))
+        return tail.has_before(cursor.offset) and known
 
-    async def resume(self, mark: Mark) -> Resumed:
-        """The partition must have a tail."""
+    async def resume(self, cursor: PartitionCursor) -> Resumed:
+        """Return where to continue from a cursor. Its partition must have a tail."""
         overtaken: OffsetOutOfRange | None = None
         for _ in range(_TRIES):
             try:
-                return await self._resume(mark)
-            except OffsetOutOfRange as error:  # retention was at work in between: look again
+                return await self._resume(cursor)
+            except OffsetOutOfRange as error:  # retention removed records in between: try again
                 overtaken = error
         assert overtaken is not None
-        raise LogUnavailable(f"{overtaken}; it was there just now", [overtaken.partition])
+        raise LogUnavailable(f"{overtaken}; it existed a moment ago", [overtaken.partition])
 
-    async def _resume(self, mark: Mark) -> Resumed:
-        partition, offset, timestamp_ms, epoch = mark
+    async def _resume(self, cursor: PartitionCursor) -> Resumed:
+        partition, offset, timestamp_ms, epoch = cursor
         if offset is None:
             assert timestamp_ms is not None
             return await self.at_time(partition, timestamp_ms)
@@ -109,25 +115,36 @@ class Resumer:
         if epoch != NO_EPOCH and offset > 0:
             end = await self._divergence(partition, offset, epoch)
             if end is not None:
-                return await self._diverged(mark, end)
+                return await self._diverged(cursor, end)
         return await self._at_offset(partition, offset, timestamp_ms, epoch)
 
     def latest(self, partition: Partition) -> Resumed:
+        """Return the end of the partition's tail."""
         tail = self._tail(partition)
         return Resumed(tail.next, tail.timestamp_ms, epoch=tail.epoch_before(tail.next))
 
     async def at_time(self, partition: Partition, timestamp_ms: int) -> Resumed:
-        """The first record at or after a time; the end where there is none."""
-        found = (await self._log.offset_at({partition: timestamp_ms}))[partition]
-        if found is None:
-            return self.latest(partition)
-        return Resumed(found, timestamp_ms)
+        """Return the first record at or after a time in ms, or the end if there is none."""
+        return (await self.at_times({partition: timestamp_ms}))[partition]
+
+    async def at_times(self, times: Mapping[Partition, int]) -> dict[Partition, Resumed]:
+        """Return `at_time` for many partitions with one request to the log."""
+        # The ends are read first: records appended during the request must not be skipped.
+        latest = {partition: self.latest(partition) for partition in times}
+        found = await self._log.offset_at(times)
+        return {
+            partition: latest[partition] if offset is None else Resumed(offset, times[partition])
+            for partition, offset in found.items()
+        }
 
     async def _divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:
-        """Where the log parts from what was read before `offset`; None where it does not."""
+        """Return the offset from which the log differs from what was read before `offset`.
+
+        Return None if it does not differ.
+        """
         tail = self._tail(partition)
         try:
-            if tail.knows(offset):
+            if tail.has_before(offset):
                 before = tail.epoch_before(offset)
             else:
                 before = await self._history.epoch_before(partition, offset)
@@ -137,15 +154,15 @@ class Resumer:
             return None
         try:
             return await self._log.divergence(partition, offset, epoch)
-        except OffsetOutOfRange:  # the timestamp has to find the place
+        except OffsetOutOfRange:  # the timestamp must decide instead
             return None
 
-    async def _diverged(self, mark: Mark, end: int) -> Resumed:
-        """The log lost records from `end` on that were read; or it is another log.
+    async def _diverged(self, cursor: PartitionCursor, end: int) -> Resumed:
+        """Return where to continue if the log lost records from `end` on, or is another log.
 
-        It is taken for another one where it holds, in their place, records that are much older.
+        It counts as another log if the records that it holds in their place are much older.
         """
-        partition, offset, timestamp_ms, _ = mark
+        partition, offset, timestamp_ms, _ = cursor
         assert offset is not None
         self._history.forget(partition)
         bounds = await self._bounds(partition)
@@ -164,14 +181,14 @@ class Resumer:
         return resumed._replace(gap=Gap(partition, offset, bounds, at, "truncation"))
 
     async def _first_time(self, partition: Partition, offset: int, bounds: Bounds) -> int | None:
-        """Time in ms of the first record at or behind `offset`."""
+        """Return the timestamp in ms of the first record at or after `offset`, or None."""
         if offset >= bounds.end:
             return None
         first = await self._first_frame(partition, offset)
         return first[0].timestamp_ms if first else None
 
     async def truncated(self, partition: Partition, offset: int, end: int) -> Resumed:
-        """Where a reader at `offset` continues when the log was rewritten from `end` on."""
+        """Return where a reader at `offset` continues after the log was rewritten from `end` on."""
         bounds = await self._bounds(partition)
         resumed = await self._trusted(partition, max(end, bounds.oldest), 0)
         gap = Gap(partition, offset, bounds, resumed.offset, "truncation")
@@ -183,7 +200,7 @@ class Resumer:
         tail = self._tail(partition)
         before: int | None = None
         try:
-            if tail.knows(offset):
+            if tail.has_before(offset):
                 before = tail.timestamp_before(offset)
             elif offset > tail.next and offset > (bounds := await self._bounds(partition)).end:
                 return await self._beyond(partition, offset, timestamp_ms, bounds)
@@ -191,7 +208,7 @@ class Resumer:
                 before = await self._history.timestamp_before(partition, offset)
             if before is not None and timestamp_ms and before != timestamp_ms:
                 first = await self._first_frame(partition, offset)
-                if first and first[0].timestamp_ms == timestamp_ms:  # an id of after a gap
+                if first and first[0].timestamp_ms == timestamp_ms:  # the id of a gap
                     return Resumed(offset, timestamp_ms)
                 return await self._elsewhere(partition, offset, timestamp_ms)
         except OffsetOutOfRange:
@@ -225,13 +242,13 @@ class Resumer:
     async def _beyond(
         self, partition: Partition, offset: int, timestamp_ms: int | None, bounds: Bounds
     ) -> Resumed:
+        end, stamp, *_ = self.latest(partition)
         if timestamp_ms:
             found = (await self._log.offset_at({partition: timestamp_ms}))[partition]
             if found is not None:
-                told = found == bounds.oldest
-                gap = Gap(partition, offset, bounds, found, "other_log") if told else None
+                may_miss = found == bounds.oldest
+                gap = Gap(partition, offset, bounds, found, "other_log") if may_miss else None
                 return Resumed(found, timestamp_ms, gap)
-        end, stamp, *_ = self.latest(partition)
         return Resumed(end, stamp, Gap(partition, offset, bounds, end, "beyond_end"))
 
     async def _elsewhere(self, partition: Partition, offset: int, timestamp_ms: int) -> Resumed:
@@ -242,7 +259,7 @@ class Resumer:
         return found
 
     async def _first_frame(self, partition: Partition, offset: int) -> Sequence[Frame]:
-        """At most one; none where the record at `offset` is damaged."""
+        """Return at most one frame, and none if the record at `offset` is damaged."""
         try:
             return (await self._history.load(partition, offset)).frames[:1]
         except RecordsDamaged:
@@ -260,7 +277,7 @@ class Resumer:
 
     def _tail(self, partition: Partition) -> Tail:
         tail = self._tails.get(partition)
-        if tail is None:  # dropped while something was awaited
+        if tail is None:  # the topic was dropped during an `await`
             raise UnknownTopic(partition.topic)
         return tail
 

@@ -1,8 +1,9 @@
-"""A request's Last-Event-ID, else its since, else now -> what is subscribed to, from where.
+"""Resolves a request to a spec and a position: from Last-Event-ID, else `since`, else now.
 
-The header is the subscription: the URL only says which topics it may name, and partitions it leaves
-out are not read. With one exception: an id in our own form that covers a topic's partitions from 0
-on without a hole covers the topic as it was; partitions gained since start at their first record.
+Last-Event-ID determines the subscription. The URL only limits which topics it may name, and
+partitions that the header leaves out are not read. There is one exception: if an id in our own form
+covers a topic's partitions from 0 on without a hole, it covers the whole topic, and partitions that
+were added since start at their first record.
 """
 
 from __future__ import annotations
@@ -22,110 +23,144 @@ from eventstreams.errors import (
     UnknownTopic,
 )
 from eventstreams.fanout.hub import Hub
-from eventstreams.fanout.resume import Gap
-from eventstreams.fanout.want import Want
+from eventstreams.fanout.resume import Gap, Resumed
+from eventstreams.fanout.spec import SubscriptionSpec
+from eventstreams.model.catalogue import Selection
 from eventstreams.model.event import Partition
-from eventstreams.model.position import Mark, Position, topics_of
-from eventstreams.model.stream import Selection
+from eventstreams.model.position import PartitionCursor, Position, topics_of
 
 RETRY_AFTER_S = 5
+_AT_ONCE = 64
+"""How many cursors of one client are resolved at the same time."""
 
 
 class Start(NamedTuple):
-    want: Want
+    """What a client subscribes to, from which position, and what it has missed."""
+
+    spec: SubscriptionSpec
     position: Position
     gaps: list[Gap]
 
 
-class Starter:
+class StartResolver:
     def __init__(self, *, hub: Hub, patience_s: float) -> None:
         self._hub = hub
+        self._follower = hub.follower
         self._patience_s = patience_s
-        """How long a request waits for a log that is out of reach before it is refused."""
+        """How long a request waits for an unreachable log before it is refused, in seconds."""
 
     async def start(
         self,
         selection: Selection,
-        template: Want,
+        template: SubscriptionSpec,
         *,
-        marks: Sequence[Mark | str] | None,
+        cursors: Sequence[PartitionCursor | str] | None,
         since_ms: int | None,
     ) -> Start:
-        """`template` is what is wanted, its partitions still to be found. Raises TopicNotAvailable,
-        ConfigurationFault, LogUnreachable."""
+        """Resolve a request; `template` is its spec without partitions.
+
+        `cursors` come from its Last-Event-ID and may be names of topics; `since_ms` is a time in
+        ms. Raises TopicNotAvailable, ConfigurationFault, GatewayStopping or LogUnreachable.
+        """
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._hub.feed.well.wait()
+                await self._hub.reachable.wait()
                 if self._hub.draining:
-                    raise GatewayStopping("This gateway is being stopped", 1)
-                if marks is None:
+                    raise GatewayStopping("This gateway is stopping", 1)
+                if cursors is None:
                     return await self._fresh(selection, template, since_ms)
-                return await self._resumed(selection, template, marks, since_ms)
+                return await self._resumed(selection, template, cursors, since_ms)
         except (UnknownTopic, UnknownPartition) as error:
             raise TopicNotAvailable(str(error), availableTopics=self._available(selection)) from (
                 error
             )
         except (LogError, TimeoutError) as error:
             if isinstance(error, LogUnavailable):
-                self._hub.feed.suspect(error)
+                self._follower.suspect(error)
             asked = self._partitions(sorted(selection.topics))
-            reason = str(self._hub.feed.outage(asked) or error) or "no answer in time"
-            raise LogUnreachable(f"The log is out of reach: {reason}", RETRY_AFTER_S) from error
+            reason = str(self._follower.outage(asked) or error) or "it did not respond in time"
+            raise LogUnreachable(f"The log is unreachable: {reason}", RETRY_AFTER_S) from error
 
-    async def _fresh(self, selection: Selection, template: Want, since_ms: int | None) -> Start:
+    async def _fresh(
+        self, selection: Selection, template: SubscriptionSpec, since_ms: int | None
+    ) -> Start:
         await self._require(selection, selection.topics)
         partitions = self._partitions(selection.topics)
-        await self._hub.feed.reach(partitions)
-        want = template._replace(partitions=partitions, growing=frozenset(selection.topics))
+        await self._follower.reach(partitions)
+        spec = template._replace(partitions=partitions, growing=frozenset(selection.topics))
         if since_ms is None:
-            return Start(want, self._hub.now(want), [])
-        return await self._at(want, [Mark(p, None, since_ms) for p in partitions])
+            return Start(spec, self._hub.now(spec), [])
+        return await self._at(spec, [PartitionCursor(p, None, since_ms) for p in partitions])
 
     async def _resumed(
         self,
         selection: Selection,
-        template: Want,
-        marks: Sequence[Mark | str],
+        template: SubscriptionSpec,
+        cursors: Sequence[PartitionCursor | str],
         since_ms: int | None,
     ) -> Start:
-        topics = tuple(dict.fromkeys(topics_of(marks)))
+        topics = tuple(dict.fromkeys(topics_of(cursors)))
         await self._require(selection, topics)
-        by_name = [mark for mark in marks if isinstance(mark, str)]
-        given = [mark for mark in marks if not isinstance(mark, str)]
+        by_name = [cursor for cursor in cursors if isinstance(cursor, str)]
+        given = [cursor for cursor in cursors if not isinstance(cursor, str)]
         order = {partition: i for i, partition in enumerate(self._partitions(topics))}
-        for mark in given:
-            if mark.partition not in order:
-                raise UnknownPartition(mark.partition)
-        named = {mark.partition for mark in given}
+        for cursor in given:
+            if cursor.partition not in order:
+                raise UnknownPartition(cursor.partition)
+        named = {cursor.partition for cursor in given}
         for partition in self._partitions(by_name):
             if partition not in named:
                 given.append(_from_name(partition, since_ms))
-        whole = self._whole([mark for mark in given if mark.partition.topic not in by_name])
-        given.sort(key=lambda mark: order[mark.partition])
-        partitions = tuple(mark.partition for mark in given)
-        # Partitions gained since the id was made are added when the subscription begins.
+        whole = self._whole([cursor for cursor in given if cursor.partition.topic not in by_name])
+        given.sort(key=lambda cursor: order[cursor.partition])
+        partitions = tuple(cursor.partition for cursor in given)
+        # Partitions added since the id was made join when the subscription begins.
         growing = whole | frozenset(by_name)
         return await self._at(template._replace(partitions=partitions, growing=growing), given)
 
-    async def _at(self, want: Want, marks: list[Mark]) -> Start:
-        await self._hub.feed.reach(want.partitions)
-        found = await asyncio.gather(*(self._hub.resume(mark) for mark in marks))
+    async def _at(self, spec: SubscriptionSpec, cursors: list[PartitionCursor]) -> Start:
+        await self._follower.reach(spec.partitions)
+        found = await self._resume(cursors)
         position = Position(
-            want.partitions,
+            spec.partitions,
             tuple(resumed.offset for resumed in found),
             tuple(resumed.timestamp_ms for resumed in found),
             tuple(resumed.epoch for resumed in found),
         )
-        return Start(want, position, [r.gap for r in found if r.gap is not None])
+        return Start(spec, position, [r.gap for r in found if r.gap is not None])
 
-    def _whole(self, marks: list[Mark]) -> frozenset[str]:
-        """Topics whose marks are an id of ours that covered them when it was made."""
+    async def _resume(self, cursors: Sequence[PartitionCursor]) -> list[Resumed]:
+        """Return where to continue from each cursor.
+
+        All times take one request to the log. Other cursors are resolved a few at a time, so that a
+        client that names very many partitions does not start a task for each.
+        """
+        found: dict[Partition, Resumed] = {}
+        times = {
+            cursor.partition: cursor.timestamp_ms or 0
+            for cursor in cursors
+            if cursor.offset is None
+        }
+        if times:
+            async with self._hub.catch_up.slots:
+                found = await self._hub.resume_resolver.at_times(times)
+        others = [cursor for cursor in cursors if cursor.offset is not None]
+        for first in range(0, len(others), _AT_ONCE):
+            part = others[first : first + _AT_ONCE]
+            resumed = await asyncio.gather(*map(self._hub.resume, part))
+            found.update(zip((cursor.partition for cursor in part), resumed, strict=True))
+        return [found[cursor.partition] for cursor in cursors]
+
+    def _whole(self, cursors: list[PartitionCursor]) -> frozenset[str]:
+        """Return the topics of which the cursors cover all partitions, in an id of our own form."""
         numbers: dict[str, list[int]] = {}
         ours: dict[str, bool] = {}
-        for mark in marks:
-            topic = mark.partition.topic
-            numbers.setdefault(topic, []).append(mark.partition.number)
-            form = mark.offset is not None and mark.offset >= 0 and mark.timestamp_ms is not None
+        for cursor in cursors:
+            topic = cursor.partition.topic
+            numbers.setdefault(topic, []).append(cursor.partition.number)
+            form = (
+                cursor.offset is not None and cursor.offset >= 0 and cursor.timestamp_ms is not None
+            )
             ours[topic] = ours.get(topic, True) and form
         return frozenset(
             topic
@@ -134,10 +169,13 @@ class Starter:
         )
 
     async def _require(self, selection: Selection, topics: Sequence[str]) -> None:
-        """All topics must be allowed and exist; one that is missing fails the whole request."""
+        """Raise TopicNotAvailable unless all topics are allowed and exist.
+
+        Raises ConfigurationFault if none of the selection's topics exist.
+        """
         refused = any(topic not in selection.allowed for topic in topics)
-        if not refused and any(not self._hub.tails.partitions(topic) for topic in topics):
-            await self._hub.feed.refresh()
+        if not refused and any(not self._follower.partitions(topic) for topic in topics):
+            await self._follower.refresh()
         available = self._available(selection)
         missing = [topic for topic in topics if topic not in available]
         if not available:
@@ -151,11 +189,15 @@ class Starter:
             )
 
     def _available(self, selection: Selection) -> list[str]:
-        return sorted(t for t in selection.allowed if self._hub.tails.partitions(t))
+        return sorted(t for t in selection.allowed if self._follower.partitions(t))
 
     def _partitions(self, topics: Sequence[str]) -> tuple[Partition, ...]:
-        return tuple(p for topic in topics for p in self._hub.tails.partitions(topic))
+        return tuple(p for topic in topics for p in self._follower.partitions(topic))
 
 
-def _from_name(partition: Partition, since_ms: int | None) -> Mark:
-    return Mark(partition, -1, None) if since_ms is None else Mark(partition, None, since_ms)
+def _from_name(partition: Partition, since_ms: int | None) -> PartitionCursor:
+    return (
+        PartitionCursor(partition, -1, None)
+        if since_ms is None
+        else PartitionCursor(partition, None, since_ms)
+    )

@@ -1,47 +1,112 @@
-"""One client's walk: a position and a loop on the task of its request.
+"""Streams to one client: a position, and a loop in the task of the client's request.
 
-The loop joins the cohort of those who want the same when it stands where they stand; until then it
-pulls alone, from the tails or from history, as fast as its socket takes it. Nobody queues for it.
-What a reader gets wrong most easily: as a member this task only waits, and the cohort writes.
+The subscription joins the cohort of its spec once it reaches the cohort's position. Until then it
+pulls alone, from the tails or from history, as fast as the client's socket accepts the bytes. There
+is no queue per client. Easy to get wrong: while the subscription is a member, its own task only
+waits for the client to disconnect, and the cohort writes.
 
-`interrupt` wakes the task from whatever it waits for. It does so by cancelling the task and taking
-the cancellation back (as asyncio.timeout does), so that one wait per client is enough.
+`_interrupt` wakes the task from whatever it waits for. It cancels the task and then takes the
+cancellation back (as asyncio.timeout does), so that one wait per client is enough.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import operator
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from eventstreams.config.settings import FanoutSettings
 from eventstreams.errors import (
     FilterTooCostly,
     GapFound,
+    GapRecorded,
     LogError,
     LogTruncated,
     LogUnavailable,
     OffsetOutOfRange,
     RecordsDamaged,
 )
-from eventstreams.fanout.bound import Bound
-from eventstreams.fanout.compression import EncodedResponse, Piece, apart
-from eventstreams.fanout.connection import Allowance, Connection, InFlight, Receive, Send
-from eventstreams.fanout.ending import End, Reason
-from eventstreams.fanout.selector import is_costly
-from eventstreams.fanout.sending import carry
+from eventstreams.fanout.batch import EncodedBatch
+from eventstreams.fanout.cohort import Cohort
+from eventstreams.fanout.compression import EncodedBody, EncodedResponse, apart
+from eventstreams.fanout.filter_budget import FilterBudget, pulls_alone
+from eventstreams.fanout.gaps import MissingEvents
+from eventstreams.fanout.send import (
+    Allowance,
+    Connection,
+    End,
+    EndReason,
+    PendingSend,
+    Receive,
+    Send,
+    finish_send,
+    has_disconnected,
+    try_send,
+)
+from eventstreams.fanout.spec import Format, SubscriptionSpec
+from eventstreams.fanout.stop import StopOffsets, StopTracker
 from eventstreams.fanout.throttle import Throttle
-from eventstreams.fanout.want import Format, Want
+from eventstreams.fanout.timing import Timing
+from eventstreams.filters.selector import Selector
 from eventstreams.model import sse
 from eventstreams.model.event import Partition
 from eventstreams.model.position import Position
 
-if TYPE_CHECKING:
-    from eventstreams.fanout.cohort import Cohort
-    from eventstreams.fanout.hub import Hub
 
-_RETRY_LOG_S = 0.5
+class SubscriptionHub(StopOffsets, Protocol):
+    """What a subscription needs of the hub. `Hub` documents each of these."""
+
+    @property
+    def settings(self) -> FanoutSettings: ...
+
+    @property
+    def timing(self) -> Timing: ...
+
+    @property
+    def heartbeat_s(self) -> float: ...
+
+    @property
+    def filter_budget(self) -> FilterBudget: ...
+
+    @property
+    def moved(self) -> asyncio.Future[None]: ...
+
+    def add(self, subscription: Subscription) -> None: ...
+
+    def remove(self, subscription: Subscription) -> None: ...
+
+    def join(self, subscription: Subscription) -> bool: ...
+
+    def leave(self, subscription: Subscription) -> None: ...
+
+    def grown(
+        self, spec: SubscriptionSpec, position: Position
+    ) -> tuple[SubscriptionSpec, Position]: ...
+
+    def read(
+        self,
+        spec: SubscriptionSpec,
+        position: Position,
+        ends: tuple[int, ...],
+        remaining: int | None,
+        *,
+        client: str,
+    ) -> Coroutine[Any, Any, EncodedBatch]: ...
+
+    def prepare(
+        self, spec: SubscriptionSpec, position: Position, ends: tuple[int, ...], *, client: str
+    ) -> Coroutine[Any, Any, None]: ...
+
+    def position_after(
+        self, position: Position, error: MissingEvents
+    ) -> Coroutine[Any, Any, tuple[Position, dict[str, object] | None]]: ...
+
+    def suspect(self, error: LogUnavailable) -> None: ...
+
+    def count_out(self, events: int, clients: int) -> None: ...
 
 
 class Subscription:
@@ -53,7 +118,9 @@ class Subscription:
         "_interrupted",
         "_listening",
         "_lost",
+        "_position",
         "_receive",
+        "_reports_caught_up",
         "_task",
         "_throttle",
         "_wrote_at",
@@ -61,34 +128,37 @@ class Subscription:
         "client",
         "cohort",
         "connection",
-        "position",
         "response",
         "send",
-        "want",
+        "spec",
     )
 
     def __init__(
         self,
         *,
-        hub: Hub,
-        want: Want,
+        hub: SubscriptionHub,
+        spec: SubscriptionSpec,
         position: Position,
         response: EncodedResponse,
         receive: Receive,
         send: Send,
         connection: Connection | None,
         client: str,
-        bound: Bound | None = None,
+        bound: StopTracker | None = None,
         allowance: Allowance | None = None,
+        reports_caught_up: bool = False,
     ) -> None:
-        """`client`: whose turns it takes, an address or a network."""
-        self.want = want
+        """Create a subscription whose response has been started; `run` streams.
+
+        `client` is the address or network that work is charged to. With `reports_caught_up`, one
+        control frame reports that the position has reached the end of what the hub has read.
+        """
+        self.spec = spec
         self.bound = bound
-        """Of a stream that ends by itself."""
-        self.position = position
-        """Where the next event for this client is; everything before it was written."""
+        """Tracks when a stream with a stop condition ends; None for all other streams."""
+        self._position = position
         self.response = response
-        """What has been sent, as its encoding has to know it."""
+        """The state of the response that its encoding needs."""
         self.send = send
         self.connection = connection
         self.client = client
@@ -96,65 +166,93 @@ class Subscription:
         self._hub = hub
         self._receive = receive
         self._task: asyncio.Task[Any] | None = None
-        self._in_flight: InFlight | None = None
+        self._in_flight: tuple[PendingSend, Position, EncodedBody] | None = None
         self._end: End | None = None
-        self._lost: dict[Partition, int] = {}  # truncated partitions, and from where on
-        self._growing = True  # partitions may have come since the want was made
+        self._lost: dict[
+            Partition, int
+        ] = {}  # truncated partitions, and the offsets at which they were cut
+        self._growing = True  # partitions may have been added since the spec was made
+        self._reports_caught_up = reports_caught_up
         self._interrupted = False
         self._listening: asyncio.Task[None] | None = None
         self._wrote_at = time.monotonic()
         self._throttle = Throttle(
             allowance=allowance,
-            share=hub.settings.filter_share,
+            share=functools.partial(_filter_share, hub, spec.selector),
             patience_s=hub.settings.filter_patience_s,
         )
 
-    # What the hub and the cohort call, from their tasks.
+    @property
+    def position(self) -> Position:
+        """Where this client's next event is; all events before it have been written.
 
-    def end(self, reason: Reason, error: Exception | None = None) -> None:
-        """Ends the stream at the next frame boundary. The first reason given stands."""
+        While the subscription is in a cohort, events directly before it may still be queued.
+        """
+        return self._position if self.cohort is None else self.cohort.position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._position = position
+
+    # Called by the hub and the cohort, from their own tasks.
+
+    def end(self, reason: EndReason, error: Exception | None = None) -> None:
+        """End the stream at the next frame boundary. Only the first reason given is kept."""
         if self._end is None:
             self._end = End(reason, error)
             self._interrupt()
 
     def grow(self) -> None:
-        """A topic that is wanted whole has gained partitions."""
+        """Add the partitions that a topic of the spec's `growing` has gained."""
         self._hub.leave(self)
         self._growing = True
         self._interrupt()
 
     def truncate(self, partition: Partition, end: int) -> None:
-        """The log holds other records of it from `end` on."""
+        """Report a gap in this partition: the log has replaced its records from `end` on."""
         self._lost[partition] = min(end, self._lost.get(partition, end))
         if self.cohort is not None:
             self.leave_cohort()
 
     def leave_cohort(self) -> None:
-        """The cohort ends or moves on without this member, which pulls from its own position."""
+        """Leave the cohort and pull alone from this subscription's own position."""
         self._hub.leave(self)
         self._interrupt()
 
-    def fall_behind(self, in_flight: InFlight) -> None:
-        """The client's socket is full."""
-        self._in_flight = in_flight
+    def try_send(self, body: bytes) -> PendingSend | None:
+        """Send without waiting; see `eventstreams.fanout.send.try_send`."""
+        return try_send(self.send, body)
+
+    def fall_behind(self, pending: PendingSend, position: Position, piece: EncodedBody) -> None:
+        """Leave the cohort and finish the send of `piece` alone, because the socket is full.
+
+        `position` is the position after `piece`.
+        """
+        self._in_flight = (pending, position, piece)
         self.leave_cohort()
 
     def lose(self, error: Exception) -> None:
+        """Leave the cohort and end the stream, because the client has disconnected."""
         self._hub.leave(self)
-        self.end(Reason.DISCONNECTED, error)
+        self.end(EndReason.DISCONNECTED, error)
+
+    def give_up(self, error: FilterTooCostly) -> None:
+        """Leave the cohort and end the stream, because its filter takes too much time."""
+        self._hub.leave(self)
+        self.end(EndReason.FILTER_ERROR, error)
 
     # The client's own task.
 
     async def run(self) -> End:
-        """Streams until the client goes, or the stream must end; says why. Raises nothing of ours.
+        """Stream until the client disconnects or the stream must end; return why it ended.
 
-        The response has been started; what is to be said at its end is the caller's.
+        The response must have been started. The caller sends its end. Raises no eventstreams error.
         """
         self._hub.add(self)
         self._task = asyncio.current_task()
         if self.bound is not None:
             self.bound.start(self._interrupt)
-        if self.bound is not None or is_costly(self.want.selector):
+        if self.bound is not None or pulls_alone(self.spec.selector):
             self._listening = asyncio.create_task(self._watch())
         try:
             while self._end is None:
@@ -167,8 +265,9 @@ class Subscription:
                     assert self._task is not None
                     if self._task.uncancel() > 0:
                         raise
-            stalled = self._end.reason is Reason.DISCONNECTED and self._timed_out
-            return End(Reason.STALLED) if stalled else self._end
+            timed_out = self.connection is not None and self.connection.timed_out
+            stalled = timed_out and self._end.reason is EndReason.DISCONNECTED
+            return End(EndReason.STALLED) if stalled else self._end
         finally:
             self._hub.remove(self)
             self._task = None
@@ -176,128 +275,131 @@ class Subscription:
                 self.bound.stop()
             if self._listening is not None:
                 self._listening.cancel()
+                self._listening = None  # a cancelled task refers to its frames, and so to this
             if self._in_flight is not None:
-                self._in_flight.sending.close()
+                self._in_flight[0].sending.close()
 
     async def _step(self) -> None:
         if self._in_flight is not None:
-            late, self._in_flight = self._in_flight, None
-            if await self._finish(late.sending, late.waiting_for):
-                self.response.took(late.piece)
-                self.position = late.position
+            (pending, position, piece), self._in_flight = self._in_flight, None
+            if await self._finish(pending):
+                self.response.took(piece)
+                self.position = position
             return
         if self._lost:
-            await self._tell_truncation()
+            await self._report_truncation()
             return
         if self._growing:
             self._growing = False
-            self.want, self.position = self._hub.grown(self.want, self.position)
+            self.spec, self.position = self._hub.grown(self.spec, self.position)
+        if self._reports_caught_up and not self.position.is_behind(self._hub.ends(self.spec)):
+            self._reports_caught_up = False
+            await self.write(self.spec.caught_up(self.id_of(self.position)))
+            return
         try:
             if self.bound is not None:
                 await self._pull_to_the_end(self.bound)
             elif self._hub.join(self):
                 await self._listen()
             else:
-                await self._pull(self._hub.ends(self.want))
+                await self._pull(self._hub.ends(self.spec))
         except LogUnavailable as error:
             await self._wait_for_log(error)
-        except (OffsetOutOfRange, RecordsDamaged, LogTruncated) as error:
-            await self._tell_gap(error)
+        except (OffsetOutOfRange, RecordsDamaged, LogTruncated, GapRecorded) as error:
+            await self._report_gap(error)
         except LogError as error:
-            self._end = self._end or End(Reason.LOG_ERROR, error)
+            self._end = self._end or End(EndReason.LOG_ERROR, error)
         except FilterTooCostly as error:
-            self._end = self._end or End(Reason.FILTER_ERROR, error)
+            self._end = self._end or End(EndReason.FILTER_ERROR, error)
 
     async def _watch(self) -> None:
-        """Beside a task that never listens itself."""
+        """Watch for a disconnect on behalf of a main task that never waits for one."""
         await self._listen()
         self._interrupt()
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._end = self._end or End(Reason.DISCONNECTED)
+        self._end = self._end or End(EndReason.DISCONNECTED)
 
-    async def _pull_to_the_end(self, bound: Bound) -> None:
-        """A bounded stream pulls alone: where it stands is its own."""
-        ends = await bound.ends(self.want, self._hub)
+    async def _pull_to_the_end(self, bound: StopTracker) -> None:
+        """Pull towards the stop condition. Such a stream never joins a cohort."""
+        ends = await bound.ends(self.spec, self._hub)
         if bound.is_reached(self.position):
-            self._end = self._end or End(Reason.FINISHED)
+            self._end = self._end or End(EndReason.FINISHED)
         else:
             await self._pull(ends)
 
     async def _pull(self, ends: tuple[int, ...]) -> None:
         if not self.position.is_behind(ends):
             self._throttle.caught_up()
-            await self._wait(self._hub.moved)  # ahead of the cohort: wait until it comes by
+            await self._wait(self._hub.moved)  # ahead of the cohort: wait for it to catch up
             return
         behind = None if self.bound else sum(map(operator.sub, ends, self.position.offsets))
         if (rest_s := await self._throttle.rest_s(behind)) > 0:
             await self._pause(rest_s)
             return
-        chunk = await self._hub.catch_up.chunk(
-            self.want, self.position, ends, self.left, client=self.client
+        batch = await self._hub.read(
+            self.spec, self.position, ends, self.remaining, client=self.client
         )
-        self._throttle.looked(chunk)
-        if chunk.piece is not None:
-            ahead = (chunk.position, ends) if self.left is None else None
-            if not await self._write(chunk.piece, ahead):
+        self._throttle.looked(batch)
+        if pulls_alone(self.spec.selector):
+            self._hub.filter_budget.streams.add(batch.selecting_s)
+        if batch.piece is not None:
+            ahead = (batch.position, ends) if self.remaining is None else None
+            if not await self._write(batch.piece, ahead):
                 return
-            self._hub.count_out(chunk.piece.events, 1)
-            self._throttle.sent(len(chunk.piece.content))
+            self._hub.count_out(batch.piece.events, 1)
+            self._throttle.sent(len(batch.piece.content))
             if self.bound is not None:
-                self.bound.count(chunk.piece.events)
-        self.position = chunk.position
-        if chunk.piece is None and self._gone():  # nothing was written that would tell
+                self.bound.count(batch.piece.events)
+        self.position = batch.position
+        if batch.piece is None and self._gone():  # without a write, a disconnect shows only here
             return
-        if chunk.piece is None and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
-            await self.write(self.heartbeat())  # a filter may pass over very much
-        elif chunk.position.offsets != ends:
+        if batch.piece is None and time.monotonic() - self._wrote_at >= self._hub.heartbeat_s:
+            await self.write(self.heartbeat())  # a filter may reject events for a long time
+        elif batch.position.is_behind(ends):
             await asyncio.sleep(0)
 
     async def write(self, body: bytes) -> bool:
-        """Sends; False where the stream has ended instead."""
+        """Send bytes to the client; return False if the stream has ended instead."""
         return await self._write(apart(self.response.encoding, body))
 
     async def _write(
-        self, piece: Piece, ahead: tuple[Position, tuple[int, ...]] | None = None
+        self, piece: EncodedBody, ahead: tuple[Position, tuple[int, ...]] | None = None
     ) -> bool:
-        """`ahead`: from where to where the next chunk can be made while the socket is full."""
+        """Send one piece; return False if the stream has ended instead.
+
+        `ahead` is the position and the ends of the next batch, which is prepared while the socket
+        is full.
+        """
         self._wrote_at = time.monotonic()
-        message = {"type": "http.response.body", "body": piece.content, "more_body": True}
-        sending = self.send(message)
         try:
-            waiting_for = sending.send(None)
-        except StopIteration:
-            sent = True
+            pending = self.try_send(piece.content)
         except Exception as error:
-            self._end = self._end or End(Reason.DISCONNECTED, error)
+            self._end = self._end or End(EndReason.DISCONNECTED, error)
             return False
-        else:
-            sent = await self._finish(sending, waiting_for, ahead)
+        sent = pending is None or await self._finish(pending, ahead)
         if sent:
             self.response.took(piece)
         return sent and not self._gone()
 
     async def _finish(
-        self,
-        sending: Coroutine[Any, Any, None],
-        waiting_for: Any,
-        ahead: tuple[Position, tuple[int, ...]] | None = None,
+        self, pending: PendingSend, ahead: tuple[Position, tuple[int, ...]] | None = None
     ) -> bool:
-        """Carries a suspended send to its end, as long as the client takes bytes at all."""
+        """Finish a suspended send; return False if the stream has ended instead."""
         stall_timeout_s = self._hub.settings.stall_timeout_s
         try:
             if ahead is not None:
-                await self._hub.catch_up.prepare(self.want, *ahead, client=self.client)
-            end = await carry(sending, waiting_for, self.connection, stall_timeout_s)
+                await self._hub.prepare(self.spec, *ahead, client=self.client)
+            end = await finish_send(pending, self.connection, stall_timeout_s)
         finally:
-            sending.close()
+            pending.sending.close()
         self._end = self._end or end
         return end is None
 
     async def _wait(self, future: asyncio.Future[None]) -> None:
-        """Waits for the future, with heartbeats; finds out when the client has gone."""
+        """Wait for the future or until a heartbeat is due, then send the heartbeat."""
         if self._gone():
             return
         due = self._wrote_at + self._hub.heartbeat_s - time.monotonic()
@@ -306,78 +408,70 @@ class Subscription:
             await self.write(self.heartbeat())
 
     async def _wait_for_log(self, error: LogUnavailable) -> None:
-        """The hub ends all streams when its patience is over; until then, try again."""
-        self._hub.feed.suspect(error)
-        await self._pause(_RETRY_LOG_S)
+        """Pause before the next attempt. The hub ends the stream if the log stays unreachable."""
+        self._hub.suspect(error)
+        await self._pause(self._hub.timing.retry_s)
 
     async def _pause(self, seconds: float) -> None:
-        """Heartbeats go on, and the client's end is found out."""
+        """Wait for up to `seconds`, sending heartbeats and checking for a disconnect."""
         loop = asyncio.get_running_loop()
         again: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _resolve, again)
+        timer = loop.call_later(seconds, again.cancel)
         try:
             await self._wait(again)
         finally:
             timer.cancel()
 
-    async def _tell_truncation(self) -> None:
+    async def _report_truncation(self) -> None:
         partition, end = self._lost.popitem()
         before = self.position
         offset = before.offsets[before.partitions.index(partition)]
         if offset <= end:
             return
         try:
-            await self._tell_gap(LogTruncated(partition, offset, end))
+            await self._report_gap(LogTruncated(partition, offset, end))
         finally:
-            if self.position is before:  # still to be told
+            if self.position is before:  # the gap was not reported yet
                 self._lost[partition] = min(end, self._lost.get(partition, end))
 
-    async def _tell_gap(self, error: OffsetOutOfRange | RecordsDamaged | LogTruncated) -> None:
-        """Reports that the next records are lost or damaged, and continues behind them."""
+    async def _report_gap(self, error: MissingEvents) -> None:
+        """Report that the next records are lost or damaged, and continue after them."""
         try:
-            position, gap = await self._hub.gaps.after(self.position, error)
+            position, gap = await self._hub.position_after(self.position, error)
         except LogUnavailable as failed:
             await self._wait_for_log(failed)
             return
         except LogError as failed:
-            self._end = self._end or End(Reason.LOG_ERROR, failed)
+            self._end = self._end or End(EndReason.LOG_ERROR, failed)
             return
         if gap is None:
             self.position = position
-        elif self.want.gap_fails:
-            self._end = self._end or End(Reason.GAP, GapFound(gap))
-        elif self.want.format is not Format.SSE:
-            self._end = self._end or End(Reason.GAP)  # NDJSON has no way to say it
+        elif self.spec.gap_fails:
+            self._end = self._end or End(EndReason.GAP, GapFound(gap))
+        elif self.spec.format is not Format.SSE:
+            self._end = self._end or End(EndReason.GAP)  # NDJSON has no frame for a gap
         elif await self.write(sse.control("gap", gap, self.id_of(position))):
             self.position = position
 
     def id_of(self, position: Position) -> bytes:
-        """What the client is to send to go on from there."""
+        """Return the id with which a client can resume from `position`."""
         return position.encode() if self.bound is None else self.bound.id_of(position)
 
     @property
-    def left(self) -> int | None:
-        """How many events are still to be sent, where that is bounded."""
-        return None if self.bound is None else self.bound.extent.left
+    def remaining(self) -> int | None:
+        """How many events may still be sent; None if there is no such limit."""
+        return None if self.bound is None else self.bound.stop_condition.remaining
 
     def heartbeat(self) -> bytes:
-        return self.want.heartbeat(self.id_of(self.position) if self.want.checkpoints else b"")
-
-    @property
-    def _timed_out(self) -> bool:
-        return self.connection is not None and self.connection.timed_out
+        """Return a heartbeat, with the current id if the client asked for checkpoints."""
+        return self.spec.heartbeat(self.id_of(self.position) if self.spec.checkpoints else b"")
 
     def _gone(self) -> bool:
-        """Looks, without waiting, whether the client has disconnected."""
-        receiving = self._receive()
-        try:
-            receiving.send(None)
-        except StopIteration as received:
-            if received.value["type"] == "http.disconnect":
-                self._end = self._end or End(Reason.DISCONNECTED)
-                return True
-        receiving.close()
-        return False
+        """Return, without waiting, whether the client has disconnected."""
+        if not has_disconnected(self._receive):
+            return False
+        self._end = self._end or End(EndReason.DISCONNECTED)
+        return True
 
     def _interrupt(self) -> None:
         if self._task is not None and not self._interrupted:
@@ -386,6 +480,7 @@ class Subscription:
             self._task.cancel()
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _filter_share(hub: SubscriptionHub, selector: Selector | None) -> float:
+    """Return the share of one processor that selecting events for one stream may use."""
+    share = hub.settings.filter_share
+    return min(share, hub.filter_budget.stream_share) if pulls_alone(selector) else share

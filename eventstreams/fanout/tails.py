@@ -1,8 +1,9 @@
-"""The tails of all partitions that can be read: which there are, and where each begins."""
+"""Keeps the newest frames of every partition in memory."""
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,7 @@ from eventstreams.errors import (
     RecordsDamaged,
     UnknownTopic,
 )
-from eventstreams.fanout.tail import Run, Tail
-from eventstreams.fanout.want import Want
+from eventstreams.fanout.spec import SubscriptionSpec
 from eventstreams.log.base import Log
 from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, Epochs
 from eventstreams.model.event import Bounds, Event, Partition
@@ -22,55 +22,153 @@ from eventstreams.model.frame import Frame
 from eventstreams.model.position import Position
 from eventstreams.model.redaction import Redactions
 
+
+class TailSlice(NamedTuple):
+    """All frames of one partition from a requested offset up to, not including, `next`."""
+
+    frames: Sequence[Frame]
+    next: int
+    epochs: Epochs = NO_EPOCHS
+    """The epochs of these frames, and of earlier records as far as they are known."""
+    last_epoch: int = NO_EPOCH
+    """The epoch directly before `next`; NO_EPOCH if it is not known."""
+
+
+class Tail:
+    """The newest frames of one partition, from offset `floor` up to, not including, `next`."""
+
+    def __init__(
+        self, partition: Partition, next_offset: int, timestamp_ms: int, epochs: Epochs = NO_EPOCHS
+    ) -> None:
+        """Create an empty tail at `next_offset`.
+
+        `timestamp_ms` is the timestamp of the newest record before it, 0 if that is not known.
+        `epochs` are the epochs before it, as far as they are known.
+        """
+        self.epochs = epochs
+        self.truncated_at: int | None = None
+        """The offset at which the log was last truncated, if it was."""
+        self.partition = partition
+        self.floor = next_offset
+        self.next = next_offset
+        self.timestamp_ms = timestamp_ms
+        self.bytes = 0
+        self.is_trimmed = False
+        """Whether older frames have been dropped."""
+        self._frames: list[Frame] = []
+        self._offsets: list[int] = []
+
+    def append(self, frames: Sequence[Frame], next_offset: int, epochs: Epochs = NO_EPOCHS) -> None:
+        """Append `frames`, whose offsets are at least `next` and below `next_offset`."""
+        assert self.next <= next_offset
+        for frame in frames:
+            self._offsets.append(frame.offset)
+            self.bytes += frame.size
+        self._frames.extend(frames)
+        self.next = next_offset
+        self.epochs = self.epochs.then(epochs)
+        if frames:
+            self.timestamp_ms = frames[-1].timestamp_ms
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def has_before(self, offset: int) -> bool:
+        """Return whether it is known which record comes before `offset`."""
+        return self.floor < offset <= self.next or offset == self.next
+
+    def timestamp_before(self, offset: int) -> int | None:
+        """Return the timestamp in ms of the record before `offset`, or None if not known."""
+        if offset == self.next:
+            return self.timestamp_ms or None
+        i = bisect_left(self._offsets, offset)
+        return self._frames[i - 1].timestamp_ms if i and offset > self.floor else None
+
+    def epoch_before(self, offset: int) -> int:
+        """Return the epoch of the record directly before `offset`, or NO_EPOCH if not known."""
+        if offset == self.next:
+            return self.epochs.at(offset - 1)
+        i = bisect_left(self._offsets, offset - 1)
+        held = i < len(self._offsets) and self._offsets[i] == offset - 1
+        return self.epochs.at(offset - 1) if held else NO_EPOCH
+
+    def since(self, offset: int) -> TailSlice:
+        """Return all frames from `offset` on, which must be between `floor` and `next`."""
+        assert self.floor <= offset <= self.next
+        frames = self._frames[bisect_left(self._offsets, offset) :]
+        return TailSlice(frames, self.next, self.epochs, self.epochs.at(self.next - 1))
+
+    def trim(self, bytes_max: int) -> None:
+        """Drop the oldest frames until the rest take at most `bytes_max` bytes."""
+        dropped = 0
+        while self.bytes > bytes_max and dropped < len(self._frames):
+            self.bytes -= self._frames[dropped].size
+            dropped += 1
+        if dropped:
+            self.is_trimmed = True
+            self.floor = self._offsets[dropped - 1] + 1
+            del self._frames[:dropped]
+            del self._offsets[:dropped]
+
+
 _LOOK_BACK = 16
-"""Offsets before an end within which its last record is looked for; transaction markers and holes
-may lie in between."""
+"""How many offsets before a partition's end its last record is searched for. Transaction markers
+and holes may follow that record."""
 _LOOK_BACK_BYTES = 64 * 1024
 
 
 class Found(NamedTuple):
-    """What a look at the log found."""
+    """What `refresh` found in the log."""
 
-    came: list[Partition]
-    """Of new topics."""
-    grew: list[Partition]
-    """That known topics have gained."""
+    new: list[Partition]
+    """Partitions of new topics."""
+    added: list[Partition]
+    """New partitions of known topics."""
     gone: list[str]
-    """Topics that do not exist any more, and still have tails."""
+    """Topics that no longer exist but still have tails."""
     missing: list[LogUnavailable]
-    """Why there are partitions without a tail."""
+    """The errors because of which partitions have no tail yet."""
 
 
 class Tails:
+    """The tails of all partitions that can be read, limited to `bytes_max` bytes in total."""
+
     def __init__(self, *, log: Log, bytes_max: int) -> None:
         self.by_partition: dict[Partition, Tail] = {}
         self.missing: set[Partition] = set()
-        """They exist, but have no tail yet: they could not be asked where they end."""
+        """Partitions that exist but have no tail yet, because their ends could not be read."""
         self._gained: set[Partition] = set()
-        """Of these, the ones that a known topic has gained, to be read from their first record."""
+        """The part of `missing` that known topics have gained, read from the first record on."""
         self.redactions = Redactions()
-        """Of what is read from here on, and of all that is held."""
+        """The redactions of all frames, both held and still to be read."""
         self._topics: dict[str, tuple[Partition, ...]] = {}
         self._log = log
         self._bytes_max = bytes_max
 
     def partitions(self, topic: str) -> tuple[Partition, ...]:
-        """Ascending, also those that are out of reach; none where the topic does not exist."""
+        """Return the topic's partitions in order, including unreachable ones.
+
+        Return an empty tuple if the topic does not exist.
+        """
         return self._topics.get(topic, ())
 
     @property
     def known(self) -> set[Partition]:
+        """All partitions that exist, with or without a tail."""
         return self.by_partition.keys() | self.missing
 
     def of(self, partitions: Sequence[Partition]) -> list[Tail] | None:
-        """Their tails, unless one is gone."""
+        """Return the tails of these partitions, or None if one has no tail."""
         tails = [self.by_partition.get(partition) for partition in partitions]
         return None if None in tails else [tail for tail in tails if tail is not None]
 
     def now(self, partitions: tuple[Partition, ...]) -> Position:
-        """Where they end. Raises LogUnavailable where one has no tail yet, UnknownTopic."""
+        """Return the position at the ends of these partitions.
+
+        Raises LogUnavailable if one has no tail yet, UnknownTopic if one does not exist.
+        """
         if missing := self.missing.intersection(partitions):
-            raise LogUnavailable("partitions are out of reach", missing)
+            raise LogUnavailable("partitions are unreachable", missing)
         tails = self.of(partitions)
         if tails is None:
             raise UnknownTopic(next(p.topic for p in partitions if p not in self.by_partition))
@@ -82,29 +180,30 @@ class Tails:
         )
 
     def end(self, partition: Partition) -> int:
-        """Where its tail ends; 0 where it has none."""
+        """Return the offset at which the partition's tail ends, or 0 if it has none."""
         tail = self.by_partition.get(partition)
         return tail.next if tail is not None else 0
 
     def floor(self, partition: Partition) -> int:
-        """Where its tail begins; 0 where it has none."""
+        """Return the offset at which the partition's tail begins, or 0 if it has none."""
         tail = self.by_partition.get(partition)
         return tail.floor if tail is not None else 0
 
-    def since(self, partition: Partition, offset: int) -> Run | None:
-        """What its tail holds from `offset` on, if it reaches back that far."""
+    def since(self, partition: Partition, offset: int) -> TailSlice | None:
+        """Return the tail's frames from `offset` on, or None if it does not hold that offset."""
         tail = self.by_partition.get(partition)
         if tail is None or not tail.floor <= offset <= tail.next:
             return None
         return tail.since(offset)
 
     def epochs(self, partitions: Collection[Partition]) -> dict[Partition, int]:
-        """Of what is directly before the end of each tail, where it is known."""
+        """Return the epoch directly before the end of each tail, where it is known."""
         tails = [self.by_partition[p] for p in partitions if p in self.by_partition]
         known = {tail.partition: tail.epoch_before(tail.next) for tail in tails}
         return {partition: epoch for partition, epoch in known.items() if epoch != NO_EPOCH}
 
     def frames(self, events: Sequence[Event]) -> list[Frame]:
+        """Return these events as frames, with the current redactions."""
         return [Frame(event, self.redactions) for event in events]
 
     def append(
@@ -119,7 +218,7 @@ class Tails:
             tail.append(frames, following, epochs)
 
     def trim(self) -> int:
-        """Keeps the sum within bounds at the cost of the largest; returns it, in bytes."""
+        """Trim the largest tails until the total is within the limit; return it in bytes."""
         total = sum(tail.bytes for tail in self.by_partition.values())
         while total > self._bytes_max:
             largest = max(self.by_partition.values(), key=lambda tail: tail.bytes)
@@ -128,13 +227,15 @@ class Tails:
             total -= before - largest.bytes
         return total
 
-    def grown(self, want: Want, position: Position) -> tuple[Want, Position]:
-        """With the partitions that its growing topics have gained, each at its first record."""
-        partitions = list(want.partitions)
-        offsets = dict(zip(want.partitions, position.offsets, strict=True))
-        stamps = dict(zip(want.partitions, position.timestamps, strict=True))
-        epochs = dict(zip(want.partitions, position.epochs, strict=True))
-        for topic in dict.fromkeys(p.topic for p in want.partitions if p.topic in want.growing):
+    def grown(
+        self, spec: SubscriptionSpec, position: Position
+    ) -> tuple[SubscriptionSpec, Position]:
+        """Return both with the partitions that growing topics gained, at their first records."""
+        partitions = list(spec.partitions)
+        offsets = dict(zip(spec.partitions, position.offsets, strict=True))
+        stamps = dict(zip(spec.partitions, position.timestamps, strict=True))
+        epochs = dict(zip(spec.partitions, position.epochs, strict=True))
+        for topic in dict.fromkeys(p.topic for p in spec.partitions if p.topic in spec.growing):
             after = max(i for i, p in enumerate(partitions) if p.topic == topic) + 1
             gained = [
                 p for p in self.partitions(topic) if p not in offsets and p not in self.missing
@@ -142,10 +243,10 @@ class Tails:
             partitions[after:after] = gained
             for partition in gained:
                 offsets[partition], stamps[partition], epochs[partition] = 0, 0, NO_EPOCH
-        if len(partitions) == len(want.partitions):
-            return want, position  # the same objects: thousands of clients hold them
+        if len(partitions) == len(spec.partitions):
+            return spec, position  # the same objects, which thousands of clients share
         ordered = tuple(partitions)
-        return want._replace(partitions=ordered), Position(
+        return spec._replace(partitions=ordered), Position(
             ordered,
             tuple(offsets[p] for p in ordered),
             tuple(stamps[p] for p in ordered),
@@ -153,8 +254,10 @@ class Tails:
         )
 
     async def refresh(self, topics: Collection[str]) -> Found:
-        """Looks which partitions there are; those that cannot be asked where they end are left out,
-        and are to be reached later. Raises LogUnavailable where the whole log is out of reach.
+        """Update the partitions of these topics from the log.
+
+        Partitions whose ends cannot be read become `missing`; `reach` tries them again. Raises
+        LogUnavailable if the whole log is unreachable.
         """
         found = await self._log.partitions(topics)
         new = [p for mine in found.values() for p in mine if p not in self.known]
@@ -162,27 +265,32 @@ class Tails:
         made, errors = await self._make(new, gained)
         went = [topic for topic in self._topics if topic not in found]
         gone = [topic for topic in went if not await self._exists(topic)]
-        # From here on nothing waits: all of it is seen, or nothing.
-        came = [p for p in new if p.topic not in self._topics]
+        # There is no `await` from here on, so that others see all of the change or none of it.
+        of_new = [p for p in new if p.topic not in self._topics]
         self.missing.update(new)
         self._gained.update(gained)
         self._topics.update(found)
         self._add(made)
         added = {tail.partition for tail in made}
         return Found(
-            [p for p in came if p in added], [p for p in gained if p in added], gone, errors
+            [p for p in of_new if p in added],
+            [p for p in gained if p in added],
+            gone,
+            errors,
         )
 
     async def reach(self) -> list[Partition]:
-        """Tries the missing ones again; returns those that have a tail now. Raises LogUnavailable
-        where the whole log is out of reach."""
+        """Try to create the missing tails; return the partitions for which that succeeded.
+
+        Raises LogUnavailable if the whole log is unreachable.
+        """
         made, _ = await self._make(sorted(self.missing), self._gained)
         made = [tail for tail in made if tail.partition in self.missing]  # others were dropped
         self._add(made)
         return [tail.partition for tail in made]
 
     def drop(self, topic: str) -> set[Partition]:
-        """Forgets a topic; returns what its partitions were."""
+        """Remove a topic and its tails; return its partitions."""
         lost = set(self._topics.pop(topic, ()))
         for partition in lost:
             self.by_partition.pop(partition, None)
@@ -191,11 +299,11 @@ class Tails:
         return lost
 
     def skip(self, partition: Partition, offset: int) -> None:
-        """Records of the tail are lost or damaged: empties it and continues at this offset."""
+        """Replace the tail with an empty one at `offset`, because records were lost or damaged."""
         self.by_partition[partition] = Tail(partition, offset, 0)
 
     def truncate(self, partition: Partition, end: int) -> None:
-        """The log holds other records from `end` on: empties the tail and continues there."""
+        """Replace the tail with an empty one at `end`, from where the log has other records."""
         before = self.by_partition[partition]
         tail = Tail(partition, end, 0, before.epochs.before(end))
         tail.truncated_at = end
@@ -210,7 +318,7 @@ class Tails:
     async def _make(
         self, partitions: Sequence[Partition], gained: Collection[Partition]
     ) -> tuple[list[Tail], list[LogUnavailable]]:
-        """Their tails, as far as they can be reached, and why the others can't."""
+        """Return the tails of the reachable partitions, and the errors of the others."""
         bounds: dict[Partition, Bounds] = {}
         errors: list[LogUnavailable] = []
         left = list(partitions)
@@ -257,7 +365,7 @@ class Tails:
             if found.next <= bounds.end or any(e.offset == bounds.end - 1 for e in before):
                 epochs = epochs.then(found.epochs)
             else:
-                epochs = NO_EPOCHS  # a batch begins before the end and ends behind it
+                epochs = NO_EPOCHS  # a batch begins before the end and ends after it
             if found.next <= begin:
                 break
             begin = found.next

@@ -1,7 +1,7 @@
-"""Canary events: proof, for each stream that asks for it, that events can pass.
+"""Canary events: regular test events which show that a stream still accepts events.
 
-After event-utilities: the first example of the stream's newest schema, with `meta.domain` "canary",
-through the same intake as all others.
+As in Wikimedia's event-utilities, a canary event is the first example of the stream's newest schema
+with `meta.domain` set to "canary". It passes through the same intake as all other events.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from eventstreams.errors import SchemaError
 from eventstreams.intake.document import write
-from eventstreams.intake.filling import Sender
+from eventstreams.intake.enrichment import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.metrics import Metrics
 from eventstreams.model.stream_config import StreamConfig, StreamConfigs
@@ -44,22 +44,23 @@ class Canary:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Until cancelled: a round at once, then one every `every_s`."""
+        """Post canary events at once and then every `every_s` seconds, until cancelled."""
         while self._every_s is not None:
             await self.round()
             await asyncio.sleep(self._every_s)
 
     async def round(self) -> None:
-        """One event for each stream that asks for it. What fails is logged and counted."""
+        """Post one event to each stream that enables canary events. Failures are logged and
+        counted."""
         for stream in self._configs().canaries():
             problem = await self._post(stream)
             outcome = "accepted" if problem is None else "failed"
             self._metrics.canary_events.labels(stream.label, outcome).inc()
             if problem is not None:
-                _log.error("no canary event: %s", problem, extra={"stream": stream.name})
+                _log.error("cannot post a canary event: %s", problem, extra={"stream": stream.name})
 
     async def _post(self, stream: StreamConfig) -> str | None:
-        """What went wrong, if anything."""
+        """Post one canary event. Return a description of the problem, or None on success."""
         if stream.schema_title is None:
             return "the stream has no schema_title setting"
         try:
@@ -75,7 +76,8 @@ class Canary:
 
 
 def canary_of(example: dict[str, Any], stream: str) -> dict[str, Any]:
-    """Its id and its time of receiving are new each time."""
+    """Return a copy of `example` addressed to `stream`, without the fields that differ in each
+    event."""
     event = copy.deepcopy(example)
     example_meta: Any = event.get("meta")
     meta = cast("dict[str, Any]", example_meta) if isinstance(example_meta, dict) else {}

@@ -1,19 +1,19 @@
-"""From the bytes of a request to its events, and from one event's bytes to a document and back.
+"""Splits the body of a request into events, and converts one event between bytes and a document.
 
-Integers of any size stay what they are, and keys keep their order. A whole number with a fraction
-or an exponent (1.0, 1e2) becomes an integer, as EventGate writes it: readers that are typed by the
-schema take 1.0 for no integer. What JSON text can't be exactly is refused: invalid UTF-8, half of a
-surrogate pair, numbers beyond a double.
+Integers of any size stay exact, and keys keep their order. A whole number written with a fraction
+or an exponent (1.0, 1e2) becomes an integer, as in EventGate, because consumers that take their
+types from the schema do not accept 1.0 as an integer. Values that JSON text cannot represent
+exactly are refused: invalid UTF-8, an unpaired surrogate, numbers beyond the range of a double.
 
-Functions that return a generator yield wherever the event loop may do something else, after a few
-milliseconds at most.
+Functions that return a generator yield every few milliseconds at most, so that the event loop can
+run other work.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from decimal import Decimal
 from typing import Any, TypeVar, cast
 
@@ -32,29 +32,31 @@ _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 _EXACT = 2**53
 _EXPONENT_FROM = 1e21
 _FRACTION = re.compile(rb"[:,\[\s]-?[0-9]++(?:\.0+(?![0-9])|(?:\.[0-9]+)?[eE])")
-"""In every number that is whole and does not look like it, and in few texts."""
+"""Matches every whole number that is written with a fraction or an exponent, and few strings."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = 6
 _ANY_ESCAPE = rb"\\u00aa"
-"""As long, and not more of an escape than what it replaces."""
+"""An escape of the same length as an unpaired surrogate, which can replace one."""
 _BETWEEN = re.compile(rb"[ \t\r\n,]*")
 _BOM = b"\xef\xbb\xbf"
 _SLICE_BYTES = 128 * 1024
 CHECKED_BYTES = 2**20
-"""Events up to this size, or of more if they may be larger, are JSON once they are split."""
+"""Events up to this size, or up to `event_bytes_max` if that is larger, are known to be JSON after
+the split."""
 _WHOLE_BYTES = 2**20
 _COMMAS_MAX = 50_000
-"""Of a list that the parser splits in one go, within 4 ms."""
+"""Commas in a list that the parser splits in one call, within 4 ms."""
 _BLANK = b" \t\r\n"
 LARGE_BYTES = 16 * 1024
-"""An event beyond this is worked on in several steps: it may hold many values for its size."""
+"""Larger events are processed in several steps, because they may hold many values."""
 
 
 class EventProblem(Exception):
-    """Why one event is refused. `kind` is a name for programs, as in events of errors.
+    """The reason why an event is refused.
 
-    `message` may repeat parts of the event. `rule` says which rule the event breaks and holds
-    nothing of it, for those who may not see the event.
+    `kind` is a machine-readable name, as in error events. `message` may quote parts of the event.
+    `rule` names the rule that the event breaks and quotes nothing from it, for readers who may not
+    see the event.
     """
 
     def __init__(self, kind: str, message: str, rule: str) -> None:
@@ -68,13 +70,27 @@ class EventProblem(Exception):
         return self._rule
 
 
-def split(
-    body: bytes, *, events_max: int, event_bytes_max: int, lenient: bool
-) -> Steps[list[bytes]]:
-    """The JSON of each event, in order; none where the body holds nothing.
+def copies_of(body: bytes) -> int:
+    """Return how many copies of a body exist at most while it is split, including the body
+    itself."""
+    is_bare = body[:1] in (b"{", b"[") and body[-1:] in (b"}", b"]")
+    return 2 + (not is_bare) + (b"\\u" in body)
 
-    An event larger than `event_bytes_max` and CHECKED_BYTES may be no JSON. `lenient` replaces what
-    is not UTF-8, as upstream does. Raises BadBody, BodyTooLarge.
+
+def split(
+    body: bytes,
+    *,
+    events_max: int,
+    event_bytes_max: int,
+    lenient: bool,
+    found: Callable[[int], None] = lambda _: None,
+) -> Steps[list[bytes]]:
+    """Return the JSON of each event in order, or an empty list for an empty body.
+
+    An event larger than both `event_bytes_max` and CHECKED_BYTES may not be valid JSON. `lenient`
+    replaces invalid UTF-8, as EventGate does. `found` is called with the number of events found so
+    far, whenever the work may be interrupted. Raises BadBody, BodyTooLarge, and any exception that
+    `found` raises.
     """
     if not body.isascii():
         body = yield from _utf8(body, lenient=lenient)
@@ -82,18 +98,18 @@ def split(
     if not body:
         return []
     if body[:1] not in (b"{", b"["):
-        raise BadBody("the body is neither a JSON object nor a list of them")
+        raise BadBody("the body is neither a JSON object nor a list of objects")
     yield
     try:
         if body[:1] == b"[":
-            return (yield from _elements(body, events_max, event_bytes_max))
+            return (yield from _elements(body, events_max, event_bytes_max, found))
         return (yield from _alone(body, event_bytes_max))
     except (msgspec.DecodeError, RecursionError) as error:
         raise _bad(error) from error
 
 
 def _stripped(text: bytes) -> Steps[bytes]:
-    """Without white space around it."""
+    """Return `text` without surrounding white space."""
     first, last = 0, len(text)
     while first < last and not text[first : first + _SLICE_BYTES].strip(_BLANK):
         first += _SLICE_BYTES
@@ -105,7 +121,7 @@ def _stripped(text: bytes) -> Steps[bytes]:
 
 
 def _utf8(body: bytes, *, lenient: bool) -> Steps[bytes]:
-    """Raises BadBody."""
+    """Return the body as valid UTF-8. Raises BadBody."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace" if lenient else "strict")
     parts: list[bytes] = []
     for at in range(0, len(body), _SLICE_BYTES):
@@ -122,7 +138,10 @@ def _utf8(body: bytes, *, lenient: bool) -> Steps[bytes]:
 
 
 def _alone(body: bytes, event_bytes_max: int) -> Steps[list[bytes]]:
-    """Of one object; none where it is empty. Raises DecodeError, RecursionError."""
+    """Return the event of a body that is one object; no event if the object is empty.
+
+    Raises DecodeError, RecursionError.
+    """
     if len(body) > max(event_bytes_max, CHECKED_BYTES):
         return [body]
     masked = yield from _masked(body)
@@ -130,10 +149,17 @@ def _alone(body: bytes, event_bytes_max: int) -> Steps[list[bytes]]:
     return [body] if body[1:-1].strip(_BLANK) else []
 
 
-def _elements(body: bytes, events_max: int, event_bytes_max: int) -> Steps[list[bytes]]:
-    """Of a list, each as it is. Raises DecodeError, RecursionError, BodyTooLarge."""
+def _elements(
+    body: bytes, events_max: int, event_bytes_max: int, count: Callable[[int], None]
+) -> Steps[list[bytes]]:
+    """Return the elements of a body that is a list, unchanged.
+
+    Raises DecodeError, RecursionError, BodyTooLarge, BadBody.
+    """
     if len(body) <= _WHOLE_BYTES and body.count(b",") <= _COMMAS_MAX:
-        return (yield from _some_elements(body, events_max))
+        some = yield from _some_elements(body, events_max)
+        count(len(some))
+        return some
     found: list[bytes] = []
     parts = empty = 0
     for part in scanning.parts(body):
@@ -151,11 +177,13 @@ def _elements(body: bytes, events_max: int, event_bytes_max: int) -> Steps[list[
             raise BadBody(f"not JSON: nothing between two commas, after {len(found)} events")
         found += these
         _refuse_more(len(found), events_max)
+        count(len(found))
     return found
 
 
 def _of_part(part: bytes, events_max: int, checked_bytes_max: int) -> Steps[list[bytes]]:
-    """The same of a part of a large list. Its element is not parsed if it is too large for that."""
+    """Return the elements of one part of a large list. An element that is too large is not
+    parsed."""
     if len(part) > checked_bytes_max:
         element = yield from _stripped(part[1:-1])
         if len(element) > checked_bytes_max:
@@ -165,22 +193,21 @@ def _of_part(part: bytes, events_max: int, checked_bytes_max: int) -> Steps[list
 
 
 def _some_elements(body: bytes, events_max: int) -> Steps[list[bytes]]:
-    """The same of a list whose elements can be found in one go."""
+    """Return the elements of a list that is small enough to split in one call."""
     try:
         raw = _EVENTS.decode(body)
     except msgspec.DecodeError:
-        # Half of a surrogate pair is the fault of its event alone, and of no other.
+        # An unpaired surrogate makes its own event invalid, but no other event.
         masked = yield from _masked(body)
         if masked == body:
             raise
         return (yield from _masked_elements(body, masked, events_max))
     _refuse_more(len(raw), events_max)
-    yield
     return [bytes(event) for event in raw]
 
 
 def _masked_elements(body: bytes, masked: bytes, events_max: int) -> Steps[list[bytes]]:
-    """Those of `body`, at the places that the elements of `masked` have."""
+    """Return the elements of `body` at the places where the elements of `masked` are."""
     raw = _EVENTS.decode(masked)
     _refuse_more(len(raw), events_max)
     yield
@@ -205,14 +232,14 @@ def _refuse_more(count: int, events_max: int) -> None:
 
 
 def _masked(body: bytes) -> Steps[bytes]:
-    """The body with an escape as long in the place of each half of a surrogate pair."""
+    """Return the body with each unpaired surrogate replaced by an escape of the same length."""
     if b"\\u" not in body:
         return body
     parts: list[bytes] = []
     at = 0
     while at < len(body):
         end = at + _SLICE_BYTES
-        if end < len(body):  # an escape is not cut in two
+        if end < len(body):  # do not cut an escape in two
             escape = body.rfind(b"\\", end - _ESCAPE_BYTES + 1, end)
             end = escape if escape > at else end
         parts.append(_SURROGATE.sub(_ANY_ESCAPE, body[at:end]))
@@ -231,7 +258,7 @@ def _bad(error: Exception) -> BadBody:
 def read(
     event: bytes, *, bytes_max: int, values_max: int, depth_max: int, lenient: bool
 ) -> Steps[Any]:
-    """The document of one event. `lenient` rounds integers as JavaScript does.
+    """Return the document of one event. `lenient` rounds integers as JavaScript does.
 
     Raises EventProblem.
     """
@@ -257,7 +284,10 @@ def read(
 
 
 def parse(event: bytes, *, lenient: bool) -> Any:
-    """The same of an event that is known to keep the limits, in one go. Raises EventProblem."""
+    """Return the document of an event that is known to keep the limits, in one call.
+
+    `lenient` rounds integers as JavaScript does. Raises EventProblem.
+    """
     document = _decoded(event)
     if _has_odd_numbers(event, lenient=lenient):
         document = _numbers(document, rounded=lenient)
@@ -265,16 +295,16 @@ def parse(event: bytes, *, lenient: bool) -> Any:
 
 
 def _decoded(event: bytes) -> Any:
-    """Raises EventProblem."""
+    """Return the decoded JSON. Raises EventProblem."""
     try:
         return _EVENT.decode(event)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        message = f"event can't be read: {error}"
-        raise EventProblem("SyntaxError", message, "event can't be read") from error
+        message = f"event cannot be read: {error}"
+        raise EventProblem("SyntaxError", message, "event cannot be read") from error
 
 
 def _has_odd_numbers(event: bytes, *, lenient: bool) -> bool:
-    """Whether some numbers may have to be written in another way."""
+    """Return whether some numbers may have to be rewritten."""
     found = _FRACTION.search(event) or (lenient and _LONG_NUMBER.search(event))
     return bool(found)
 
@@ -294,9 +324,9 @@ def write(document: Any) -> bytes:
 
 
 def _numbers(value: Any, *, rounded: bool) -> Any:
-    """Whole numbers without a fraction, as JavaScript writes them: 1.0 and 1e0 are 1, -0.0 is 0.
+    """Return `value` with its whole numbers written as in JavaScript: 1.0 and 1e0 are 1, -0.0 is 0.
 
-    `rounded`: integers as a double holds them, too.
+    `rounded` also rounds integers to the precision of a double.
     """
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
@@ -309,11 +339,11 @@ def _numbers(value: Any, *, rounded: bool) -> Any:
         try:
             return _whole(float(value))
         except OverflowError:
-            return None  # what JSON.stringify makes of Infinity
+            return None  # JSON.stringify writes Infinity as null
     return value
 
 
 def _whole(value: float) -> float | int:
-    """With the digits that JavaScript prints, if it prints no exponent."""
+    """Return an integer with the digits that JavaScript prints, unless it prints an exponent."""
     is_whole = value.is_integer() and abs(value) < _EXPONENT_FROM
     return int(Decimal(repr(value))) if is_whole else value

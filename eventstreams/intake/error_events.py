@@ -1,11 +1,12 @@
-"""Events that say why others were refused, so that producers can watch theirs over SSE.
+"""Error events: say why other events were refused, so that producers can watch for them over SSE.
 
-The form is that of upstream's /error schema. They are bounded: in size, and in number a second, for
-all clients and for each.
+They follow Wikimedia's /error schema. Their size is limited, and so is their number per second, in
+total and for each client.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,41 +14,44 @@ from uuid import uuid4
 
 from eventstreams.errors import ConfigError, SchemaError
 from eventstreams.intake.document import EventProblem, write
-from eventstreams.intake.filling import Path, value_at
-from eventstreams.intake.gate import Gate, Route
+from eventstreams.intake.enrichment import Path, value_at
+from eventstreams.intake.router import EventRouter, Route
+from eventstreams.model.catalogue import Catalogue
 from eventstreams.model.event import Record
-from eventstreams.model.instant import iso_of
-from eventstreams.model.stream import Catalogue
+from eventstreams.model.timestamp import iso_of
 from eventstreams.schemas.store import SchemaStore
 
+_log = logging.getLogger(__name__)
 _TITLE = "error"
+_FAILURE_S = 10.0
+"""Minimum seconds between two log messages about error events that cannot be made."""
 _RAW_BYTES_MAX = 256 * 1024
 _MESSAGE_MAX = 8 * 1024
 _NAME_MAX = 400
-"""Characters of each; what is longer is cut."""
+"""Maximum characters of each; longer values are cut."""
 _NAMED: tuple[tuple[str, Path], ...] = (
     ("errored_schema_uri", ("$schema",)),
     ("errored_stream_name", ("meta", "stream")),
 )
 _COPIED: tuple[Path, ...] = (("meta", "uri"), ("meta", "domain"), ("meta", "request_id"))
-"""Fields of the event that are repeated where the event itself may be."""
+"""Fields copied from the refused event if consumers of error events may see it."""
 
 
 class Refused(NamedTuple):
-    """One event that was not taken."""
+    """An event that was refused."""
 
     event: bytes
-    """As it was posted."""
+    """The event as posted."""
     document: Any
-    """The same, as far as it could be read."""
+    """The parsed event, as far as it could be parsed."""
     problem: EventProblem
 
 
 class ErrorEventRate:
-    """How many error events may be made: so many in a second, and for each client no more than are
-    left for the others.
+    """Limits how many error events are made per second, in total and for each client.
 
-    A client that floods the intake thus takes half of them, the next one half of the rest.
+    A client gets no more than is left for all others. A client that floods the intake thus uses
+    half of the second's allowance, and the next one half of the rest.
     """
 
     def __init__(self, per_s: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,10 +60,11 @@ class ErrorEventRate:
         self._began_s = clock()
         self._left = per_s
         self._taken: dict[str, int] = {}
-        """In this second, by the site of the client. It holds at most `per_s` sites."""
+        """Error events made in this second, by the site of the client. Holds at most `per_s`
+        sites."""
 
     def admit(self, site: str) -> bool:
-        """Whether there may be one more now about an event of the client at `site`."""
+        """Return whether another error event may be made about an event of the client at `site`."""
         now_s = self._clock()
         if now_s >= self._began_s + 1:
             self._began_s = now_s
@@ -80,41 +85,60 @@ class ErrorEvents:
         stream: str,
         emitter_id: str,
         rate: ErrorEventRate,
-        gate: Gate,
+        router: EventRouter,
         schemas: SchemaStore,
         catalogue: Callable[[], Catalogue],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalogue = catalogue
         self._stream = stream
         self._emitter_id = emitter_id
         self._rate = rate
-        self._gate = gate
+        self._router = router
         self._schemas = schemas
+        self._clock = clock
+        self._failures = 0
+        """Failures since the last log message about them."""
+        self._quiet_until_s = clock()
 
     async def check(self) -> None:
-        """Raises ConfigError where error events could not go where they are to go."""
+        """Check that error events can be appended to their stream. Raises ConfigError if not."""
         try:
             await self.route()
         except (EventProblem, SchemaError) as error:
             raise ConfigError([f"intake.error_stream: {self._stream}: {error}"]) from error
 
     def admit(self, site: str) -> bool:
-        """Whether there may be one more now about an event of the client at `site`."""
+        """Return whether another error event may be made about an event of the client at `site`."""
         return self._rate.admit(site)
 
+    def log_failure(self, error: Exception) -> None:
+        """Log why an error event could not be made, at most once in `_FAILURE_S` seconds.
+
+        While the schema of error events is broken, clients can cause any number of such failures.
+        """
+        self._failures += 1
+        if self._clock() >= self._quiet_until_s:
+            text = "could not create error events (%d since the last message): %s"
+            _log.error(text, self._failures, error)
+            self._failures = 0
+            self._quiet_until_s = self._clock() + _FAILURE_S
+
     def record(self, route: Route, refused: Refused, now_ms: int) -> Record:
-        """The error event about a refused one."""
+        """Return the record of the error event about a refused event."""
         document = self._document(route, refused, iso_of(now_ms))
-        if not route.schema.validator.accepts(document):  # what was copied is invalid, too
+        if not route.schema.validator.accepts(document):  # the copied fields are invalid, too
             document = self._document(route, refused._replace(document=None), iso_of(now_ms))
         return Record(route.topic, write(document), None, now_ms)
 
     async def route(self) -> Route:
-        """Where error events go. Raises EventProblem, SchemaError where a new catalogue or schema
-        does not take them."""
+        """Return the route of error events.
+
+        Raises EventProblem or SchemaError if a reloaded catalogue or schema does not accept them.
+        """
         latest = await self._schemas.latest(_TITLE)
         uri = str(latest.schema.uri)
-        return self._gate.known(self._stream, uri) or await self._gate.route(self._stream, uri)
+        return self._router.known(self._stream, uri) or await self._router.route(self._stream, uri)
 
     def _document(self, route: Route, refused: Refused, now: str | None) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -131,7 +155,7 @@ class ErrorEvents:
         return document
 
     def _repeat(self, document: dict[str, Any], refused: Refused) -> None:
-        """Put in what was posted."""
+        """Copy what was posted into the error event."""
         document["message"] = _cut(refused.problem.message, _MESSAGE_MAX)
         whole = len(refused.event) <= _RAW_BYTES_MAX
         raw = refused.event[:_RAW_BYTES_MAX].decode("utf-8", "replace")
@@ -146,19 +170,19 @@ class ErrorEvents:
                 document[name] = _cut(value, _NAME_MAX)
 
     def _describe(self, document: dict[str, Any], refused: Refused) -> None:
-        """Put in which rule was broken, and what is declared: nothing that the event holds."""
+        """Describe the broken rule and the declared stream, without quoting the event."""
         document["message"] = _cut(refused.problem.rule, _MESSAGE_MAX)
-        config = self._gate.declared(refused.document)
+        config = self._router.declared(refused.document)
         if config is None:
             return
         document["errored_stream_name"] = config.label
         uri = value_at(refused.document, ("$schema",))
-        route = self._gate.known(config.name, uri) if isinstance(uri, str) else None
+        route = self._router.known(config.name, uri) if isinstance(uri, str) else None
         if route is not None:
             document["errored_schema_uri"] = str(route.schema.schema.uri)
 
     def _may_repeat(self, document: Any) -> bool:
-        """Whether those who read about it may see the event itself."""
+        """Return whether consumers of error events may see the refused event itself."""
         stream = value_at(document, ("meta", "stream"))
         return self._catalogue().may_repeat(
             stream if isinstance(stream, str) else None, self._stream

@@ -1,12 +1,12 @@
-"""The intake: events come in validated, or not at all.
+"""The intake: validates posted events and appends them to the log.
 
-The way of a request: `split` into events; each one is read, filled in, checked and written again,
-one after the other, in the order of the request; what is good is offered to the log at once. An
-event is accepted when the log says that it is durable. What is refused also becomes an error event,
-behind the answer.
+A request is `split` into events. Each event is parsed, filled in, validated and serialised, one
+after the other in the order of the request, and the valid ones are offered to the log. An event is
+accepted once the log reports that it is durable. A rejected event also becomes an error event,
+which is appended after the answer.
 
-All of that runs in turns of the client that posts (eventstreams.turns), and what it takes in memory
-is charged to the request's lease.
+All of this work runs in turns that are charged to the posting client (eventstreams.turns), and the
+memory it needs is charged to the request's lease.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from eventstreams.config.settings import IntakeSettings
 from eventstreams.errors import (
     IntakeFull,
     IntakeShareUsed,
@@ -28,33 +29,34 @@ from eventstreams.errors import (
 from eventstreams.intake import document as events
 from eventstreams.intake.admission import Admission, Lease
 from eventstreams.intake.document import LARGE_BYTES, EventProblem, Steps
+from eventstreams.intake.enrichment import Sender, time_of
 from eventstreams.intake.error_events import ErrorEvents, Refused
 from eventstreams.intake.event_work import EventWork, fields_of
-from eventstreams.intake.filling import Sender, time_of
-from eventstreams.intake.gate import Gate, Route, schema_uri_of, stream_of
 from eventstreams.intake.outcome import Elements, Rejection, Report
 from eventstreams.intake.promises import Promises
 from eventstreams.intake.request import PostedEvents, Ready
+from eventstreams.intake.router import EventRouter, Route, schema_uri_of, stream_of
 from eventstreams.intake.violation import Violation
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Placed, Record
-from eventstreams.model.instant import iso_of
-from eventstreams.settings import IntakeSettings
+from eventstreams.model.timestamp import iso_of
 from eventstreams.turns import Turns
 
 _log = logging.getLogger(__name__)
 
 _OFFERED_MAX = 500
-"""Records that the log is offered in one go: it takes time on the event loop for each."""
+"""Records offered to the log in one call, which takes event loop time for each record."""
+_POSTED_BYTES = 56
+"""Bytes of memory for each event of a request, in addition to its text."""
 _STEP_BYTES = 4096
-"""Of small events that are read and checked in one step, which takes about 0.1 ms."""
+"""Bytes of small events that are parsed and validated in one step, which takes about 0.1 ms."""
 _EVENT_BYTES = 256
-"""An event without bytes takes as long as this many bytes."""
+"""An empty event takes as much time as this many bytes."""
 
 
-class _Wanted(NamedTuple):
-    """A way that is not known yet. Finding it may take waiting, so it is found between turns."""
+class _RouteRequest(NamedTuple):
+    """A request for a route that is not cached. It may block, so it is handled between turns."""
 
     stream: str
     schema_uri: str
@@ -65,14 +67,16 @@ class Intake:
         self,
         *,
         log: Log,
-        gate: Gate,
+        router: EventRouter,
         error_events: ErrorEvents | None,
         settings: IntakeSettings,
         metrics: Metrics,
         turns: Turns,
         stop_in_s: Callable[[], float],
     ) -> None:
-        """`stop_in_s`: when the process is stopped, how much time is left for what it promised."""
+        """Set the collaborators. `stop_in_s` returns the seconds left to finish promised work once
+        the process is stopping.
+        """
         self.settings = settings
         self.admission = Admission(
             bytes_max=settings.in_flight_bytes_max,
@@ -83,14 +87,14 @@ class Intake:
         self._work = EventWork(settings, lenient=self.lenient)
         self.turns = turns
         self._destination = log
-        self._gate = gate
+        self._router = router
         self._error_events = error_events
         self._metrics = metrics
         self.promises = Promises(stop_in_s)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """At the end whatever has been promised is done first, while there is time.
+        """Run the intake; on exit, finish all promised work as long as time is left.
 
         Raises ConfigError.
         """
@@ -101,15 +105,23 @@ class Intake:
         finally:
             await self.promises.finish()
 
-    async def split(self, body: bytes, sender: Sender) -> list[bytes]:
-        """Raises BadBody, BodyTooLarge."""
+    async def split(self, body: bytes, sender: Sender, lease: Lease) -> list[bytes]:
+        """Return the events of a body. The lease grows with them.
+
+        Raises BadBody, BodyTooLarge, IntakeFull, IntakeShareUsed.
+        """
+        copies_bytes = events.copies_of(body) * len(body)
+        lease.cover(copies_bytes)
         steps = events.split(
             body,
             events_max=self.settings.events_max,
             event_bytes_max=self.settings.event_bytes_max,
             lenient=self.lenient,
+            found=lambda count: lease.cover(copies_bytes + count * _POSTED_BYTES),
         )
-        return await self.turns.run_steps(sender.site, steps)
+        posted = await self.turns.run_steps(sender.site, steps)
+        lease.shrink(len(body) + len(posted) * _POSTED_BYTES)
+        return posted
 
     def take_later(
         self,
@@ -118,7 +130,10 @@ class Intake:
         lease: Lease,
         until_done: contextlib.ExitStack,
     ) -> None:
-        """Take them without telling anyone what becomes of them. `until_done` ends with that."""
+        """Process events in the background, without reporting their outcomes.
+
+        `until_done` is closed when the work is done.
+        """
         request = PostedEvents(
             posted, sender, lease=lease, elements=self._elements(silent=True), promised=True
         )
@@ -132,28 +147,29 @@ class Intake:
     async def take(
         self, posted: Sequence[bytes], sender: Sender, lease: Lease | None = None
     ) -> Report:
-        """What became of each event. The lease grows with what the answer needs.
+        """Process events and return their outcomes. The lease grows with the memory the answer
+        needs.
 
-        Raises IntakeFull, IntakeShareUsed; then nothing is in the log.
+        Raises IntakeFull, IntakeShareUsed; in that case nothing has been appended.
         """
         request = PostedEvents(posted, sender, lease=lease, elements=self._elements())
         await self._take(request)
         return Report(len(posted), request.rejections)
 
     async def refuse(self, posted: bytes, problem: EventProblem, site: str) -> None:
-        """Count something that no event could be made of, and send it to the error stream.
+        """Count a post from which no event could be made, and append an error event about it.
 
         The work is charged to the client at `site`.
         """
         errors_to = await self._errors_to()
         async with self.turns.turn(site):
-            self._count(self._gate.label(None), "invalid")
+            self._count(self._router.label(None), "invalid")
             if errors_to is None:
                 return
             refused = Refused(posted, None, problem)
             records = self._error_record(errors_to, refused, time.time_ns() // 1_000_000, site)
             if records:
-                self._tell(records, site)
+                self._append_error_events(records, site)
 
     def _elements(self, *, silent: bool = False) -> Elements:
         return Elements(
@@ -166,15 +182,15 @@ class Intake:
         await self._offer(request)
         request.rejections.sort(key=attrgetter("index"))
         if request.error_records:
-            self._tell(request.error_records, request.sender.site)
+            self._append_error_events(request.error_records, request.sender.site)
 
-    async def _run(self, site: str, steps: Generator[_Wanted | None, Any, None]) -> None:
-        """Like `Turns.run_steps`, for steps that want to know ways, too."""
+    async def _run(self, site: str, steps: Generator[_RouteRequest | None, Any, None]) -> None:
+        """Run steps as `Turns.run_steps` does, and also answer the routes that they request."""
         route: Route | EventProblem | None = None
-        wanted: _Wanted | None = None
+        wanted: _RouteRequest | None = None
 
         def until_wanted() -> Steps[bool]:
-            """True at the end."""
+            """Run until a route is requested. Returns True when all steps are done."""
             nonlocal wanted
             try:
                 wanted = steps.send(route)
@@ -188,16 +204,16 @@ class Intake:
         while not await self.turns.run_steps(site, until_wanted()):
             assert wanted is not None
             try:
-                route = await self._gate.route(wanted.stream, wanted.schema_uri)
+                route = await self._router.route(wanted.stream, wanted.schema_uri)
             except EventProblem as problem:
-                route = problem
+                route = problem.with_traceback(None)  # it refers to this frame
 
     def _sort(
         self, request: PostedEvents, errors_to: Route | Exception | None
-    ) -> Generator[_Wanted | None, Any, None]:
-        """Make records of the events that are good, and reject the others.
+    ) -> Generator[_RouteRequest | None, Any, None]:
+        """Make records of the valid events, and reject the others.
 
-        Small events that are good share a step of about _STEP_BYTES.
+        Small valid events share a step of about _STEP_BYTES.
         """
         now_ms = time.time_ns() // 1_000_000
         now = iso_of(now_ms) or ""
@@ -209,31 +225,31 @@ class Intake:
                 if work.is_small(event):
                     document = work.read_small(event)
                 else:
+                    request.cover(len(event), work.values_max(event))
                     document = yield from work.read(event)
                 fields = fields_of(document)
                 uri = schema_uri_of(fields, sender)
                 stream = stream_of(fields, sender)
-                route = self._gate.known(stream, uri)
+                route = self._router.known(stream, uri)
                 if route is None:
-                    found: Route | EventProblem = yield _Wanted(stream, uri)
+                    found: Route | EventProblem = yield _RouteRequest(stream, uri)
                     if isinstance(found, EventProblem):
                         raise found
                     route = found
-                dated = route.filling.fill(fields, sender, now)
+                dated = route.enrichment.fill(fields, sender, now)
                 if route.schema.defaults.is_bounded:
                     work.fill_bounded(route, fields)
                 else:
                     yield from work.fill(route, fields, event)
-                problems = route.schema.validator.validate(fields)
-                if problems:
-                    raise Violation(problems)
-                if len(event) > LARGE_BYTES:
-                    yield None
+                yield from _check(route, fields, len(event))
                 timestamp_ms = now_ms if dated else time_of(fields)
                 request.ready.append(Ready(index, work.record(route, fields, timestamp_ms), route))
             except EventProblem as problem:
+                # Variables of this frame refer to the problem, and it refers to the frame: only the
+                # garbage collector would free such a cycle, with all events of the request.
+                problem.__traceback__ = None
                 request.reject(self._refuse(request, index, event, document, problem))
-                if errors_to is not None and self._is_told(problem):
+                if errors_to is not None and self._causes_error_event(problem):
                     refused = Refused(event, document, problem)
                     request.error_records += self._error_record(
                         errors_to, refused, now_ms, sender.site
@@ -249,7 +265,7 @@ class Intake:
     def _refuse(
         self, request: PostedEvents, index: int, event: bytes, document: Any, problem: EventProblem
     ) -> Rejection:
-        self._count(self._gate.label(document), "invalid")
+        self._count(self._router.label(document), "invalid")
         problems = problem.problems if isinstance(problem, Violation) else ()
         if not self.lenient:
             return request.elements.invalid(index, event, problem.message, problems)
@@ -259,9 +275,9 @@ class Intake:
         return request.elements.failed(index, shown, problem.message, retryable=False)
 
     async def _offer(self, request: PostedEvents) -> None:
-        """Offer the good events to the log, in order, a part at a time.
+        """Offer the valid events to the log in order, one part at a time.
 
-        When the log is out of reach for all of one part, it is not asked again for the others.
+        If the log is unavailable for a whole part, the remaining parts are not offered to it.
         """
         reachable = True
         placed: list[Placed | LogError] = []
@@ -300,7 +316,9 @@ class Intake:
     # Error events.
 
     async def _errors_to(self) -> Route | Exception | None:
-        """Where they go, or why they can't; None if there are none."""
+        """Return the route of error events, or the reason why there is none; None if they are
+        disabled.
+        """
         if self._error_events is None:
             return None
         try:
@@ -308,27 +326,29 @@ class Intake:
         except (EventProblem, SchemaError) as error:
             return error
 
-    def _is_told(self, problem: EventProblem) -> bool:
-        """Upstream is silent about all that schemas do not decide."""
+    def _causes_error_event(self, problem: EventProblem) -> bool:
+        """Return whether a rejection becomes an error event. EventGate makes them only for
+        violations of the schema.
+        """
         return not self.lenient or isinstance(problem, Violation)
 
     def _error_record(
         self, route: Route | Exception, refused: Refused, now_ms: int, site: str
     ) -> list[Record]:
-        """At most one."""
+        """Return the error event, or an empty list if it is suppressed or cannot be made."""
         assert self._error_events is not None
         outcomes = self._metrics.intake_error_events
         if not self._error_events.admit(site):
             outcomes.labels("suppressed").inc()
         elif isinstance(route, Exception):
-            _log.error("an error event could not be made: %s", route)
+            self._error_events.log_failure(route)
             outcomes.labels("failed").inc()
         else:
             return [self._error_events.record(route, refused, now_ms)]
         return []
 
-    def _tell(self, records: list[Record], site: str) -> None:
-        """Append error events behind the answer, if there is room for them that long."""
+    def _append_error_events(self, records: list[Record], site: str) -> None:
+        """Append error events after the answer, if there is memory to hold them until then."""
         until_done = contextlib.ExitStack()
         try:
             lease = until_done.enter_context(self.admission.lease(site))
@@ -338,7 +358,7 @@ class Intake:
             self._metrics.intake_error_events.labels("suppressed").inc(len(records))
             return
 
-        async def telling() -> None:
+        async def appending() -> None:
             with until_done:
                 placed = await self._destination.offer(records)
                 lost = [where for where in placed if isinstance(where, LogError)]
@@ -347,4 +367,17 @@ class Intake:
                 if lost:
                     _log.warning("%d error events were not appended: %s", len(lost), lost[0])
 
-        self.promises.keep(telling())
+        self.promises.keep(appending())
+
+
+def _check(route: Route, fields: dict[str, Any], size: int) -> Steps[None]:
+    """Validate an event of `size` bytes. Raises Violation."""
+    validator = route.schema.validator
+    if size > _STEP_BYTES:
+        problems = yield from validator.validating(fields)
+    else:
+        problems = validator.validate(fields)
+    if problems:
+        raise Violation(problems)
+    if size > LARGE_BYTES:
+        yield

@@ -1,7 +1,8 @@
-"""The key of a record: the JSON of the fields that `message_key_fields` names.
+"""The key of a record: a JSON object of the fields that `message_key_fields` names.
 
-Records with equal keys go to the same partition, so the bytes are those that EventGate makes, also
-where a field is null or a path leads into a list. Paths are those of lodash: `page.id`, `tags[0]`.
+Records with equal keys go to the same partition, so the bytes must equal those of EventGate, even
+if a field is null or a path leads into a list. Paths use the syntax of lodash: `page.id`,
+`tags[0]`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _MISSING = object()
 
 class MessageKey:
     def __init__(self, fields: Mapping[str, str]) -> None:
-        """`fields`: path in the key -> path in the event."""
+        """Compile `fields`, which maps each path in the key to a path in the event."""
         self._fields = [(_steps(there), _steps(source), source) for there, source in fields.items()]
 
     def of(self, document: dict[str, Any]) -> bytes:
-        """Raises EventProblem where a field is missing. One that is null is there."""
+        """Return the key. Raises EventProblem if a field is missing; null counts as present."""
         key: dict[str, Any] = {}
         missing: list[str] = []
         for place, steps, source in self._fields:
@@ -44,7 +45,7 @@ def _steps(path: str) -> list[str]:
 
 
 def _get(document: dict[str, Any], steps: Sequence[str], source: str) -> Any:
-    if source in document:  # a field whose name has dots
+    if source in document:  # a field whose name contains dots
         return document[source]
     value: Any = document
     for step in steps:
@@ -59,7 +60,9 @@ def _get(document: dict[str, Any], steps: Sequence[str], source: str) -> Any:
 
 
 def _set(key: dict[str, Any], steps: Sequence[str], value: Any) -> None:
-    """A step that looks like an index makes its parent a list, unless that is an object already."""
+    """Set a value in the key. A step that looks like an index creates a list, unless the parent is
+    already an object.
+    """
     parent: Any = key
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         if following is None:
@@ -71,7 +74,7 @@ def _set(key: dict[str, Any], steps: Sequence[str], value: Any) -> None:
         if isinstance(parent, list):
             items = cast("list[Any]", parent)
             if not _INDEX.fullmatch(step):
-                return  # what JSON leaves out of a list
+                return  # JSON leaves it out of a list
             items.extend([None] * (int(step) + 1 - len(items)))
             items[int(step)] = made
         else:

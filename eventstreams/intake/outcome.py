@@ -1,7 +1,7 @@
-"""What became of the events of a request, in the words of EventGate's answers.
+"""The outcomes of the events of a request, and the answers about them, in the format of EventGate.
 
-The element that tells of a rejected event is made at once and as bytes, so that what an answer will
-take is known at any time.
+The element about a rejected event is serialised at once, so that the size of the answer is always
+known.
 """
 
 from __future__ import annotations
@@ -17,32 +17,39 @@ from eventstreams.intake.document import CHECKED_BYTES
 from eventstreams.schemas.validation import ValidationProblem
 
 _DETAILS_BYTES_MAX = 2**20
-"""Of all elements of an answer beside their events. Beyond it they are shortened."""
+"""Bytes of all elements of an answer apart from their events. Beyond this, elements are shortened.
+"""
+_REJECTION_BYTES = 240
+"""Bytes of memory for a rejection in addition to its texts: five objects and their list entries."""
 _SHORT_MAX = 400
 """Characters of a shortened message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True, gc=False):
     """An event that was not accepted."""
 
     index: int
-    """In the request, from 0."""
+    """The index of the event in the request, from 0."""
     message: str
     is_error: bool
-    """The service failed and not the client, or EventGate says so."""
+    """Whether the failure is the service's rather than the client's, or EventGate reports it so."""
     element: bytes
-    """Of the answer, JSON."""
+    """The element of the answer, as JSON."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the bytes of memory that the rejection holds."""
+        return _REJECTION_BYTES + len(self.message) + len(self.element)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a request."""
+    """The outcome of a request."""
 
     count: int
-    """Events of the request."""
+    """The number of events in the request."""
     rejections: Sequence[Rejection]
-    """In the order of the request. The other events are durable in the log."""
+    """In the order of the request. All other events are durable in the log."""
 
     @property
     def accepted(self) -> int:
@@ -57,19 +64,21 @@ class Elements:
     """Makes the elements of one answer."""
 
     def __init__(self, *, plain: bool, event_bytes_max: int, silent: bool = False) -> None:
-        """`plain` elements have EventGate's own keys alone. Events larger than `event_bytes_max`
-        and CHECKED_BYTES are not repeated. `silent`: there is no answer, and elements are empty."""
-        self._silent = silent
+        """Set how elements are made.
+
+        `plain` elements have only EventGate's keys. Events larger than both `event_bytes_max` and
+        CHECKED_BYTES are not repeated. `silent` makes empty elements, for requests without an
+        answer.
+        """
+        self.silent = silent
         self._plain = plain
         self._event_bytes_max = max(event_bytes_max, CHECKED_BYTES)
         self._details_bytes = 0
-        self.bytes = 0
-        """Of all elements made."""
 
     def invalid(
         self, index: int, event: bytes, message: str, problems: Sequence[ValidationProblem]
     ) -> Rejection:
-        """The client's fault: it will always be refused."""
+        """Return the rejection of an event that is invalid and will always be refused."""
         if self._details_bytes > _DETAILS_BYTES_MAX:
             problems, message = (), _cut(message)
         errors = [problem.as_dict() for problem in problems]
@@ -77,18 +86,20 @@ class Elements:
         return self._rejection(index, event, message, context, is_error=False, status="invalid")
 
     def failed(self, index: int, event: bytes, message: str, *, retryable: bool) -> Rejection:
-        """Not known to be in the log. It may be there if `retryable`: a log that does not answer
-        may have written it."""
+        """Return the rejection of an event that may not be in the log.
+
+        If `retryable`, it may be in the log: a log that does not answer may still have written it.
+        """
         context = {"message": message, **({} if self._plain else {"retryable": retryable})}
         return self._rejection(index, event, message, context, is_error=True, status="error")
 
     def not_appended(self, index: int, event: bytes, error: LogError) -> Rejection:
         if isinstance(error, LogUnavailable):
-            return self.failed(index, event, "the log is out of reach", retryable=True)
+            return self.failed(index, event, "the log is unreachable", retryable=True)
         if isinstance(error, LogUnwritable | LogCorrupt):
-            return self.failed(index, event, "the log can't be written", retryable=True)
+            return self.failed(index, event, "the log cannot be written", retryable=True)
         if isinstance(error, AppendRefused):
-            return self.failed(index, event, "the log refused the event", retryable=False)
+            return self.failed(index, event, "the log rejected the event", retryable=False)
         return self.failed(index, event, "the stream's topic does not exist", retryable=True)
 
     def _rejection(
@@ -101,7 +112,7 @@ class Elements:
         is_error: bool,
         status: str,
     ) -> Rejection:
-        if self._silent:
+        if self.silent:
             return Rejection(index, message, is_error, b"")
         repeated = len(event) <= self._event_bytes_max
         document = {
@@ -111,13 +122,15 @@ class Elements:
             **({} if self._plain else {"index": index}),
         }
         element = msgspec.json.encode(document)
-        self.bytes += len(element)
         self._details_bytes += len(element) - (len(event) if repeated else 0)
         return Rejection(index, message, is_error, element)
 
 
 def body(report: Report) -> Iterator[bytes]:
-    """The JSON of a 207, 400 or 500, in parts: `error` is there unless all events are invalid."""
+    """Yield the JSON body of a 207, 400 or 500 answer in parts.
+
+    `error` is present unless all events are invalid.
+    """
     yield b'{"invalid":['
     yield from _listed(report, is_error=False)
     if report.accepted or report.errors:

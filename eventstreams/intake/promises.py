@@ -14,17 +14,19 @@ _log = logging.getLogger(__name__)
 
 
 class Promises:
-    """Tasks behind answers, and the events of requests that were answered with 202."""
+    """Background tasks that outlive their requests, and unsettled requests answered with 202."""
 
     def __init__(self, stop_in_s: Callable[[], float]) -> None:
-        """`stop_in_s`: how much time is left for them when the process is stopped."""
+        """Set `stop_in_s`, which returns the seconds left for the tasks once the process is
+        stopping.
+        """
         self._stop_in_s = stop_in_s
         self._tasks: set[asyncio.Task[None]] = set()
         self.hasty: set[PostedEvents] = set()
-        """Those whose events are not all settled."""
+        """Requests answered with 202 that have unsettled events."""
 
     def keep(self, work: Coroutine[Any, Any, None], hasty: PostedEvents | None = None) -> None:
-        """Do the work, which settles the events of `hasty`, if that is given."""
+        """Run `work` in the background. It settles the events of `hasty`, if given."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -38,7 +40,7 @@ class Promises:
             await asyncio.wait(self._tasks)
 
     async def finish(self) -> None:
-        """Wait for what is left, while there is time, and give up the rest."""
+        """Wait for the remaining tasks as long as time is left, then cancel them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._stop_in_s())):
                 await self.kept()
@@ -49,8 +51,8 @@ class Promises:
         if self.hasty:
             unsettled = sum(request.unsettled for request in self.hasty)
             _log.warning(
-                "%d events of %d requests that were answered with 202 are not known to be in the "
-                "log: the process is stopped",
+                "%d events of %d requests that were answered with 202 may not be in the "
+                "log, because the process is stopping",
                 unsettled,
                 len(self.hasty),
                 extra={"events": unsettled},
@@ -64,4 +66,4 @@ class Promises:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("taking events failed", exc_info=error)
+            _log.error("could not process posted events", exc_info=error)

@@ -1,4 +1,4 @@
-"""An event that its schema does not take."""
+"""The error for an event that its schema does not accept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class Violation(EventProblem):
 
     @property
     def rule(self) -> str:
-        """Only places in the schema: what is declared there, and not what the event has there."""
+        """Return the violated schema paths, without any value of the event."""
         rules = dict.fromkeys(f"{each.schema_path} is not met" for each in self.problems)
         return ", ".join(rules)

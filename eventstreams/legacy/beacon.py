@@ -1,4 +1,4 @@
-"""The way of a query from a client to the intake, behind an answer that is given already."""
+"""Passes queries from clients to the intake after the request has been answered."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 
 from eventstreams.intake.admission import Lease
 from eventstreams.intake.document import EventProblem, write
-from eventstreams.intake.filling import Sender
+from eventstreams.intake.enrichment import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.legacy.capsule import decode_query
 from eventstreams.legacy.conversion import Converter, Reception
-from eventstreams.model.instant import iso_of
+from eventstreams.model.timestamp import iso_of
 
 
 class Beacon:
-    """Converts queries and gives the events to the intake."""
+    """Converts queries and passes the events to the intake."""
 
     def __init__(
         self, *, intake: Intake, converter: Converter, receiver: str, query_bytes_max: int
     ) -> None:
-        """`receiver`: what `recvFrom` of the events says."""
+        """Set the collaborators. `receiver` is the value of the events' `recvFrom`."""
         self.intake = intake
         self._converter = converter
         self._receiver = receiver
@@ -29,9 +29,9 @@ class Beacon:
     async def take(
         self, query: bytes, sender: Sender, lease: Lease, until_done: contextlib.ExitStack
     ) -> None:
-        """Take the event in a query. What cannot be converted goes to the error stream.
+        """Process the event in a query. A query that cannot be converted becomes an error event.
 
-        The lease is that of the request. `until_done` ends when everything is done.
+        `lease` is that of the request. `until_done` is closed when all work is done.
         """
         intake = self.intake
         with until_done:

@@ -1,6 +1,6 @@
-"""Capsules as clients encode them: JSON, percent-encoded, as the whole query of a URL.
+"""Reads capsules as clients encode them: JSON, percent-encoded, as the whole query of a URL.
 
-A query ends in `;`, so that a capsule that was cut off can be told from a whole one.
+A query ends in `;`, which distinguishes a complete capsule from a truncated one.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ _KIND = "CapsuleError"
 
 
 def decode_query(query: bytes, *, bytes_max: int, plus_is_space: bool = False) -> dict[str, Any]:
-    """Return the capsule in a query, which may have its `?` and its `;`.
+    """Return the capsule in a query, which may include its `?` and its `;`.
 
-    `plus_is_space`: as the processor of raw logs read it. Raises EventProblem.
+    `plus_is_space` decodes a plus sign as a space, as EventLogging's processor of raw logs does.
+    Raises EventProblem.
     """
     if len(query) > bytes_max:
         message = f"the query has {len(query)} bytes; at most {bytes_max} are taken"
         raise EventProblem(_KIND, message, f"the query has more than {bytes_max} bytes")
     encoded = query.strip(_AROUND)
     if not encoded:
-        raise _problem("the query is empty; it must hold a percent-encoded JSON object")
+        raise _problem("the query is empty; it must contain a percent-encoded JSON object")
     text = unquote_to_bytes(encoded.replace(b"+", b" ") if plus_is_space else encoded)
     try:
         return read_capsule(text)
@@ -42,7 +43,7 @@ def decode_query(query: bytes, *, bytes_max: int, plus_is_space: bool = False) -
 
 
 def _hint(encoded: bytes) -> str | None:
-    """What is wrong with the encoding of a query that holds no JSON."""
+    """Return what is wrong with the encoding of a query that contains no JSON, or None."""
     escape = _ESCAPE.search(encoded)
     if escape is None:
         return None
@@ -67,5 +68,5 @@ def read_capsule(text: bytes) -> dict[str, Any]:
 
 
 def _problem(message: str) -> EventProblem:
-    """One whose message holds nothing of the capsule but places in it."""
+    """Return a problem whose message names places in the capsule but quotes nothing from it."""
     return EventProblem(_KIND, message, message)

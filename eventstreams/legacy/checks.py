@@ -1,4 +1,4 @@
-"""Whether the listed schemas of EventLogging have a stream and a schema that fit them."""
+"""Checks that the listed EventLogging schemas have a matching stream and schema."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from eventstreams.schemas.fields import field_schema
 from eventstreams.schemas.repository import SchemaRepository
 
 _ADDED = ("dt", "client_dt", "recvFrom", "uuid", "schema")
-"""Fields that every converted event has, beside `$schema`, `meta` and `event`."""
+"""Fields that every converted event has, in addition to `$schema`, `meta` and `event`."""
 
 
 def stream_problems(versions: Mapping[str, str], configs: StreamConfigs) -> Iterator[str]:
-    """What is wrong with the streams of listed schemas, each with the path of its setting."""
+    """Yield the problems of the streams of listed schemas, each with the path of its setting."""
     for name in versions:
         stream, title = stream_of(name), title_of(name)
         config = configs.get(stream)
@@ -33,7 +33,7 @@ def stream_problems(versions: Mapping[str, str], configs: StreamConfigs) -> Iter
 
 
 def schema_problems(versions: Mapping[str, str], repository: SchemaRepository) -> Iterator[str]:
-    """What is wrong with listed schemas themselves. Reads files."""
+    """Yield the problems of the listed schemas themselves. Reads files."""
     for name, version in versions.items():
         where, uri = f"legacy.schemas.{name}", uri_of(name, version)
         try:

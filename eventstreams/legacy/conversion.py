@@ -1,8 +1,8 @@
-"""From a capsule to an event of the repository, after EventLogging's own converter.
+"""Converts capsules to events of the repository, as EventLogging's own converter does.
 
 The schema `Test` of a capsule becomes `$schema: /analytics/legacy/test/VERSION` and the stream
-`eventlogging_Test`. Only schemas that the operator lists are converted, because anyone can send
-capsules, and the streams of these schemas are all that they can reach.
+`eventlogging_Test`. Anyone can send capsules, so only schemas that the operator lists are
+converted, and capsules can reach only the streams of these schemas.
 """
 
 from __future__ import annotations
@@ -16,36 +16,37 @@ from eventstreams.intake.document import EventProblem
 from eventstreams.model.stream_config import StreamConfigs
 
 _CLIENT_ONLY = ("clientValidated", "isTruncated")
-"""Fields that clients add for themselves. No schema has them."""
+"""Fields that clients add for their own use. No schema declares them."""
 _USER_AGENT = "http.request_headers.user-agent"
 _VALUE_MAX = 400
-"""Characters of a user agent that are kept, as for those of headers."""
+"""Maximum characters kept of a user agent, as for headers."""
 _NAME_MAX = 63
-"""Characters of a schema's name in EventLogging."""
+"""Maximum characters of a schema's name in EventLogging."""
 
 
 class Reception(NamedTuple):
-    """What is known of how a capsule came, beside what is in it."""
+    """How a capsule was received, apart from its contents."""
 
     dt: str
-    """When it was received: ISO 8601, in UTC."""
+    """The time of receipt, ISO 8601 in UTC."""
     receiver: str | None = None
-    """The host that received it; None: what the capsule says, if anything."""
+    """The host that received the capsule; None to use the value in the capsule, if any."""
     user_agent: str | None = None
-    """From a log; the header of a request is filled in by the intake."""
+    """The user agent according to a log. The intake fills in the header of a request."""
     uuid: str | None = None
-    """An id that is the same whenever the same capsule is converted; None: there is none."""
+    """An id that is the same each time the same capsule is converted, or None."""
     meta: Mapping[str, str] = MappingProxyType({})
-    """Further fields of `meta`; what is missing is filled in by the intake."""
+    """Additional fields of `meta`; the intake fills in those that are missing."""
 
 
 def stream_of(name: str) -> str:
-    """The stream of a schema of EventLogging. Its topic has the same name, without a prefix."""
+    """Return the stream of an EventLogging schema. Its topic has the same name, without a
+    prefix."""
     return f"eventlogging_{name}"
 
 
 def title_of(name: str) -> str:
-    """The title of the schema in the repository."""
+    """Return the title of the schema in the repository."""
     return f"analytics/legacy/{name.lower()}"
 
 
@@ -59,12 +60,13 @@ class Converter:
     def __init__(
         self, versions: Mapping[str, str], *, configs: Callable[[], StreamConfigs]
     ) -> None:
-        """`versions`: for each listed schema the version in the repository, such as `1.0.0`."""
+        """Set `versions`: the repository version, such as `1.0.0`, of each listed schema."""
         self._versions = versions
         self._configs = configs
 
     def convert(self, capsule: Mapping[str, Any], reception: Reception) -> dict[str, Any]:
-        """Return the event. Raises EventProblem where the capsule's schema is not listed."""
+        """Return the event of a capsule. Raises EventProblem if the capsule's schema is not
+        listed."""
         name = self._name(capsule)
         stream = stream_of(name)
         event: dict[str, Any] = {
@@ -75,7 +77,7 @@ class Converter:
         user_agent = reception.user_agent
         if isinstance(kept.get("userAgent"), str):
             user_agent = kept.pop("userAgent")
-        for ours in ("$schema", "meta", "http"):  # the client has no say in these
+        for ours in ("$schema", "meta", "http"):  # clients must not set these
             kept.pop(ours, None)
         event |= kept
         event["uuid"] = reception.uuid or kept.get("uuid") or str(uuid4())
@@ -90,10 +92,10 @@ class Converter:
     def _name(self, capsule: Mapping[str, Any]) -> str:
         name = capsule.get("schema")
         if name is None:
-            message = "the capsule has no field schema, which names its schema"
+            message = "the capsule has no field `schema`, which names its schema"
             raise EventProblem("CapsuleError", message, message)
         if not isinstance(name, str):
-            message = "the capsule's field schema is not text"
+            message = "the capsule's field `schema` is not a string"
             raise EventProblem("CapsuleError", message, message)
         if name not in self._versions:
             listed = ", ".join(sorted(self._versions))
@@ -106,6 +108,6 @@ class Converter:
         return name
 
     def _may_keep_user_agent(self, stream: str) -> bool:
-        """Whether the stream's settings leave this field as it is by default."""
+        """Return whether the stream's settings leave this field unchanged by default."""
         config = self._configs().get(stream)
         return config is None or _USER_AGENT not in config.enrich

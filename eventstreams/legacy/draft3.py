@@ -1,7 +1,7 @@
-"""JSON Schemas of draft 3, as EventLogging had them, to schemas of the repository (draft 7).
+"""Converts EventLogging's JSON Schemas of draft 3 to schemas of the repository (draft 7).
 
-What draft 7 cannot say is left out with a note that names its place. A schema that would mean
-something else without it is refused.
+What draft 7 cannot express is omitted, with a note that names its place. A schema whose meaning
+would change by the omission is refused.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from typing import Any, NamedTuple, cast
 
 from eventstreams.errors import SchemaError
 from eventstreams.legacy.conversion import stream_of, title_of, uri_of
-from eventstreams.schemas.problem import Problem, below
+from eventstreams.model.problem import Problem, below
 from eventstreams.schemas.validation import Validator, schema_problems
 
 CAPSULE_TITLE = "fragment/analytics/legacy/eventcapsule"
-"""The title of the fragment that declares the fields of a capsule beside `event`."""
+"""The title of the fragment that declares the fields of a capsule other than `event`."""
 _DRAFT = "https://json-schema.org/draft-07/schema#"
 _TEXT_MAX = 8192
-"""Characters of a text with a pattern or format, where the schema sets no limit. The repository
-requires one, and no capsule in a URL has longer texts."""
+"""Maximum characters of a string with a pattern or format if the schema sets no limit.
+
+The repository requires a limit, and no capsule in a URL has longer strings.
+"""
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _FORMATS = {
     "date-time": "date-time",
@@ -37,7 +39,7 @@ _SAME = frozenset(
         *("minimum", "maximum", "minItems", "maxItems", "uniqueItems"),
     )
 )
-"""Keywords that mean the same in both drafts."""
+"""Keywords that have the same meaning in both drafts."""
 _TIME = "2026-01-31T12:00:00Z"
 _DEPTH_MAX = 60
 Fields = dict[str, Any]
@@ -49,16 +51,16 @@ class Converted(NamedTuple):
     document: Fields
     """The content of current.yaml."""
     notes: list[Problem]
-    """What was left out or added."""
+    """What was omitted or added."""
 
 
 def convert(
     document: Mapping[str, Any], *, name: str, version: str, capsule_uri: str, place: str
 ) -> Converted:
-    """Convert the draft 3 schema of the field `event` of capsules whose `schema` is `name`.
+    """Convert the draft 3 schema of the field `event` in capsules whose `schema` is `name`.
 
-    `capsule_uri` is the version of the capsule's fragment to refer to. Problems and notes call the
-    document `place`. Raises SchemaError with every reason why it can't be converted.
+    `capsule_uri` is the version of the capsule's fragment to refer to. Problems and notes name the
+    document `place`. Raises SchemaError listing every reason why it cannot be converted.
     """
     conversion = _Conversion(place)
     event = conversion.schema(dict(document), "")
@@ -68,7 +70,7 @@ def convert(
         raise SchemaError(conversion.problems)
     event.pop("title", None)
     described = event.pop("description", None)
-    event.setdefault("additionalProperties", False)  # what EventLogging added
+    event.setdefault("additionalProperties", False)  # EventLogging added this
     if problems := list(schema_problems(event, place)):
         raise SchemaError(problems)
     example: Fields = {
@@ -97,7 +99,7 @@ def convert(
 
 
 def example_of(schema: Mapping[str, Any]) -> Any:
-    """Return a short value that fits a converted schema, unless patterns or unions are in it."""
+    """Return a short value that is valid under a converted schema without patterns or unions."""
     if "default" in schema:
         return schema["default"]
     if schema.get("enum"):
@@ -152,7 +154,7 @@ _EXAMPLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 class _Conversion:
-    """One document, with what was noted of it and what stands against its conversion."""
+    """The conversion of one document, with its notes and problems."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -185,7 +187,7 @@ class _Conversion:
         self.notes.append(Problem(self._place, at, message))
 
     def schema(self, schema: Any, at: str) -> Fields:
-        """Convert one schema. Its `required` is left to the schema around it."""
+        """Convert one schema. The schema around it takes care of its `required`."""
         if not isinstance(schema, dict):
             self.refuse(at, "is not a schema, which is an object")
             return {}
@@ -205,7 +207,7 @@ class _Conversion:
         return result
 
     def _limit(self, result: Fields, at: str) -> None:
-        """Add the limits without which the repository calls a schema insecure."""
+        """Add the limits that the repository requires of a secure schema."""
         if ("pattern" in result or "format" in result) and "maxLength" not in result:
             result["maxLength"] = _TEXT_MAX
             self.note(at, f"got maxLength {_TEXT_MAX}")
@@ -226,7 +228,7 @@ class _Conversion:
             self.note(at, "stays a union of types, which `schemas check` refuses")
 
     def _types(self, value: Any, at: str) -> tuple[list[str], list[Fields]]:
-        """The names of types and the schemas in a union; none where it allows anything."""
+        """Return the names of types and the schemas in a union; neither if any value is allowed."""
         types: list[str] = []
         schemas: list[Fields] = []
         listed = cast("list[Any]", value) if isinstance(value, list) else [value]
@@ -240,7 +242,7 @@ class _Conversion:
                 types += [each] if each not in types else []
             else:
                 is_any = each == "any"
-                why = "" if is_any else f"{each!r} is no type, so "
+                why = "" if is_any else f"{each!r} is not a type, so "
                 self.note(where, f"{why}any type is allowed, which `schemas check` refuses")
                 return [], []
         return types, schemas
@@ -328,7 +330,7 @@ class _Conversion:
             self.refuse(at, "is neither true nor false, as it is in draft 3")
 
     def _ignored(self, result: Fields, value: Any, at: str) -> None:
-        """For what the repository says in its own way."""
+        """Ignore a keyword that the repository replaces with its own."""
 
 
 def _is_required(schema: Any) -> bool:

@@ -1,7 +1,8 @@
-"""Lines of raw logs, read by a format string as eventlogging-processor takes it.
+"""Parses lines of raw logs by a format string, as eventlogging-processor does.
 
-Such a string has a specifier for each field of a line: `%q %{recvFrom}s %{seqId}d %D %o %u`. One of
-them, `%q` or `%j`, is the capsule. The others say more about it; what the capsule says itself wins.
+A format string has a specifier for each field of a line: `%q %{recvFrom}s %{seqId}d %D %o %u`. One
+of them, `%q` or `%j`, is the capsule. The others add fields to it; fields that the capsule itself
+has take precedence.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from eventstreams.legacy.capsule import decode_query, read_capsule
 _CAPSULES = "qj"
 _NAMED = "sdi"
 _UNNAMED: dict[str, str] = {"t": "dt", "D": "dt", "u": "userAgent", "o": ""}
-"""The fields that these specifiers stand for; none for what is left out."""
+"""The field that each of these specifiers means; empty for one that is ignored."""
 _PATTERNS: dict[str, str] = {
     "q": r"(\?\S+)",
     "j": r"(\S+)",
@@ -33,33 +34,34 @@ _TOKEN = re.compile(r"%(?:\{(?P<name>[^{}]*)\})?(?P<kind>.)?|\\t|\s+|[^%\s\\]+|\
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _DIGITS_MAX = 18
 _SHOWN_MAX = 200
-"""Characters of a line that go into a message."""
+"""Maximum characters of a line that are quoted in a message."""
 
 
 class FormatError(ValueError):
-    """What is wrong with a format string, and where."""
+    """An invalid format string; the message gives the problem and its place."""
 
     def __init__(self, text: str, at: int, reason: str) -> None:
         super().__init__(f"{reason}\n  {text}\n  {' ' * at}^")
 
 
 class RawEvent(NamedTuple):
-    """What a line says."""
+    """The contents of a line."""
 
     capsule: dict[str, Any]
-    """With the fields of the line that it has not itself, but `dt` and `userAgent`."""
+    """The capsule with the fields of the line that it lacks, except `dt` and `userAgent`."""
     dt: str | None
-    """When the line says that the capsule was received: ISO 8601, in UTC."""
+    """The time of receipt according to the line: ISO 8601, in UTC."""
     user_agent: str | None
     uuid: str | None
-    """As EventLogging made it of recvFrom, seqId and dt; None where one of these is missing."""
+    """The id as EventLogging derives it from recvFrom, seqId and dt; None if one of these is
+    missing."""
 
 
 class LogFormat:
     """A compiled format string."""
 
     def __init__(self, text: str) -> None:
-        """Raises FormatError."""
+        """Compile the format string. Raises FormatError."""
         self._text = text
         self._fields: list[tuple[str, str]] = []
         """The kind and the name of each group of the pattern."""
@@ -102,7 +104,7 @@ class LogFormat:
         return _PATTERNS[kind]
 
     def parse(self, line: str, *, line_bytes_max: int) -> RawEvent:
-        """Read a line without its end. Text after what the format describes is ignored.
+        """Parse a line, given without its line end. Text after the format's end is ignored.
 
         Raises EventProblem.
         """
@@ -130,7 +132,7 @@ class LogFormat:
 
 
 def _cast(kind: str, name: str, value: str) -> Any:
-    """Raises EventProblem."""
+    """Return a field's value in its type. Raises EventProblem."""
     if kind == "d":
         if len(value) > _DIGITS_MAX:
             message = f"{name} has more than {_DIGITS_MAX} digits"

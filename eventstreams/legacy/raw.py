@@ -1,4 +1,4 @@
-"""From a line of a file to the JSON of an event: raw logs of EventLogging, and error events."""
+"""Converts lines of a file to the JSON of events: raw logs of EventLogging, and error events."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from eventstreams.intake.document import EventProblem, write
 from eventstreams.legacy.capsule import decode_query, read_capsule
 from eventstreams.legacy.conversion import Converter, Reception
 from eventstreams.legacy.log_format import LogFormat
-from eventstreams.model.instant import iso_of
+from eventstreams.model.timestamp import iso_of
 
 LineConverter = Callable[[bytes], bytes]
 """Returns the JSON of the event in a line. Raises EventProblem."""
 
 
 def raw_log(log_format: LogFormat, converter: Converter, *, line_bytes_max: int) -> LineConverter:
-    """For lines of a raw log.
+    """Return a converter for lines of a raw log.
 
-    `dt` and `meta.dt` are the time that the line has, if it has one. `meta.id` follows from what
-    EventLogging made its ids of, so a line that is read twice has the same id both times.
+    `dt` and `meta.dt` are the time in the line, if it has one. `meta.id` is derived from the values
+    that EventLogging made its ids of, so a line that is read twice has the same id both times.
     """
 
     def convert(line: bytes) -> bytes:
@@ -39,10 +39,10 @@ def raw_log(log_format: LogFormat, converter: Converter, *, line_bytes_max: int)
 
 
 def error_events(converter: Converter, *, line_bytes_max: int) -> LineConverter:
-    """For lines that are error events: what was refused is tried again.
+    """Return a converter for lines that are error events, to retry the events that were refused.
 
-    Takes those of the intake's error stream, whose `raw_event` is an event, a capsule or a query,
-    and those of EventLogging, where it is `event.rawEvent`.
+    It accepts the intake's error events, whose `raw_event` is an event, a capsule or a query, and
+    EventLogging's, which have it in `event.rawEvent`.
     """
 
     def convert(line: bytes) -> bytes:
@@ -61,7 +61,7 @@ def error_events(converter: Converter, *, line_bytes_max: int) -> LineConverter:
 
 
 def _raw_event(document: dict[str, Any]) -> str:
-    """Raises EventProblem."""
+    """Return the refused event of an error event. Raises EventProblem."""
     event = document.get("event")
     fields = cast("dict[str, Any]", event) if isinstance(event, dict) else {}
     raw = document.get("raw_event", fields.get("rawEvent"))

@@ -1,13 +1,13 @@
-"""The Log: ordered, durable, partitioned events. One protocol, one contract suite for all backends.
+"""The log: ordered, durable, partitioned events. All backends pass one contract test suite.
 
-What a reader gets wrong most easily: logs have holes (compaction, transaction markers), so the next
-offset to read is `Slice.next`, never "last event's offset + 1", and `Slice.next` advances whenever
-the offset asked for is within bounds, even when no event was found, else a reader would spin.
+Logs have holes (compaction, transaction markers). The next offset to read is therefore
+`Slice.next`, never the last event's offset plus one. `Slice.next` advances whenever the requested
+offset is within bounds, even if no event was found; otherwise a reader would loop forever.
 
-Every method may raise LogUnavailable (passing; call again later) unless it says otherwise. It names
-the partitions it is about, where only they are out of reach: of those that a call asked for, all
-that could not be answered for, so that the caller can go on with the rest. A backend bounds its own
-waiting: no call hangs longer than the backend's request timeout.
+Every method may raise LogUnavailable unless its docstring excludes it. The condition is temporary:
+call again later. If only some partitions are unreachable, the error names all requested partitions
+that could not be answered for, so that the caller can continue with the others. No call takes
+longer than the backend's request timeout.
 """
 
 from __future__ import annotations
@@ -24,117 +24,155 @@ NOTHING_KNOWN: Mapping[Partition, int] = MappingProxyType({})
 
 
 class Slice(NamedTuple):
-    """A run of one partition: its events in offset order, and the offset to read next."""
+    """Events of one partition in offset order, and the offset to read next."""
 
     partition: Partition
     events: Sequence[Event]
     next: int
     epochs: Epochs = NO_EPOCHS
-    """Of the leaders that wrote what was read, holes included. None where the log has no epochs."""
+    """Epochs of the offsets that were read, including holes; empty if the log has no epochs."""
 
 
 class Follower(Protocol):
-    """Reads new events of many partitions as they arrive, each from a given offset on."""
+    """Reads new events of many partitions as they arrive, each partition from a given offset."""
 
     async def next(self) -> list[Slice]:
-        """Waits for news and returns it: at least one slice, at most one per partition.
+        """Wait for new events; return at least one slice, and at most one for each partition.
 
-        Per partition the slices join without a gap: each begins where the last one's `next` was.
-        Raises LogUnavailable (keep the follower and call again: it goes on where it was; partitions
-        that are out of reach are named now and then, not at every call, and hold up no other),
-        UnknownTopic or UnknownPartition (that partition, or all of that topic, is dropped from
-        the follower first, the rest goes on), OffsetOutOfRange or RecordsDamaged (likewise
-        dropped; `assign` it anew), LogTruncated (that partition goes on at the error's `end`).
-        Cancelling a waiting `next` loses nothing.
+        The slices of a partition join without a gap: each begins at the `next` of the previous one.
+        Cancelling the call loses nothing. After each of these errors, call again:
+
+        - LogUnavailable: the follower continues where it was. Unreachable partitions are reported
+          from time to time, not at every call, and do not delay others.
+        - UnknownTopic, UnknownPartition: the follower has dropped the topic or partition.
+        - OffsetOutOfRange, RecordsDamaged: the follower has dropped the partition; `assign` it.
+        - LogTruncated: the follower continues this partition at the error's `end`.
         """
         ...
 
     def assign(
         self, starts: Mapping[Partition, int], epochs: Mapping[Partition, int] = NOTHING_KNOWN
     ) -> None:
-        """Adds partitions, or moves those already followed. Others stay as they are.
+        """Add partitions, or move those that are followed already. Others do not change.
 
-        `epochs`: of the record before each start, where it is known.
+        `epochs` holds the epoch of the record before each start, if it is known.
         """
         ...
 
     def drop(self, partitions: Collection[Partition]) -> None:
-        """Stops following these; unknown ones are ignored."""
+        """Stop following these partitions; unknown ones are ignored."""
         ...
 
     async def aclose(self) -> None: ...
 
 
+class Bookmark(Protocol):
+    """Bytes that a log keeps under a name, and replaces in one transaction with records.
+
+    A program that copies events from elsewhere keeps its progress there. A bookmark has one owner
+    at a time: claiming it takes it from the previous owner, even one in another process.
+    """
+
+    @property
+    def state(self) -> bytes | None:
+        """The bytes last written, by this owner or an earlier one; None if there are none."""
+        ...
+
+    async def append(self, records: Sequence[Record], state: bytes) -> None:
+        """Append all records and replace the state, durably: both are done, or neither.
+
+        Every record must name its partition. Raises BookmarkLost if another owner has claimed the
+        bookmark, or an error of `Log.append`; then neither was done. After LogUnavailable both may
+        have been done: claim the bookmark again and compare its state.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release what the owner holds. The state stays."""
+        ...
+
+
 class Log(Protocol):
     async def start(self) -> None:
-        """Opens what must be open; called once, before all else. Raises LogUnavailable (may be
-        called again), LogCorrupt."""
+        """Open the log. Must be called once, before all other methods.
+
+        Raises LogUnavailable (call it again), LogCorrupt.
+        """
         ...
 
     async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
-        """The partitions of each topic, ascending. A topic that does not exist is left out."""
+        """Return the partitions of each topic in order; topics that do not exist are left out."""
         ...
 
     async def bounds(self, partitions: Collection[Partition]) -> dict[Partition, Bounds]:
-        """Oldest kept and end offset. Raises UnknownTopic, UnknownPartition."""
+        """Return the bounds of these partitions. Raises UnknownTopic, UnknownPartition."""
         ...
 
     async def offset_at(self, times: Mapping[Partition, int]) -> dict[Partition, int | None]:
-        """Per partition the offset of its first record, in offset order, whose timestamp is at or
-        after the given time in ms; None where there is none. Raises UnknownTopic, UnknownPartition.
+        """Return the lowest offset of each partition whose timestamp is at or after a time in ms.
+
+        It is None if there is no such record. Raises UnknownTopic, UnknownPartition.
         """
         ...
 
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
-        """Events from `offset` on, about `max_bytes` of values, at least one if there is any.
+        """Return events from `offset` on: about `max_bytes` of values, but at least one event.
 
-        At the end: no events and `next == offset`. Raises OffsetOutOfRange (with bounds) below the
-        oldest kept or beyond the end, RecordsDamaged where what is stored at `offset` is not what
-        was appended (it says where to read on; records before it are returned first),
-        UnknownTopic, UnknownPartition.
+        At the end of the partition the slice has no events, and `next == offset`. Raises
+        OffsetOutOfRange (with bounds) below the oldest record or beyond the end, RecordsDamaged if
+        the record at `offset` is damaged (the error has the offset at which to continue; records
+        before a damaged one are returned first), UnknownTopic, UnknownPartition.
         """
         ...
 
     async def divergence(self, partition: Partition, offset: int, epoch: int) -> int | None:
-        """Return where a reader at `offset`, whose last record has this epoch, and the log part.
+        """Return the offset from which the log's records differ from those of a reader.
 
-        The log holds other records than the reader has read from there on. None where it holds the
-        same, or can't tell. Raises OffsetOutOfRange, UnknownTopic, UnknownPartition.
+        The reader is at `offset`, and its last record has this epoch. Return None if the log holds
+        the same records or cannot compare them. Raises OffsetOutOfRange, UnknownTopic,
+        UnknownPartition.
         """
         ...
 
     def follow(
         self, starts: Mapping[Partition, int], epochs: Mapping[Partition, int] = NOTHING_KNOWN
     ) -> Follower:
-        """A follower at these offsets, as `Follower.assign` takes them.
+        """Return a follower at these offsets; see `Follower.assign` for the arguments.
 
-        One per process; nothing is read before its first `next`.
+        Use one in each process. It reads nothing before its first `next`.
         """
         ...
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
-        """Appends all, in order per partition, and returns where each went, once they are durable.
+        """Append the records in order per partition; return their places once they are durable.
 
         A record whose timestamp is more than `log.future_max_s` ahead is stored with the time of
         appending (see future.py).
 
-        Raises AppendRefused (nothing that is not durable was acknowledged), UnknownPartition, and
-        UnknownTopic where topics are not made on first use.
+        Raises AppendRefused, UnknownPartition, and UnknownTopic if topics are not created on first
+        use.
         """
         ...
 
     async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
-        """Appends as `append` does, but each record has an outcome of its own, in their order.
+        """Append as `append` does, but return one outcome for each record, in order.
 
-        One that is refused does not hinder the others. One that is LogUnavailable may be in the
-        log all the same. Raises none of these errors.
+        A rejected record does not affect the others. A record whose outcome is LogUnavailable may
+        have been appended. Raises none of these errors.
         """
         ...
 
     async def create_topic(self, topic: str, partitions: int) -> None:
-        """Makes the topic, or adds partitions to it. Having as many or more already is no error."""
+        """Create the topic, or add partitions to it; it may already have as many or more."""
+        ...
+
+    async def claim(self, name: str) -> Bookmark:
+        """Claim the bookmark of this name; it is created if it does not exist.
+
+        Names consist of letters, digits, `.`, `_` and `-`. Raises LogError.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Finishes appends under way, then releases everything. May be called twice."""
+        """Finish the appends in progress, then release all resources. May be called twice."""
         ...

@@ -1,14 +1,14 @@
-"""The reference log: lists in memory, simple enough to be believed. The others must agree."""
+"""A log in memory: a simple implementation with which the other logs must agree."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 
 from eventstreams.errors import (
+    BookmarkLost,
     LogError,
     OffsetOutOfRange,
     RecordsDamaged,
@@ -16,12 +16,13 @@ from eventstreams.errors import (
     UnknownTopic,
 )
 from eventstreams.log.base import NOTHING_KNOWN, Slice
+from eventstreams.log.embedded import EmbeddedBookmark, Partitioner, entry_of
 from eventstreams.log.future import FutureLimit
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
 
 
 class _Run:
-    """One partition: events by offset, with holes where a test made some."""
+    """The events of one partition, by offset. Tests can make holes and damage records."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -48,7 +49,10 @@ class _Run:
 
 
 class MemoryLog:
-    """Keeps everything until the process ends. Topics are made on first append."""
+    """Implements Log and keeps all events until the process ends.
+
+    Topics are created by the first append.
+    """
 
     def __init__(
         self, *, partitions_per_topic: int = 1, future_limit: FutureLimit | None = None
@@ -56,8 +60,10 @@ class MemoryLog:
         self._future_limit = future_limit or FutureLimit()
         self._partitions_per_topic = partitions_per_topic
         self._topics: dict[str, list[_Run]] = {}
-        self._round_robin = 0
+        self._partitioner = Partitioner()
         self._followers: set[MemoryFollower] = set()
+        self._states: dict[str, bytes] = {}
+        self._owners: dict[str, int] = {}
 
     async def start(self) -> None:
         pass
@@ -99,7 +105,7 @@ class MemoryLog:
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
         records = self._future_limit.apply(records)
-        runs = [self._choose(record) for record in records]  # all of them, or nothing is appended
+        runs = [self._choose(record) for record in records]  # raises before anything is appended
         placed = [self._append(*pair) for pair in zip(runs, records, strict=True)]
         self.wake_followers()
         return placed
@@ -117,32 +123,39 @@ class MemoryLog:
         runs = self._topics.setdefault(topic, [])
         runs.extend(_Run() for _ in range(partitions - len(runs)))
 
+    async def claim(self, name: str) -> EmbeddedBookmark:
+        owner = self._owners[name] = self._owners.get(name, 0) + 1
+
+        async def append(records: Sequence[Record], state: bytes) -> None:
+            """Append records and state. No other task runs between the steps."""
+            if self._owners[name] != owner:
+                raise BookmarkLost(f"another owner has claimed the bookmark {name}")
+            await MemoryLog.append(self, records)
+            self._states[name] = state
+
+        return EmbeddedBookmark(self._states.get(name), append)
+
     async def aclose(self) -> None:
         self._followers.clear()
 
-    # What only tests and the backend's own follower use.
+    # Methods for tests and for the follower.
 
     def run(self, partition: Partition) -> _Run:
-        runs = self._topics.get(partition.topic)
-        if runs is None:
-            raise UnknownTopic(partition.topic)
-        if not 0 <= partition.number < len(runs):
-            raise UnknownPartition(partition)
-        return runs[partition.number]
+        return entry_of(partition, self._topics)
 
     def forget_before(self, partition: Partition, offset: int) -> None:
-        """Retention: drops events below `offset`; offsets are never reused."""
+        """Drop events below `offset`, as retention does. Offsets are never reused."""
         run = self.run(partition)
         run.oldest = max(run.oldest, min(offset, run.end))
         run.events = [event for event in run.events if event.offset >= run.oldest]
 
     def punch_hole(self, partition: Partition, offset: int) -> None:
-        """Compaction: the record is gone, its offset stays."""
+        """Remove a record but not its offset, as compaction does."""
         run = self.run(partition)
         run.events = [event for event in run.events if event.offset != offset]
 
     def damage(self, partition: Partition, offset: int) -> None:
-        """Bit rot: the record is there and is not what was appended."""
+        """Make a record unreadable, as if its bytes had changed on a disk."""
         self.run(partition).damaged.add(offset)
 
     def delete_topic(self, topic: str) -> None:
@@ -159,17 +172,8 @@ class MemoryLog:
     def _choose(self, record: Record) -> Partition:
         if record.topic not in self._topics:
             self._topics[record.topic] = [_Run() for _ in range(self._partitions_per_topic)]
-        count = len(self._topics[record.topic])
-        number = record.partition
-        if number is None:
-            if record.key is None:
-                number = self._round_robin % count
-                self._round_robin += 1
-            else:
-                number = zlib.crc32(record.key) % count
-        partition = Partition(record.topic, number)
-        self.run(partition)
-        return partition
+        number = self._partitioner.number(record, len(self._topics[record.topic]))
+        return Partition(record.topic, number)
 
     def _append(self, partition: Partition, record: Record) -> Placed:
         run = self.run(partition)
@@ -189,7 +193,7 @@ class MemoryFollower:
 
     async def next(self) -> list[Slice]:
         while True:
-            self.news.clear()  # before reading: what arrives in between wakes us again
+            self.news.clear()  # before reading, so that later appends set it again
             slices: list[Slice] = []
             for partition in list(self._nexts):
                 try:
@@ -200,7 +204,7 @@ class MemoryFollower:
                     OffsetOutOfRange,
                     RecordsDamaged,
                 ) as error:
-                    if slices:  # hand these out first; the error comes again
+                    if slices:  # return these first; the next call raises the error
                         return slices
                     whole_topic = isinstance(error, UnknownTopic)
                     self.drop(

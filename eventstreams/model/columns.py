@@ -1,42 +1,46 @@
-"""Integers of about one size as few bits: what a token's values are made of.
+"""Columns of integers of similar size, encoded in few bits. The values of a token are columns.
 
-A column says its centre, near the median, and a width from its middle half; each value follows as a
-Rice code of its distance from the centre, so it costs about as many bits as it is uncertain. One
-that lies far outside costs itself more, but not the others. A column of few values has no use for
-that: it says the first, and each further one as what it is apart from the one before it.
+A column begins with a centre, near the median, and a width in bits, from the range of the middle
+half of the values. Each value follows as a Rice code of its distance from the centre. An outlier
+takes more bits itself, and the other values take no more than without it. A column of less than
+`_FEW` values has no centre: it holds the first value and the difference of each further value to
+the one before it.
 
-Bits are one long integer: to change one code in its midst is a few shifts at C's speed.
+The bits are one long integer, so replacing a code within it takes a few shifts in C.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 _LENGTH_BITS = 7  # differences of 64-bit integers, with a sign, have up to 65
+_STEP = 256
+"""How many values of a column are read in one step, which takes about half a millisecond."""
 _ESCAPE = 8
-"""A Rice code of this many ones is none: the length of the value and its bits follow."""
+"""This many ones at the start of a code mean that the length of the value and its bits follow."""
 _FEW = 4
 _BLOCK = 64
-"""Codes are joined by so many first: shifting a very long integer for each would be slow."""
+"""How many codes are joined into a block before the blocks are joined. Shifting a very long integer
+for each code would be slow."""
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Fault(Exception):
-    """What is wrong with a token; it becomes an InvalidAssignment where the token is known."""
+    """A token is invalid, for this reason. `read_token` turns it into an InvalidAssignment."""
 
 
 class Code(NamedTuple):
-    """The `length` bits of `bits`, zeros in front included."""
+    """The lowest `length` bits of `bits`, leading zeros included."""
 
     bits: int
     length: int
 
 
 class Column:
-    """Values that move, one at a time; `code` says them all."""
+    """Values that change one at a time, and their encoding, `code`."""
 
     __slots__ = ("_lengths", "_model", "_ordered", "_values", "code")
 
@@ -51,7 +55,7 @@ class Column:
         return self._values[index]
 
     def move(self, index: int, value: int) -> Code:
-        """Changes one value. Returns the code then."""
+        """Change one value and return the new encoding of the column."""
         before = self._values[index]
         if before == value:
             return self.code
@@ -89,6 +93,7 @@ class Column:
 
 
 def joined(codes: Iterable[Code]) -> Code:
+    """Return the codes one after another, as one code."""
     bits = length = 0
     for more, more_length in codes:
         bits = bits << more_length | more
@@ -97,7 +102,10 @@ def joined(codes: Iterable[Code]) -> Code:
 
 
 def _model(ordered: Sequence[int]) -> tuple[int, int]:
-    """(centre, width in bits). The centre is round, so that it seldom moves and is short."""
+    """Return the centre and the width in bits of sorted values.
+
+    The centre is rounded, so that it rarely changes and has a short code.
+    """
     n = len(ordered)
     width = max(0, (ordered[3 * n // 4] - ordered[n // 4]).bit_length() - 1)
     shift = _shift(width)
@@ -105,11 +113,12 @@ def _model(ordered: Sequence[int]) -> tuple[int, int]:
 
 
 def _shift(width: int) -> int:
-    """How many bits of a column's centre are 0."""
+    """Return how many of the lowest bits of a column's centre are 0."""
     return max(0, width - 3)
 
 
 def zigzag(value: int) -> int:
+    """Return 0, 1, 2, 3, 4 for 0, -1, 1, -2, 2 and so on."""
     return value << 1 if value >= 0 else (-value << 1) - 1
 
 
@@ -121,12 +130,12 @@ def _rice(value: int, width: int) -> Code:
     ones = value >> width
     if ones >= _ESCAPE:
         return joined((Code((1 << _ESCAPE) - 1, _ESCAPE), _plain(value)))
-    # The number of ones and a 0, then the low bits.
+    # As many ones as the high bits say, a 0, then the low bits.
     return Code(((1 << ones) - 1) << (width + 1) | value & ((1 << width) - 1), ones + 1 + width)
 
 
 def _plain(value: int) -> Code:
-    """The length, and the bits after the first 1."""
+    """Return the length of the value and its bits after the first 1."""
     length = value.bit_length()
     if not length:
         return Code(0, _LENGTH_BITS)
@@ -134,9 +143,11 @@ def _plain(value: int) -> Code:
 
 
 class Bits:
+    """Reads the columns of a token. The first 1 marks where the bits begin."""
+
     def __init__(self, values: bytes) -> None:
         if not values or not values[0]:
-            raise Fault("its values do not begin where they should")
+            raise Fault("the bit that marks the start of its values is missing")
         self._text = bin(int.from_bytes(values, "big"))[3:]  # without 0b and the first 1
         self._at = 0
 
@@ -144,13 +155,20 @@ class Bits:
     def at_end(self) -> bool:
         return self._at == len(self._text)
 
-    def column(self, size: int) -> list[int]:
+    def column(self, size: int) -> Generator[None, None, list[int]]:
+        """Read a column of `size` values, in steps of `_STEP` values. Raises Fault."""
         if size < _FEW:
             deltas = (unzigzag(self._plain()) for _ in range(size))
             return [int64(value) for value in accumulate(deltas)]
         width = self._take(_LENGTH_BITS)
         centre = unzigzag(self._plain()) << _shift(width)
-        return [int64(centre + unzigzag(self._rice(width))) for _ in range(size)]
+        values: list[int] = []
+        while len(values) < size:
+            if values:
+                yield
+            step = min(_STEP, size - len(values))
+            values += [int64(centre + unzigzag(self._rice(width))) for _ in range(step)]
+        return values
 
     def _rice(self, width: int) -> int:
         zero = self._text.find("0", self._at, self._at + _ESCAPE)
@@ -170,12 +188,13 @@ class Bits:
             return 0
         text = self._text[self._at : self._at + count]
         if len(text) < count:
-            raise Fault("its values are cut short")
+            raise Fault("its values are truncated")
         self._at += count
         return int(text, 2)
 
 
 def int64(value: int) -> int:
+    """Return the value. Raises Fault if it does not fit in 64 bits."""
     if not _INT64_MIN <= value <= _INT64_MAX:
         raise Fault("a number does not fit in 64 bits")
     return value

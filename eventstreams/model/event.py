@@ -1,7 +1,7 @@
-"""The values everything else speaks in: where a record lives, and the record.
+"""Records, and their places in a log.
 
-Offsets are a log's own numbers and the only coordinate in the system: the same number indexes the
-log, the tail in memory and the id a client carries.
+Offsets are assigned by the log and are the only coordinate in the system: the log, the tails in
+memory and the ids of clients all use the same numbers.
 """
 
 from __future__ import annotations
@@ -12,33 +12,36 @@ import msgspec
 
 
 class Partition(NamedTuple):
-    """The unit of order: offsets increase within a partition and mean nothing across them."""
+    """A partition of a topic. Offsets order the records of one partition, and of no others."""
 
     topic: str
     number: int
 
 
 class Bounds(NamedTuple):
-    """What a partition holds: `oldest <= offset < end`. Empty when both are equal."""
+    """The offsets that a partition holds: `oldest <= offset < end`; none if both are equal."""
 
     oldest: int
     end: int
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One record as its log holds it, bytes unparsed. `value` is None for a tombstone."""
+    """One record as its log holds it, with its bytes unparsed. `value` is None for a tombstone."""
 
     partition: Partition
     offset: int
     timestamp_ms: int
     value: bytes | None
     key: bytes | None = None
+    place_span: int | None = None
+    """Where the place goes in `value`, if the log knows; see `eventstreams.model.place`."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A record to append. `partition` is a number, or None to let the log choose (by key if any).
+    """A record to append.
 
-    `timestamp_ms` None means the time of appending.
+    If `partition` is None, the log chooses one, by the key if there is a key. If `timestamp_ms` is
+    None, the time of appending is used.
     """
 
     topic: str
@@ -49,7 +52,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Placed(NamedTuple):
-    """Where an appended record went."""
+    """The place of an appended record."""
 
     partition: Partition
     offset: int

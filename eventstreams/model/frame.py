@@ -1,8 +1,9 @@
-"""An event decoded once and encoded once, shared by everyone who gets it.
+"""Events in the form in which clients receive them, prepared once for all clients.
 
-The bytes of a frame are what goes after `data: ` or on a line of NDJSON: one line of compact JSON
-with the record's place in `meta`. What can't be sent (a tombstone, not JSON, a bare number) has no
-bytes: it is passed over, and counted, without harm to the stream.
+The data of a frame is what follows `data: ` in Server-Sent Events, or a line of NDJSON: one line of
+compact JSON with the record's place in `meta`. Records that cannot be sent (tombstones, bytes that
+are not JSON, bare numbers and so on) have no data. They are skipped and counted, and the stream
+continues.
 """
 
 from __future__ import annotations
@@ -13,58 +14,74 @@ from typing import Any, Final, cast
 import orjson
 
 from eventstreams.model.event import Event
+from eventstreams.model.gap_marker import gap_document, is_gap_marker
+from eventstreams.model.place import insert_place
 from eventstreams.model.redaction import Redaction, Redactions
 
-# Line ends for clients that use str.splitlines(); JSON allows them raw, so we escape them.
-_LINE_ENDS = (
-    (b"\xe2\x80\xa8", b"\\u2028"),
-    (b"\xe2\x80\xa9", b"\\u2029"),
-    (b"\xc2\x85", b"\\u0085"),
-)
+# Clients that use str.splitlines() take these as line ends. JSON allows them raw; we escape them.
+_LINE_SEPARATOR = (b"\xe2\x80\xa8", b"\\u2028")
+_PARAGRAPH_SEPARATOR = (b"\xe2\x80\xa9", b"\\u2029")
+_NEXT_LINE = (b"\xc2\x85", b"\\u0085")
 
 _OVERHEAD_BYTES = 256
 NO_REDACTIONS: Final = Redactions()
 
 
 class Frame:
-    """One event of a partition. `data` is made on first use and kept in place of the raw record;
-    what the redactions of its topic take out is gone from it, also when they come later."""
+    """One event of a partition.
+
+    `data` is made on first use; the raw record is released then. Redactions of the topic that are
+    added later apply to it as well.
+    """
 
     __slots__ = (
-        *("_data", "_event", "_redaction", "_redactions"),
+        *("_data", "_event", "_redaction", "_redactions", "gap"),
         *("offset", "partition", "size", "timestamp_ms"),
     )
 
     def __init__(self, event: Event, redactions: Redactions = NO_REDACTIONS) -> None:
+        value = event.value
         self.partition = event.partition
         self.offset = event.offset
         self.timestamp_ms = event.timestamp_ms
-        self.size = len(event.value or b"") + _OVERHEAD_BYTES
-        """About the memory it takes, in bytes; what bounds are kept in."""
+        self.size = _OVERHEAD_BYTES + (0 if value is None else len(value))
+        """The memory it takes in bytes, approximately. Limits on memory use it."""
+        self.gap: dict[str, Any] | None = None
+        """The report of missing events, if the record is a gap marker, which has no data."""
         self._event: Event | None = event
         self._data: bytes | None = None
         self._redactions = redactions
         self._redaction: Redaction | None = None
-        """What was applied to the data."""
+        """The redaction that was applied to the data."""
+        if event.key is not None and is_gap_marker(event):
+            self.gap = gap_document(event)
+            self._event = None
 
     @property
     def data(self) -> bytes | None:
-        """One line of JSON in UTF-8, or None where the record is not an event."""
+        """One line of JSON in UTF-8, or None if the record is not an event."""
         redaction = self._redactions.of(self.partition.topic)
         event = self._event
         if event is not None:
-            self._data = encode(event, redaction)
-            self._event = None  # the raw bytes are not needed twice
+            span, value = event.place_span, event.value
+            if span is not None and value is not None and redaction is None:
+                self._data = insert_place(value, span, event.partition, event.offset)
+            else:
+                self._data = encode(event, redaction)
+            self._event = None  # the raw bytes are not needed again
             self._redaction = redaction
         elif redaction is not self._redaction:
             if self._data is not None and redaction is not None:
                 self._data = _redacted(self._data, redaction)
-            self._redaction = redaction  # what an old one took out stays out of this frame
+            self._redaction = redaction  # fields that an earlier redaction removed stay removed
         return self._data
 
 
 def encode(event: Event, redaction: Redaction | None = None) -> bytes | None:
-    """The event as one line of compact JSON, its place inserted into `meta`; None if it is none."""
+    """Return the event as one line of compact JSON with its place in `meta`.
+
+    Return None if the record is not an event.
+    """
     value = event.value
     if not value:
         return None
@@ -80,14 +97,14 @@ def encode(event: Event, redaction: Redaction | None = None) -> bytes | None:
         data = orjson.dumps(document)
     except orjson.JSONEncodeError:
         return _encode_with_care(event, value, redaction)
-    # A copy, because orjson leaves its answer in a buffer of 8 KiB or more, and frames are kept.
-    return bytes(memoryview(escape_line_ends(data)))
+    # A copy, because orjson returns its buffer of 8 KiB or more, and frames are kept.
+    return bytes(memoryview(data if data.isascii() else escape_line_ends(data)))
 
 
 def _insert_place(document: Any, event: Event) -> bool:
-    """Sets meta.topic, .partition, .offset and, where the record has one, .key, as upstream does.
+    """Set meta.topic, .partition, .offset and, if the record has a key, .key, as Wikimedia does.
 
-    False where the document is no event. An array is one, without a place.
+    Return False if the document is not an event. An array is an event without a place.
     """
     if not isinstance(document, dict):
         return isinstance(document, list)
@@ -97,9 +114,7 @@ def _insert_place(document: Any, event: Event) -> bool:
         fields["meta"] = meta = {}
     elif not isinstance(meta, dict):
         return False
-    topic, number = event.partition
-    meta["topic"] = topic
-    meta["partition"] = number
+    meta["topic"], meta["partition"] = event.partition
     meta["offset"] = event.offset
     if event.key is not None:
         meta["key"] = {"type": "Buffer", "data": list(event.key)}
@@ -107,24 +122,26 @@ def _insert_place(document: Any, event: Event) -> bool:
 
 
 def escape_line_ends(data: bytes) -> bytes:
-    """The same JSON without the characters that end a line for some clients."""
-    if b"\xe2" in data or b"\xc2" in data:  # one byte is found many times faster than three
-        for raw, escaped in _LINE_ENDS:
-            data = data.replace(raw, escaped)
+    """Return the same JSON with the characters escaped that end a line for some clients."""
+    # Single bytes are found many times faster than sequences, and the last ones are rare.
+    if b"\xe2" in data and (b"\xa8" in data or b"\xa9" in data):
+        data = data.replace(*_LINE_SEPARATOR).replace(*_PARAGRAPH_SEPARATOR)
+    if b"\xc2" in data and b"\x85" in data:
+        data = data.replace(*_NEXT_LINE)
     return data
 
 
 def _redacted(data: bytes, redaction: Redaction) -> bytes | None:
-    """The same line without what is to be taken out."""
+    """Return the line without the fields that the redaction removes, or None if that fails."""
     try:
         document = json.loads(data)
         return dump_with_care(document) if redaction.apply(document) else data
-    except (ValueError, RecursionError):  # rather nothing than what should not be seen
+    except (ValueError, RecursionError):  # send nothing rather than what must not be seen
         return None
 
 
 def _encode_with_care(event: Event, value: bytes, redaction: Redaction | None) -> bytes | None:
-    """For JSON that the fast parser refuses: lone surrogates, which stay escaped."""
+    """Encode JSON that orjson rejects because of lone surrogates, which stay escaped."""
     try:
         document = json.loads(value, parse_constant=_refuse)
         if not _insert_place(document, event):
@@ -137,7 +154,7 @@ def _encode_with_care(event: Event, value: bytes, redaction: Redaction | None) -
 
 
 def dump_with_care(document: Any) -> bytes:
-    """One line of JSON, lone surrogates escaped. Raises ValueError, RecursionError."""
+    """Return one line of JSON with lone surrogates escaped. Raises ValueError, RecursionError."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return escape_line_ends(text.encode("utf-8", "backslashreplace"))
 

@@ -1,7 +1,7 @@
-"""What is taken out of events of certain pages before anyone sees them, now or in history.
+"""Removes fields from the events of certain pages before clients see them, live or in history.
 
-After Wikimedia's `mediawiki_redacted_pages`: an event is of a page where `meta.domain` is its
-domain and one of its title fields is its title, however that is spelt.
+This follows Wikimedia's `mediawiki_redacted_pages`. An event belongs to a page if `meta.domain` is
+the page's domain and one of the title fields is its title, in any spelling that MediaWiki accepts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     titles: tuple[str | int | float | bool, ...]
     """YAML reads a page called 404 as a number."""
     remove: tuple[str, ...]
-    """Paths of fields; through lists too."""
+    """Paths of fields. A path continues in every element of a list."""
     title_fields: tuple[str, ...] = TITLE_FIELDS
 
 
 class Redaction:
-    """The rules of a topic. Immutable; equal where the rules are."""
+    """The rules of a topic. Immutable; equal if the rules are equal."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(dict.fromkeys(rules))
@@ -47,8 +47,10 @@ class Redaction:
         ]
 
     def apply(self, document: Any) -> bool:
-        """Takes the fields out, in place; whether any rule was for it. In a list, of each element:
-        a record may hold several events."""
+        """Remove the fields in place; return whether any rule applied.
+
+        A list holds several events, each of which is redacted.
+        """
         if isinstance(document, list):
             hits = [self.apply(item) for item in cast("list[Any]", document)]
             return any(hits)
@@ -75,7 +77,7 @@ class Redaction:
 
 
 class Redactions:
-    """Those of all topics that have any, as they are now."""
+    """The current redactions of all topics that have any."""
 
     def __init__(self, by_topic: Mapping[str, Redaction] | None = None) -> None:
         self._by_topic = dict(by_topic or {})
@@ -84,7 +86,7 @@ class Redactions:
         return self._by_topic.get(topic)
 
     def replace(self, by_topic: Mapping[str, Redaction]) -> bool:
-        """Whether any is another than before. One that is equal stays the same object."""
+        """Replace all redactions; return whether any changed. Equal ones keep their identity."""
         if self._by_topic == by_topic:
             return False
         old = self._by_topic
@@ -96,13 +98,13 @@ class Redactions:
 
 
 def _normal(title: Any) -> str:
-    """The form in which titles are compared: that of MediaWiki, in lower case as upstream has it.
+    """Return the form in which titles are compared: MediaWiki's, in lower case as Wikimedia does.
 
-    MediaWiki's rules (MediaWikiTitleCodec): character references are decoded; text is NFC; marks of
-    direction go; white space and underscores are one underscore, and none at either end or around
-    the colon of a namespace; a colon at the start and a fragment go. Which prefixes are namespaces
-    only the wiki knows, so every first colon counts as that of one: of two pages whose titles
-    differ only in a space there, both are meant.
+    MediaWiki's rules (MediaWikiTitleCodec): character references are decoded; text is NFC;
+    direction marks are removed; each run of white space and underscores becomes one underscore,
+    and is removed at either end and around the colon of a namespace; a colon at the start and a
+    fragment are removed. Only the wiki knows which prefixes are namespaces, so the first colon
+    always counts as that of one. Two pages whose titles differ only in a space there both match.
     """
     text = str(title).lower() if isinstance(title, bool) else str(title)
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", html.unescape(text)))

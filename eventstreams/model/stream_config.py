@@ -1,48 +1,53 @@
-"""Stream configuration as Wikimedia's EventStreamConfig has it: what producers and consumers are
-told of a stream, by its exact name or by a regular expression (`/…/`) that declares many.
+"""Stream configuration in the form of Wikimedia's EventStreamConfig.
+
+It holds the settings of each stream for producers and consumers. A stream is declared by its exact
+name, or many streams by a regular expression (`/…/`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 from eventstreams.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9._\-]{1,249}", re.ASCII)
-"""Of a stream or a topic."""
+"""The name of a stream or a topic."""
+_PUNCTUATION = str.maketrans("", "", "._-")
 _NEVER_PREFIXED = "eventlogging_"
 _DEPTH_MAX = 10
 _CONSTRAINTS_LENGTH_MAX = 2048
 """Each constraint may be compared with the settings of every stream."""
 _REMEMBERED_MAX = 1000
-"""Names that patterns matched; clients choose them."""
+"""How many names are cached with the pattern that each matches. Clients choose these names."""
 _CONSTRAINT = re.compile(r"([^=\[\]|]+)((?:\[[^\[\]=|]+\])*)=([^|]*)")
 
 
 class StreamConfig(NamedTuple):
     name: str
-    """As asked for, or the pattern itself; never an alias."""
+    """The requested name, or the pattern itself; never an alias."""
     pattern: str | None
-    """The key `/…/` it is declared by, if not by its name."""
+    """The key `/…/` that declares the stream; None if its name does."""
     schema_title: str | None
     topics: tuple[str, ...]
     message_key_fields: Mapping[str, str] | None
     canary_events_enabled: bool
     enrich: Mapping[str, str | None]
-    """`producers.eventgate.enrich_fields_from_http_headers`: field -> header; None: not at all."""
+    """`producers.eventgate.enrich_fields_from_http_headers`: field -> header, or None to leave the
+    field out."""
     settings: Mapping[str, Any]
-    """Everything, merged over the defaults, with `stream` and `topics`."""
+    """All settings, merged over the defaults, with `stream` and `topics`."""
 
     @property
     def label(self) -> str:
-        """What stands for it in metrics: there are as many as the catalogue declares."""
+        """Its label in metrics: the pattern if there is one, so that names cannot add labels."""
         return self.pattern or self.name
 
 
 class StreamConfigs:
-    """All of a catalogue. Immutable but for what it remembers."""
+    """The configurations of all streams of a catalogue. Immutable, except for a cache of names."""
 
     def __init__(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """`entries`: name or pattern -> settings, merged over the defaults. Raises ConfigError."""
@@ -64,7 +69,7 @@ class StreamConfigs:
             raise ConfigError(problems)
 
     def get(self, name: str) -> StreamConfig | None:
-        """That of the exact name, else of the first pattern that is found in it."""
+        """Return the configuration of this name, or else that of the first pattern it matches."""
         config = self._named.get(name)
         if config is not None or not self._patterns or not NAME.fullmatch(name):
             return config
@@ -75,20 +80,39 @@ class StreamConfigs:
             self._remembered[name] = key and _config(name, key, self._entries[key])  # type: ignore[assignment]
         return self._remembered[name]
 
+    def meant(self, name: str) -> str | None:
+        """Return the stream that an undeclared name refers to, or None if none is known.
+
+        It may be an alias or a topic of the stream, or differ in case and punctuation. The lookup
+        takes constant time, because clients send any number of names.
+        """
+        found = self._other_names.get(_folded(name)) if NAME.fullmatch(name) else None
+        return found and found.name
+
+    @cached_property
+    def _other_names(self) -> dict[str, StreamConfig]:
+        """Streams by their topics, aliases and names without case and punctuation."""
+        return {
+            _folded(name): config
+            for names_of in (_topics, _aliases, _own_name)  # later ones win
+            for config in self._named.values()
+            for name in names_of(config)
+        }
+
     def canaries(self) -> list[StreamConfig]:
-        """Those with canary_events_enabled; a pattern names no stream to send one to."""
+        """Return the streams with canary_events_enabled. Patterns name no stream to send to."""
         return [config for config in self._named.values() if config.canary_events_enabled]
 
     def titles(self) -> dict[str, str | None]:
-        """The schema title of each name or pattern."""
+        """Return the schema title of each name or pattern."""
         return {key: settings.get("schema_title") for key, settings in self._entries.items()}
 
     def select(
         self, names: Sequence[str] | None, constraints: Mapping[str, Any]
     ) -> dict[str, dict[str, Any]]:
-        """Settings of these streams, those not declared left out; of all where None.
+        """Return the settings of these streams, without undeclared ones; of all streams if None.
 
-        Patterns among all stand under themselves, their topics patterns too.
+        Among all streams, a pattern is its own key, and its topics are patterns, too.
         """
         found: dict[str, dict[str, Any]] = {}
         for name in self._entries if names is None else names:
@@ -99,10 +123,26 @@ class StreamConfigs:
                 if config is None:
                     continue
                 settings = dict(config.settings)
-            settings.pop("redact", None)  # its titles are what nobody may see
+            settings.pop("redact", None)  # its titles must not be published
             if matches(settings, constraints):
                 found[name] = settings
         return found
+
+
+def _topics(config: StreamConfig) -> tuple[str, ...]:
+    return config.topics
+
+
+def _aliases(config: StreamConfig) -> tuple[str, ...]:
+    return tuple(config.settings.get("stream_aliases") or ())
+
+
+def _own_name(config: StreamConfig) -> tuple[str, ...]:
+    return (config.name,)
+
+
+def _folded(name: str) -> str:
+    return name.casefold().translate(_PUNCTUATION)
 
 
 def is_pattern(key: str) -> bool:
@@ -110,7 +150,7 @@ def is_pattern(key: str) -> bool:
 
 
 def pattern_problem(key: str) -> str | None:
-    """What is wrong with it, if anything."""
+    """Return what is wrong with a pattern, or None."""
     try:
         re.compile(key[1:-1])
     except re.error as error:
@@ -119,9 +159,9 @@ def pattern_problem(key: str) -> str | None:
 
 
 def topics_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """`topics`, else each of `topic_prefixes` before the name, else the name.
+    """Return `topics`, or else the name after each of `topic_prefixes`, or else the name.
 
-    Streams of old EventLogging have no prefix, whatever the defaults say.
+    Streams of the old EventLogging have no prefixes, whatever the defaults are.
     """
     topics = settings.get("topics")
     if topics is not None:
@@ -133,10 +173,10 @@ def topics_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def parse_constraints(text: str) -> dict[str, Any]:
-    """`k=v|p[q]=v` as nested mappings. Raises ValueError."""
+    """Return `k=v|p[q]=v` as nested mappings. Raises ValueError."""
     if len(text) > _CONSTRAINTS_LENGTH_MAX:
         raise ValueError(
-            f"they have {len(text)} characters, and may have {_CONSTRAINTS_LENGTH_MAX} at most"
+            f"they have {len(text)} characters; the limit is {_CONSTRAINTS_LENGTH_MAX}"
         )
     constraints: dict[str, Any] = {}
     for part in text.split("|"):
@@ -150,15 +190,18 @@ def parse_constraints(text: str) -> dict[str, Any]:
         for name in path[:-1]:
             below: Any = inner.setdefault(name, {})
             if not isinstance(below, dict):
-                raise ValueError(f"{part!r} contradicts what stands before it")
+                raise ValueError(f"{part!r} contradicts an earlier constraint")
             inner = cast("dict[str, Any]", below)
         inner[path[-1]] = match[3]
     return constraints
 
 
 def matches(settings: Any, constraints: Any, depth: int = 0) -> bool:
-    """Whether all that is constrained is so. Scalars are compared as PHP's text of them, as
-    upstream does: true is "1", false is "". A list must hold all that its constraint lists."""
+    """Return whether the settings meet the constraints.
+
+    Scalars are compared as PHP's text of them, as upstream does: true is "1", false is "". A list
+    must contain all values of its constraint.
+    """
     if isinstance(constraints, Mapping):
         wanted = cast("Mapping[str, Any]", constraints)
         if depth > _DEPTH_MAX or not isinstance(settings, Mapping):

@@ -1,30 +1,31 @@
-"""What an intake's answer says of each event of a request: ours, or an EventGate.
+"""Interprets the answer of an intake (ours or an EventGate) for each event of a request.
 
-Only what an intake says of an event itself decides about it. Everything else (no answer, a proxy's
-error page, a missing key, a wrong address) leaves it to be sent again.
+Only what an intake reports about an event decides its outcome. After anything else (no answer, an
+error page of a proxy, a missing key, a wrong address) the event is sent again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
+from eventstreams.model.retry_after import parse_retry_after
+
 _WAIT_S_MAX = 600.0
 _DETAIL_MAX = 500
-"""Characters of an answer that are repeated."""
+"""Maximum characters quoted from an answer."""
 
 
 class Fate(Enum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     FAILED = "failed"
-    """The intake tried this event, and could not store it."""
+    """The intake tried to store this event and failed."""
     UNANSWERED = "unanswered"
-    """Nothing was said of this event."""
+    """The answer does not mention this event."""
 
 
 class Verdict(NamedTuple):
@@ -34,11 +35,11 @@ class Verdict(NamedTuple):
 
 class Answer(NamedTuple):
     verdicts: list[Verdict]
-    """One for each event, in order."""
+    """One verdict for each event, in order."""
     wait_s: float = 0.0
-    """What Retry-After asks for."""
+    """Seconds to wait according to Retry-After."""
     too_much: bool = False
-    """Fewer events in a request would tell more, or fit."""
+    """Whether fewer events in a request might fit, or give a clearer answer."""
 
 
 def unanswered(count: int, reason: str) -> Answer:
@@ -48,8 +49,11 @@ def unanswered(count: int, reason: str) -> Answer:
 def read(
     status: int, headers: Mapping[str, str], body: bytes, lines: Sequence[bytes], now_s: float
 ) -> Answer:
-    """`headers` by name, whatever their case; `lines`: the events as they were sent; `now_s`: since
-    1970."""
+    """Return what an answer says of each event.
+
+    `headers` are looked up ignoring case, `lines` are the events as sent, and `now_s` is the time
+    in seconds since 1970.
+    """
     count = len(lines)
     if status in (201, 202):
         return Answer([Verdict(Fate.ACCEPTED)] * count)
@@ -63,12 +67,16 @@ def read(
         if count == 1:
             return Answer([Verdict(Fate.REJECTED, reason)])
         return unanswered(count, reason)._replace(too_much=True)
-    return unanswered(count, reason)._replace(wait_s=_wait_s(headers.get("retry-after"), now_s))
+    wait_s = parse_retry_after(headers.get("retry-after"), now_s) or 0.0
+    return unanswered(count, reason)._replace(wait_s=min(wait_s, _WAIT_S_MAX))
 
 
 def _elements(status: int, document: dict[str, Any], lines: Sequence[bytes]) -> Answer:
-    """Elements say which event they mean by `index`; an EventGate's repeat the event instead."""
-    told: dict[int, Verdict] = {}
+    """Return the verdicts of an answer with elements.
+
+    An element of our intake names its event by `index`; an element of EventGate repeats the event.
+    """
+    named: dict[int, Verdict] = {}
     lost = False
     places: _Places | None = None
     for kind, fate in (("invalid", Fate.REJECTED), ("error", Fate.FAILED)):
@@ -82,17 +90,17 @@ def _elements(status: int, document: dict[str, Any], lines: Sequence[bytes]) -> 
             if index is None:
                 lost = True
             else:
-                told[index] = Verdict(fate, _text(fields, fate))
+                named[index] = Verdict(fate, _text(fields, fate))
     if status == HTTPStatus.MULTI_STATUS and not lost:
         rest = Verdict(Fate.ACCEPTED)
     else:
-        rest = Verdict(Fate.UNANSWERED, f"{status}, which does not say what became of this event")
-    verdicts = [told.get(index, rest) for index in range(len(lines))]
+        rest = Verdict(Fate.UNANSWERED, f"{status}, which does not say what happened to this event")
+    verdicts = [named.get(index, rest) for index in range(len(lines))]
     return Answer(verdicts, too_much=rest in verdicts and rest.fate is not Fate.ACCEPTED)
 
 
 class _Places:
-    """Where each event of a request is, by its meta.id, or else by all it holds."""
+    """Finds the indexes of events in a request, by meta.id or otherwise by their whole content."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         self._count = len(lines)
@@ -103,7 +111,8 @@ class _Places:
             indexes.reverse()
 
     def take(self, event: Any) -> int | None:
-        """Equal events are named one after the other; who sent one, knows which is meant."""
+        """Return the index of an event, or None if there is none. Equal events are taken in
+        order."""
         indexes = self._indexes.get(_identity(event))
         if indexes is None and self._count == 1:
             return 0
@@ -142,16 +151,3 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-
-
-def _wait_s(text: str | None, now_s: float) -> float:
-    """RFC 9110, 10.2.3: seconds, or a date. 0 for what is neither."""
-    if not text:
-        return 0.0
-    if text.strip().isdecimal():
-        return min(float(text), _WAIT_S_MAX)
-    try:
-        at_s = parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return 0.0
-    return min(max(0.0, at_s - now_s), _WAIT_S_MAX)

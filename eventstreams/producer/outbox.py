@@ -1,7 +1,7 @@
-"""Events that wait to be sent, in an SQLite file: they survive whatever ends the process.
+"""Keeps waiting events in an SQLite file, so that they survive the end of the process.
 
-What is put is on disk when `put` returns (write-ahead log, synced at each commit). An entry is
-removed only after the intake's answer, so a process that dies in between sends it again.
+Events are on disk when `put` returns (write-ahead log, synced at each commit). An entry is removed
+only after the intake has answered, so if the process dies in between, the event is sent again.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ COMMIT;
 
 
 class Outbox:
-    """A `Storage`. One process at a time has the file."""
+    """A `Storage` in a file that one process at a time can use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # One thread: SQLite has one writer anyway, and calls stay in their order.
+        # SQLite has a single writer anyway, and one thread keeps calls in order.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self._open = ExitStack()
         self._connection: sqlite3.Connection
@@ -69,7 +69,7 @@ class Outbox:
         return await self._run(look)
 
     async def losses(self) -> list[Loss]:
-        """In the order in which the events were put."""
+        """Return the losses in the order in which their events were put."""
 
         def look() -> list[Loss]:
             rows = self._connection.execute("SELECT id, line, kind, reason FROM lost ORDER BY id")
@@ -78,7 +78,7 @@ class Outbox:
         return await self._run(look)
 
     async def put_losses_back(self) -> tuple[int, int]:
-        """How many, and of how many bytes."""
+        """Queue the lost events again. Returns their number and their size in bytes."""
 
         def move() -> tuple[int, int]:
             count, size = self._measure("lost")
@@ -91,7 +91,7 @@ class Outbox:
         return await self._run(move)
 
     async def forget_losses(self) -> int:
-        """How many there were."""
+        """Delete all losses. Returns how many there were."""
 
         def forget() -> int:
             return self._connection.execute("DELETE FROM lost").rowcount
@@ -111,7 +111,7 @@ class Outbox:
             except sqlite3.Error as error:
                 raise OutboxError(f"{self._path}: {error}") from error
 
-        # A call that has begun is finished, whoever stops waiting for it.
+        # A call that has begun is finished, even if the caller stops waiting.
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(self._thread, translated))
 
@@ -124,7 +124,7 @@ class Outbox:
             stack.callback(self._connection.close)
             ours = self._scalar("PRAGMA application_id") == _APPLICATION_ID
             if not ours and self._scalar("SELECT count(*) FROM sqlite_master"):
-                raise OutboxError(f"{self._path} is a database of another program")
+                raise OutboxError(f"{self._path} is a database of a different program")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             if not ours:
@@ -135,11 +135,11 @@ class Outbox:
             return size, newest
 
     def _lock(self, stack: ExitStack) -> None:
-        """SQLite's own locks are of transactions; this one is of the process."""
+        """Lock the file for this process. SQLite's own locks last only for a transaction."""
         try:
             lock = os.open(f"{self._path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise OutboxError(f"{self._path} can't be written: {error.strerror}") from error
+            raise OutboxError(f"{self._path} cannot be written: {error.strerror}") from error
         stack.callback(os.close, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,7 +158,7 @@ class Outbox:
 
     def _insert(self, entries: Sequence[Entry]) -> None:
         rows = [(entry.id, entry.line) for entry in entries]
-        with self._connection:  # rolls back where it fails
+        with self._connection:  # rolls back on an error
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT INTO waiting VALUES (?, ?)", rows)
 

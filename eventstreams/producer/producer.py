@@ -1,4 +1,4 @@
-"""What a program that sends events to an intake holds."""
+"""The producer: the object that programs use to send events to an intake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ _HEADERS = {
 
 
 class Producer:
-    """An asynchronous context manager; leaving it waits for what was put, at most `drain_s`."""
+    """Sends events to an intake. Use it as an async context manager.
+
+    Leaving the context waits up to `drain_s` seconds for the events that were put.
+    """
 
     def __init__(
         self,
@@ -52,16 +55,18 @@ class Producer:
         drain_s: float = 10.0,
         on_loss: Callable[[Rejected | GaveUp], None] | None = None,
     ) -> None:
-        """`url`: of the intake, or of its host. `outbox`: a file in which events wait, so that they
-        survive the process; it is made where there is none, and what it holds is sent first.
+        """Configure the producer.
 
-        `batch_events`, `batch_bytes`: the most that one request carries; `linger_s`: how long one
-        that is not full waits for more. `queue_bytes_max`: what may wait; beyond it, `enqueue` and
-        `send` wait. `timeout_s`: for an answer. `retry_s`: the pause after a first failure, about;
-        it doubles up to 30 s, unless Retry-After asks for more. `give_up_s`: how long an event is
-        tried, counted from when it was put; with an outbox, from when the intake first failed to
-        store it, so that no outage loses any. `on_loss`: called with what was rejected or given up,
-        from the event loop.
+        `url`: the URL of the intake, or of its host. `outbox`: a file that keeps waiting events
+        across restarts; it is created if necessary, and events found in it are sent first.
+
+        `batch_events`, `batch_bytes`: the most that one request carries. `linger_s`: how long an
+        incomplete batch waits for more events. `queue_bytes_max`: bytes that may wait; beyond this,
+        `enqueue` and `send` block. `timeout_s`: the time limit for an answer. `retry_s`: the
+        approximate pause after a first failure; it doubles up to 30 s, unless Retry-After asks for
+        more. `give_up_s`: how long an event is tried, from the time it was put; with an outbox,
+        from the time the intake first failed to store it, so that no outage loses events.
+        `on_loss`: called on the event loop with each event that was rejected or given up.
 
         Raises ValueError.
         """
@@ -71,7 +76,7 @@ class Producer:
             ("retry_s", retry_s),
         ):
             if value <= 0:
-                raise ValueError(f"{name}={value} is not above 0")
+                raise ValueError(f"{name}={value} must be greater than 0")
         self._drain_s = drain_s
         self._timeout_s = timeout_s
         self._on_loss = on_loss
@@ -95,7 +100,7 @@ class Producer:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises OutboxError."""
+        """Open the outbox and start sending. Raises OutboxError."""
         await self._queue.open()
         self._http = httpx.AsyncClient(timeout=self._timeout_s)
         self._task = asyncio.create_task(self._run(self._http))
@@ -115,10 +120,10 @@ class Producer:
             await self._close()
 
     async def send(self, *events: Event) -> list[Result]:
-        """Each event's result, in order, when all are known.
+        """Send events, and return the result of each in order once all results are known.
 
-        Raises TypeError and ValueError for what is not JSON, before anything is sent; OutboxError;
-        ProducerClosed where the producer ends before all are known.
+        Raises TypeError or ValueError for an event that is not JSON, before anything is sent;
+        OutboxError; ProducerClosed if the producer ends before all results are known.
         """
         entries = self._entries(events)
         loop = asyncio.get_running_loop()
@@ -133,59 +138,60 @@ class Producer:
                 self._waiters.pop(entry.id, None)
 
     async def enqueue(self, *events: Event) -> None:
-        """Returns when the events wait to be sent: with an outbox, when they are on disk.
+        """Queue events; return when they wait to be sent (with an outbox, when they are on disk).
 
-        Raises as `send`.
+        Raises the same errors as `send`.
         """
         if events:
             await self._queue.put(self._entries(events))
 
     async def flush(self) -> None:
-        """Waits until all that was put before is accepted, rejected or given up.
+        """Wait until everything put before has been accepted, rejected or given up.
 
-        Raises ProducerClosed where the producer ends before.
+        Raises ProducerClosed if the producer ends before that.
         """
         passed = asyncio.create_task(self._queue.passed(self._queue.last_id))
         task = self._running()
         try:
             await asyncio.wait({passed, task}, return_when=asyncio.FIRST_COMPLETED)
             if not passed.done():
-                raise ProducerClosed("the producer ended before all was sent")
+                raise ProducerClosed("the producer ended before all events were sent")
             passed.result()
         finally:
             passed.cancel()
 
     async def losses(self) -> list[Rejected | GaveUp]:
-        """What was rejected or given up and is kept in the outbox, oldest first.
+        """Return the rejected and given-up events kept in the outbox, oldest first.
 
-        Raises OutboxError, ValueError where there is no outbox.
+        Raises OutboxError, or ValueError if there is no outbox.
         """
         return [_result_of(loss) for loss in await self._kept().losses()]
 
     async def retry_losses(self) -> int:
-        """Has what `losses` shows sent again, before all else; how many they are. Raises as it."""
+        """Queue all losses again, before other events. Returns how many. Raises the errors of
+        `losses`."""
         count, size = await self._kept().put_losses_back()
         await self._queue.recount(size)
         return count
 
     async def forget_losses(self) -> int:
-        """Removes what `losses` shows; how many they were. Raises as it."""
+        """Delete all losses. Returns how many there were. Raises the errors of `losses`."""
         return await self._kept().forget_losses()
 
     def _kept(self) -> Outbox:
         self._running()
         if self._outbox is None:
-            raise ValueError("losses are kept in an outbox, and this producer has none")
+            raise ValueError("losses are stored in an outbox, and this producer has none")
         return self._outbox
 
     def _running(self) -> asyncio.Task[None]:
-        """Raises ProducerClosed."""
+        """Return the delivery task. Raises ProducerClosed."""
         if self._task is None or self._task.done():
             raise ProducerClosed("the producer is closed, or was not entered with `async with`")
         return self._task
 
     def _entries(self, events: Sequence[Event]) -> list[Entry]:
-        """Raises TypeError, ValueError, ProducerClosed."""
+        """Return a queue entry for each event. Raises TypeError, ValueError, ProducerClosed."""
         self._running()
         lines = [_line(event) for event in events]
         deadline = time.monotonic() + self._give_up_s
@@ -196,8 +202,8 @@ class Producer:
         try:
             await self._delivery.run(http)
         except Exception:
-            _log.exception("the producer broke")
-            self._refuse_waiters("the producer broke")
+            _log.exception("the producer failed")
+            self._refuse_waiters("the producer failed")
 
     def _settled(self, accepted: Sequence[Entry], losses: Sequence[Loss]) -> None:
         for entry in accepted:
@@ -205,9 +211,9 @@ class Producer:
             if waiter is not None and not waiter.done():
                 waiter.set_result(Accepted(event_of(entry.line)))
         for loss in losses:
-            self._tell(loss)
+            self._report_loss(loss)
 
-    def _tell(self, loss: Loss) -> None:
+    def _report_loss(self, loss: Loss) -> None:
         result = _result_of(loss)
         waiter = self._waiters.get(loss.entry.id)
         if waiter is not None and not waiter.done():
@@ -230,7 +236,7 @@ class Producer:
         await self._queue.end()
         if self._outbox is None:
             async for entry in self._queue.drop():
-                self._tell(
+                self._report_loss(
                     Loss(entry, "gave_up", self._delivery.reason or "the producer was closed")
                 )
         self._refuse_waiters("the producer was closed; the event waits in the outbox")
@@ -250,7 +256,11 @@ def _result_of(loss: Loss) -> Rejected | GaveUp:
 
 
 def _line(event: Event) -> bytes:
-    """With a `meta.id`, so that who reads it twice can tell. Raises TypeError, ValueError."""
+    """Return the event as JSON.
+
+    Adds a `meta.id` if there is none, so that consumers can recognise duplicates. Raises TypeError,
+    ValueError.
+    """
     meta = event.get("meta")
     if isinstance(meta, Mapping) and "id" not in meta:
         event = {**event, "meta": {**cast("Mapping[str, Any]", meta), "id": str(uuid4())}}
@@ -258,7 +268,7 @@ def _line(event: Event) -> bytes:
 
 
 def _intake_url(text: str) -> httpx.URL:
-    """Raises ValueError."""
+    """Return the URL to post to. Raises ValueError."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:

@@ -1,4 +1,4 @@
-"""Events that wait to be sent, oldest first, as many as there is room for."""
+"""The queue of events that wait to be sent, oldest first, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OVERHEAD_BYTES = 200
 
 class Entry(NamedTuple):
     id: int
-    """Counts up."""
+    """Ids increase in the order of the queue."""
     line: bytes
     """The event as JSON."""
     deadline: float = math.inf
-    """By the monotonic clock."""
+    """When to give the event up, by the monotonic clock."""
 
     @property
     def size(self) -> int:
@@ -29,28 +29,31 @@ class Entry(NamedTuple):
 class Loss(NamedTuple):
     entry: Entry
     kind: str
-    """rejected, or gave_up."""
+    """Either rejected or gave_up."""
     reason: str
 
 
 class Storage(Protocol):
-    """Where entries are kept. Each call is over before the next but `head` and `put`; all raise
-    OutboxError."""
+    """Where entries are kept.
+
+    Each call ends before the next begins, except for `head` and `put`. All raise OutboxError.
+    """
 
     async def open(self) -> tuple[int, int]:
-        """The bytes that are kept, and the id of the newest entry there ever was, or 0."""
+        """Return the size of the stored entries in bytes, and the highest id ever used, or 0."""
         ...
 
     async def put(self, entries: Sequence[Entry]) -> None:
-        """All of them, or none."""
+        """Store all entries, or none."""
         ...
 
     async def head(self, count: int, size: int) -> list[Entry]:
-        """The oldest, at most so many, of so many bytes, but one at least if there is one."""
+        """Return the oldest entries, limited by count and bytes, but at least one if there is
+        any."""
         ...
 
     async def remove(self, entries: Collection[Entry], losses: Collection[Loss]) -> None:
-        """`losses` are among the entries."""
+        """Remove entries. `losses` are those among them to keep a record of."""
         ...
 
     async def oldest(self) -> int | None: ...
@@ -88,45 +91,49 @@ class MemoryStorage:
         pass
 
 
-class _Putting(NamedTuple):
+class _PendingPut(NamedTuple):
     entries: Sequence[Entry]
     size: int
     kept: asyncio.Future[None]
 
 
 class Queue:
-    """First come, first served: a put waits for room behind those that wait already. Puts that come
-    together are stored together."""
+    """A queue that admits waiting puts in order, as room becomes available.
+
+    Puts that arrive together are stored together.
+    """
 
     def __init__(self, storage: Storage, *, bytes_max: int) -> None:
         self._storage = storage
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._waiting: deque[_Putting] = deque()
+        self._waiting: deque[_PendingPut] = deque()
         self._changed = asyncio.Condition()
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
         self.last_id = 0
-        """Of the entries put, or about to be."""
+        """The id of the last entry put, including puts that wait for room."""
 
     async def open(self) -> None:
-        """Raises OutboxError."""
+        """Open the storage. Raises OutboxError."""
         self._bytes, self.last_id = await self._storage.open()
 
     async def put(self, entries: Sequence[Entry]) -> None:
-        """Returns when they are kept. Raises OutboxError, and ProducerClosed where it is closed
-        before there was room."""
+        """Store entries, after waiting for room.
+
+        Raises OutboxError, or ProducerClosed if the queue is closed before there is room.
+        """
         if self._closed:
             raise ProducerClosed("the producer is closed")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last_id = max(self.last_id, entries[-1].id)
-        self._waiting.append(_Putting(entries, sum(e.size for e in entries), future))
+        self._waiting.append(_PendingPut(entries, sum(e.size for e in entries), future))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         await future
 
     async def head(self, count: int, size: int) -> list[Entry]:
-        """As of Storage, once there is one."""
+        """Wait until the queue has entries, and return the first ones as `Storage.head` does."""
         async with self._changed:
             while not (found := await self._storage.head(count, size)):
                 await self._changed.wait()
@@ -135,10 +142,10 @@ class Queue:
     async def remove(self, entries: Collection[Entry], losses: Collection[Loss] = ()) -> None:
         await self._storage.remove(entries, losses)
         self._bytes -= sum(entry.size for entry in entries)
-        await self._tell()
+        await self._notify()
 
     async def passed(self, id_: int) -> None:
-        """Waits until all entries up to this one are gone."""
+        """Wait until all entries up to this id have left the queue."""
         async with self._changed:
             while True:
                 first = await self._storage.oldest()
@@ -149,19 +156,19 @@ class Queue:
                 await self._changed.wait()
 
     async def recount(self, size: int) -> None:
-        """`size`: bytes that were put by another way than `put`."""
+        """Add `size` bytes of entries that were stored without `put`."""
         self._bytes += size
-        await self._tell()
+        await self._notify()
 
     async def end(self) -> None:
-        """Who waits for room is refused. What is kept can still be removed."""
+        """Refuse puts that wait for room. Stored entries can still be removed."""
         self._closed = True
-        await self._tell()
+        await self._notify()
         if self._writer is not None:
             await asyncio.wait({self._writer})
 
     async def drop(self) -> AsyncIterator[Entry]:
-        """Removes and tells all that is left."""
+        """Remove and yield all remaining entries."""
         while found := await self._storage.head(1, 1):
             await self.remove(found)
             yield found[0]
@@ -169,12 +176,12 @@ class Queue:
     async def close(self) -> None:
         await self._storage.close()
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
     async def _write(self) -> None:
-        """Until nobody waits. Whatever happens, each who waits is told."""
+        """Store waiting puts until none is left. Every put gets a result, even after an error."""
         try:
             while self._waiting:
                 async with self._changed:
@@ -191,13 +198,13 @@ class Queue:
         finally:
             self._writer = None
 
-    def _next(self) -> list[_Putting]:
-        """Those at the front that there is room for; one at least where nothing is kept."""
-        group: list[_Putting] = []
+    def _next(self) -> list[_PendingPut]:
+        """Return the first puts that fit; at least one if the storage is empty."""
+        group: list[_PendingPut] = []
         size = self._bytes
         while self._waiting:
             first = self._waiting[0]
-            if first.kept.done():  # given up by who put it
+            if first.kept.done():  # its caller has stopped waiting
                 self._waiting.popleft()
                 continue
             size += first.size
@@ -206,7 +213,7 @@ class Queue:
             group.append(self._waiting.popleft())
         return group
 
-    async def _keep(self, group: Sequence[_Putting]) -> None:
+    async def _keep(self, group: Sequence[_PendingPut]) -> None:
         try:
             await self._storage.put([entry for putting in group for entry in putting.entries])
         except OutboxError as error:
@@ -219,11 +226,13 @@ class Queue:
             for putting in group:
                 if not putting.kept.done():
                     putting.kept.set_result(None)
-        await self._tell()
+        await self._notify()
 
 
-def _refuse(group: Sequence[_Putting], error: BaseException) -> None:
-    told = error if isinstance(error, OutboxError | ProducerClosed) else ProducerClosed(str(error))
+def _refuse(group: Sequence[_PendingPut], error: BaseException) -> None:
+    if not isinstance(error, OutboxError | ProducerClosed):
+        error = ProducerClosed(str(error))
     for putting in group:
         if not putting.kept.done():
-            putting.kept.set_exception(type(told)(str(told)))
+            # Each put gets its own exception, because raising one adds to its traceback.
+            putting.kept.set_exception(type(error)(str(error)))

@@ -1,4 +1,4 @@
-"""What became of an event, as the one who sent it is told."""
+"""The outcomes that a producer reports for an event."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """In the log, durably."""
+    """The event is durable in the log."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Not in the log, and sending it again as it is would change nothing."""
+    """The event is not in the log, and would be rejected again unchanged."""
 
     event: Event
     reason: str
-    """In the words of the intake."""
+    """The reason given by the intake."""
 
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """Not known to be in the log: nothing that was tried was answered with yes or no."""
+    """The event may not be in the log: no attempt was clearly accepted or rejected."""
 
     event: Event
     reason: str
-    """Of the last attempt."""
+    """The reason why the last attempt failed."""
 
 
 Result = Accepted | Rejected | GaveUp

@@ -1,9 +1,8 @@
-"""How much it costs to list what is wrong with a document, and when that is too much.
+"""Estimates the cost of listing all problems of a document, and limits it.
 
-The library that validates finds every problem before it gives the first one, and copies into each
-problem the value that it is about. So a document of 1,000 wrong names takes it 400 ms. These
-functions bound that: the problems are counted first, which is cheap, and listed only where few
-values would be copied.
+The jsonschema-rs library finds every problem before it returns the first one, and copies into each
+problem the value concerned. A document with 1,000 invalid names takes 400 ms. The functions here
+first count the problems, which is cheap; callers list them only if few values would be copied.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 _WEIGHT_MAX = 1000
-"""Of a document whose problems are counted at all."""
+"""Maximum weight of a document whose problems are counted at all."""
 _COPIED_MAX = 10_000
-"""Weight of all copies that may be made of one document's values: about 4 ms."""
+"""Maximum weight of all copies made of one document's values: about 4 ms."""
 _TEXT_CHARACTERS = 256
-"""As expensive to copy as one value more."""
+"""This many characters cost as much to copy as one value."""
 
 _BRANCHES = ("anyOf", "oneOf", "unevaluatedItems", "unevaluatedProperties")
-"""Keywords whose problem holds those of all their branches, or that depend on these."""
+"""Keywords whose problem contains the problems of all their branches, or depends on them."""
 _SCHEMA = ("additionalItems", "additionalProperties", "else", "items", "then")
 _SCHEMAS = ("allOf", "items", "prefixItems")
 _SCHEMAS_BY_NAME = ("dependencies", "dependentSchemas", "patternProperties", "properties")
@@ -28,7 +27,7 @@ _SCHEMAS_BY_NAME = ("dependencies", "dependentSchemas", "patternProperties", "pr
 def is_cheap(document: Any, evaluate: Callable[[], Iterable[Mapping[str, Any]]]) -> bool:
     """Return whether all problems of the document can be listed in a few milliseconds.
 
-    `evaluate` finds them without their details; each has an `instanceLocation`, a JSON pointer.
+    `evaluate` returns the problems without details; each has an `instanceLocation`, a JSON pointer.
     """
     if weight(document, _WEIGHT_MAX) > _WEIGHT_MAX:
         return False
@@ -45,7 +44,10 @@ def is_cheap(document: Any, evaluate: Callable[[], Iterable[Mapping[str, Any]]])
 
 
 def weight(value: Any, most: int) -> int:
-    """Count the values and names in `value`, long texts as several. Stops somewhere past `most`."""
+    """Count the values and names in `value`; a long text counts several times.
+
+    Counting stops soon after it exceeds `most`.
+    """
     found = 0
     waiting: list[Any] = [value]
     while waiting and found <= most:
@@ -63,7 +65,7 @@ def weight(value: Any, most: int) -> int:
 
 
 def without_branches(schema: Any) -> Any:
-    """Return a schema that every valid document meets as well, and whose first problem is cheap.
+    """Return a schema that accepts every valid document, and whose first problem is cheap to find.
 
     It lacks the keywords whose problem lists the problems of several branches.
     """
@@ -86,7 +88,7 @@ def without_branches(schema: Any) -> Any:
 
 
 def _value_at(document: Any, pointer: str) -> Any:
-    """The value that a JSON pointer leads to, which must be there."""
+    """Return the value at a JSON pointer, which must exist."""
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(document, list):

@@ -1,12 +1,14 @@
-"""Missing properties filled in by `default`, as AJV 6 does with `useDefaults`.
+"""Fills in missing properties that have a `default`, as AJV 6 does with `useDefaults`.
 
-In properties and items, and through what applies: `allOf`, `additionalProperties`,
-`patternProperties`, `then` or `else`, and schemas in `dependencies`. Not in what only tests:
-anyOf, oneOf, not, if, contains, propertyNames. A parent that is missing is not made for the sake of
-what is below it. What is there stays, null too.
+Defaults apply in properties and items, and in subschemas that always apply or are selected:
+`allOf`, `additionalProperties`, `patternProperties`, `then` or `else`, and schemas in
+`dependencies`. They do not apply in subschemas that only test a value: anyOf, oneOf, not, if,
+contains, propertyNames. A missing parent is not created for the defaults below it. Existing values,
+including null, are kept.
 
-The order is AJV's, since it shows: an object's own properties, what is below each, then `allOf`.
-So a parent that comes from `allOf` is filled in by what `allOf` says of it alone.
+The order is AJV's, because it affects the result: an object's own properties, then what is below
+each, then `allOf`. A parent that comes from `allOf` is therefore filled in only by the schema in
+`allOf`.
 """
 
 from __future__ import annotations
@@ -21,39 +23,43 @@ from eventstreams.schemas.cost import weight
 K = TypeVar("K")
 Test = Callable[[Any], bool]
 Compile = Callable[[Any], Test]
-"""Schema -> whether a value is valid under it."""
+"""Takes a schema, and returns a test of whether a value is valid under it."""
 
 _STEPS = 200
-"""Objects and lists that are filled in without a pause."""
+"""Objects and lists that are processed between two yields."""
 _WEIGHT_MAX = 100_000
 
 
 class Defaults:
-    """Of one schema without references, which must be valid; compiled once."""
+    """The defaults of one valid schema without references, compiled once."""
 
     def __init__(self, schema: dict[str, Any], *, compile_test: Compile) -> None:
-        """`compile_test` makes the tests of `if` and of names that have a pattern."""
+        """Compile the schema. `compile_test` makes the tests for `if` and for patterns of names."""
         self._node = _compile(schema, compile_test)
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether the schema has any defaults."""
         return self._node is not None
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the schema alone says how much there is to fill in at most, so that `fill` takes
-        less than a millisecond for any document."""
+        """Return whether the schema alone limits the work, so that `fill` takes under a
+        millisecond.
+        """
         return self._node is None or self._node.objects_max <= _STEPS
 
     def fill(self, document: Any) -> int:
-        """Fill in, in place; return how many values were filled in."""
+        """Fill in defaults in place. Returns the number of values filled in."""
         if self._node is not None and self.is_bounded:
             return self._node.fill_all(document)
         return max(self.filling(document))
 
     def filling(self, document: Any) -> Iterator[int]:
-        """Fill in, in place, in steps of about a millisecond. Each yields how many defaults were
-        filled in so far; each default counts as the values that it has."""
+        """Fill in defaults in place, in steps of about a millisecond.
+
+        Each step yields the number of values filled in so far; a default counts as the number of
+        values that it contains.
+        """
         filled = steps = 0
         waiting: list[Iterator[tuple[_Node, Any]]] = []
         if self._node is not None:
@@ -73,7 +79,7 @@ class Defaults:
 
 
 class _Node:
-    """What one schema fills in."""
+    """The defaults of one subschema."""
 
     def __init__(self, schema: dict[str, Any], compile_test: Compile) -> None:
         properties = _named(schema.get("properties"))
@@ -103,8 +109,9 @@ class _Node:
         self._if = compile_test(schema["if"]) if self._then or self._else else None
         self._is_flat = not (self._properties or self._all_of)
         self.objects_max = self._objects_max()
-        """How many objects and lists are looked at for one document; infinite where the document
-        decides that."""
+        """The number of objects and lists visited in one document; infinite if the document
+        determines it.
+        """
 
     def _objects_max(self) -> float:
         if (
@@ -123,7 +130,7 @@ class _Node:
         )  # fmt: skip
 
     def fill(self, value: Any) -> int:
-        """Fill in what `value` itself lacks; return how many values that are."""
+        """Fill in the missing properties of `value` itself. Returns the number filled in."""
         filled = 0
         if isinstance(value, dict):
             fields = cast("dict[str, Any]", value)
@@ -135,14 +142,14 @@ class _Node:
             items = cast("list[Any]", value)
             for place, default, size in self._place_values:
                 if place >= len(items):
-                    # what JSON makes of the holes that are left in JavaScript
+                    # JSON writes the holes in a JavaScript array as null
                     filled += size + place - len(items)
                     items.extend([None] * (place - len(items)))
                     items.append(_copied(default))
         return filled
 
     def fill_all(self, value: Any) -> int:
-        """The same of all that is below `value`, too, where `objects_max` is finite."""
+        """Fill in `value` and everything below it. Requires a finite `objects_max`."""
         filled = self.fill(value)
         if self._is_flat:
             return filled
@@ -156,8 +163,10 @@ class _Node:
         return filled
 
     def below(self, value: Any) -> Iterator[tuple[_Node, Any]]:
-        """Yield what else is to be filled in, in order, once `value` itself is. Each must be filled
-        in before the next is asked for."""
+        """Yield the values below `value` to fill in next, in order, after `value` itself.
+
+        Each must be filled in before the next is requested.
+        """
         if isinstance(value, dict):
             yield from self._below_object(cast("dict[str, Any]", value))
         elif isinstance(value, list):
@@ -197,7 +206,7 @@ def _copied(default: Any) -> Any:
 
 
 def _compile(schema: Any, compile_test: Compile) -> _Node | None:
-    """None where there is nothing to fill in."""
+    """Return the compiled node, or None if the schema has no defaults."""
     if not isinstance(schema, dict):
         return None
     return _Node(cast("dict[str, Any]", schema), compile_test) or None
@@ -208,7 +217,7 @@ def _named(schemas: Any) -> dict[str, Any]:
 
 
 def _values(schemas: Iterable[tuple[K, Any]]) -> list[tuple[K, Any, int]]:
-    """Key, default, and how many values that has."""
+    """Return each key with its default and the number of values in the default."""
     return [
         (key, schema["default"], weight(schema["default"], _WEIGHT_MAX))
         for key, schema in schemas

@@ -1,8 +1,8 @@
-"""`$ref` -> what it names, written out. Afterwards no reference is left.
+"""Replaces every `$ref` in a schema with the schema that it names.
 
-`/title/1.0.0#/pointer` names a schema of the repository, `#/pointer` a place in the same file. Keys
-beside a `$ref` win over those of what it names, as jsonschema-tools has it; that is how a property
-gets a description of its own. References in `examples` are followed too (`{$ref: '#/$id'}`).
+`/title/1.0.0#/pointer` names a schema of the repository, `#/pointer` a place in the same file. As
+in jsonschema-tools, keys beside a `$ref` override those of the referenced schema, so a property can
+have its own description. References in `examples` are resolved too (`{$ref: '#/$id'}`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from eventstreams.errors import BadSchemaUri, SchemaError
+from eventstreams.model.problem import Problem, below, tokens_of
 from eventstreams.schemas.document import DEPTH_MAX, NODES_MAX
-from eventstreams.schemas.problem import Problem, below, tokens_of
 from eventstreams.schemas.uri import SchemaUri, parse_uri
 
 Lookup = Callable[[SchemaUri], dict[str, Any]]
-"""Finds a schema that holds no references any more. Raises SchemaError."""
+"""Returns a schema without references. Raises SchemaError."""
 
 
-class _Lost(Exception):
-    """A reference that leads nowhere; the message says why."""
+class _Unresolvable(Exception):
+    """An unresolvable reference; the message gives the reason."""
 
 
 class _TooLarge(Exception):
@@ -29,7 +29,7 @@ class _TooLarge(Exception):
 
 
 def dereference(document: dict[str, Any], place: str, lookup: Lookup) -> dict[str, Any]:
-    """A copy without references. Raises SchemaError with every reference that leads nowhere."""
+    """Return a copy without references. Raises SchemaError listing every unresolvable reference."""
     walk = _Walk(document, place, lookup)
     try:
         result = walk.resolve(document, "", (), 0)
@@ -51,7 +51,9 @@ class _Walk:
         self.problems: list[Problem] = []
 
     def resolve(self, value: Any, pointer: str, via: tuple[str, ...], depth: int) -> Any:
-        """`via` are the places in this document that references led to on the way here."""
+        """Return `value` without references. `via` are the places in this document that references
+        led through, to detect cycles.
+        """
         self._count(depth)
         if isinstance(value, list):
             items = cast("list[Any]", value)
@@ -60,15 +62,15 @@ class _Walk:
             return value
         mapping = cast("dict[str, Any]", value)
         ref = mapping.get("$ref")
-        if not isinstance(ref, str):  # a property may be called $ref
+        if not isinstance(ref, str):  # a property may be named $ref
             return self._mapping(mapping, pointer, via, depth)
         beside = {key: item for key, item in mapping.items() if key != "$ref"}
         found: Any = None
         try:
             found = self._follow(ref, pointer, via, depth)
             if beside and not isinstance(found, dict):
-                raise _Lost("is not an object, so nothing can stand beside it")
-        except _Lost as error:
+                raise _Unresolvable("is not an object, so it cannot have sibling keywords")
+        except _Unresolvable as error:
             self._problem(pointer, f"{ref} {error}")
             return cast("dict[str, Any]", {})
         if not beside:
@@ -87,17 +89,19 @@ class _Walk:
             tokens = tokens_of(fragment)
             uri = None if path in ("", ".", "./") else parse_uri(path)
         except ValueError as error:
-            raise _Lost(f"leads nowhere: {error}") from error
+            raise _Unresolvable(f"does not resolve: {error}") from error
         except BadSchemaUri as error:
-            raise _Lost(f"is refused: {error.problems[0].message}") from error
+            raise _Unresolvable(f"is rejected: {error.problems[0].message}") from error
         if uri is not None:
             try:
                 document = self._lookup(uri)
             except SchemaError as error:
-                raise _Lost("; ".join(["can't be had", *map(str, error.problems)])) from error
+                raise _Unresolvable(
+                    "; ".join(["cannot be loaded", *map(str, error.problems)])
+                ) from error
             return self._copy(_find(document, tokens), depth)
         if fragment in via or pointer.startswith(fragment + "/"):
-            raise _Lost("leads round to itself")
+            raise _Unresolvable("refers to itself")
         return self.resolve(_find(self._document, tokens), fragment, (*via, fragment), depth)
 
     def _copy(self, value: Any, depth: int) -> Any:
@@ -126,8 +130,8 @@ def _find(document: Any, tokens: list[str]) -> Any:
         elif isinstance(document, list) and token.isdecimal():
             items = cast("list[Any]", document)
             if int(token) >= len(items):
-                raise _Lost(f"leads nowhere: there is no item {token}")
+                raise _Unresolvable(f"does not resolve: there is no item {token}")
             document = items[int(token)]
         else:
-            raise _Lost(f"leads nowhere: there is no {token!r}")
+            raise _Unresolvable(f"does not resolve: there is no {token!r}")
     return document

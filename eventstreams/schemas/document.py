@@ -1,7 +1,7 @@
-"""Schema files: YAML (its JSON schema, so `on` and `no` are text) or JSON -> a JSON document.
+"""Parses schema files: YAML (with its JSON schema, so `on` and `no` are text) or JSON.
 
-What JSON can't say is refused with its place: duplicate or non-text keys, NaN, aliases that lead
-round, half surrogate pairs. Timestamps stay the text they were written as.
+Values that JSON cannot represent are refused with their place: duplicate or non-text keys, NaN,
+aliases that form a cycle, unpaired surrogates. Timestamps remain text.
 """
 
 from __future__ import annotations
@@ -15,36 +15,28 @@ from typing import Any, NoReturn, cast
 
 import yaml
 
+from eventstreams.config.yaml_file import BoundedConstructor
 from eventstreams.errors import SchemaError
-from eventstreams.schemas.problem import Problem, below
+from eventstreams.model.problem import Problem, below
 
 FILE_BYTES_MAX = 4 * 2**20
 DEPTH_MAX = 100
 _WHOLE_MAX = 1e21
 NODES_MAX = 200_000
-"""Over all of a document with its aliases and references written out."""
+"""Maximum values in a document after its aliases and references are expanded."""
 
 
-class _Loader(yaml.CSafeLoader):
-    """Resolves scalars as YAML 1.2's core schema does, not as YAML 1.1."""
+class _Loader(BoundedConstructor, yaml.CSafeLoader):
+    """Resolves scalars by the core schema of YAML 1.2, not by YAML 1.1."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - filled below, then left
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-                raise _refused("a key must be text; put it in quotes", key)
-            if key.value in seen:
-                raise _refused(f"the key {key.value!r} is here twice", key)
-            seen.add(key.value)
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                problem = "a key must be text; put it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
-
-
-def _refused(problem: str, node: Any) -> yaml.constructor.ConstructorError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _number(_: Any, node: Any) -> int | float:
@@ -71,7 +63,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _number)
 
 
 def read_document(path: Path, place: str) -> dict[str, Any]:
-    """The object in a file. `place` is what the file is called in problems. Raises SchemaError."""
+    """Return the object in a file. `place` names the file in problems. Raises SchemaError."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
@@ -81,7 +73,7 @@ def read_document(path: Path, place: str) -> dict[str, Any]:
 
 
 def parse_document(data: bytes, place: str, *, is_json: bool = False) -> dict[str, Any]:
-    """Raises SchemaError, with line and column where the text is not YAML (or JSON)."""
+    """Return the object in `data`. Raises SchemaError, with line and column for a syntax error."""
     if len(data) > FILE_BYTES_MAX:
         raise SchemaError([Problem(place, "", f"larger than {FILE_BYTES_MAX} bytes")])
     try:
@@ -90,7 +82,7 @@ def parse_document(data: bytes, place: str, *, is_json: bool = False) -> dict[st
         raise SchemaError([Problem(place, "", f"not UTF-8: {error.reason}")]) from error
     value = _json(text, place) if is_json else _yaml(text, place)
     if not isinstance(value, dict):
-        raise SchemaError([Problem(place, "", "does not hold an object")])
+        raise SchemaError([Problem(place, "", "does not contain an object")])
     walk = _Walk(place)
     return cast("dict[str, Any]", walk.copy(cast("Any", value), ""))
 
@@ -98,7 +90,7 @@ def parse_document(data: bytes, place: str, *, is_json: bool = False) -> dict[st
 def _yaml(text: str, place: str) -> Any:
     try:
         depth = 0
-        for event in yaml.parse(text, _Loader):  # what builds the document would overrun its stack
+        for event in yaml.parse(text, _Loader):  # deep nesting overflows the stack of later steps
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEPTH_MAX:
@@ -119,7 +111,7 @@ def _json(text: str, place: str) -> Any:
         if len(found) < len(items):
             names = [name for name, _ in items]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the key {twice!r} is here twice")
+            raise ValueError(f"the key {twice!r} appears twice")
         return found
 
     try:
@@ -132,7 +124,7 @@ def _json(text: str, place: str) -> Any:
 
 
 class _Walk:
-    """Copies a document, so that aliases share nothing, and refuses what JSON can't hold."""
+    """Copies a document so that aliases share nothing, and refuses values that JSON cannot hold."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -141,7 +133,7 @@ class _Walk:
     def copy(self, value: Any, pointer: str, depth: int = 0) -> Any:
         self._nodes += 1
         if self._nodes > NODES_MAX:
-            self._refuse("", f"more than {NODES_MAX} values, aliases written out")
+            self._refuse("", f"more than {NODES_MAX} values after expanding aliases")
         if depth > DEPTH_MAX:
             self._refuse("", f"nested deeper than {DEPTH_MAX}, or an alias leads to itself")
         if isinstance(value, dict):
@@ -156,16 +148,16 @@ class _Walk:
         if isinstance(value, str):
             self._text(value, pointer)
         elif isinstance(value, float) and not math.isfinite(value):
-            self._refuse(pointer, f"{value} is not a number that JSON has")
+            self._refuse(pointer, f"{value} is not a JSON number")
         elif isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_MAX:
-            return int(value)  # JSON has one kind of number, and defaults go into events
+            return int(value)  # JSON has only one number type, and defaults are copied into events
         elif not isinstance(value, bool | int | float | None):
-            self._refuse(pointer, f"{type(value).__name__} is not a type that JSON has")
+            self._refuse(pointer, f"{type(value).__name__} is not a JSON type")
         return value
 
     def _text(self, value: str, pointer: str) -> None:
         if any("\ud800" <= c <= "\udfff" for c in value):
-            self._refuse(pointer, "holds half of a surrogate pair")
+            self._refuse(pointer, "contains half of a surrogate pair")
 
     def _refuse(self, pointer: str, message: str) -> NoReturn:
         raise SchemaError([Problem(self._place, pointer, message)])

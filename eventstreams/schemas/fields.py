@@ -1,4 +1,4 @@
-"""What a schema says of a field that is named by its path."""
+"""Looks up the schema of a field by its path."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ _META: Mapping[str, str] = {
     "id": "{type: string}",
     "dt": "{type: string, format: date-time, maxLength: 128}",
 }
-"""The fields of `meta` that the intake reads or fills in, each with the lines that declare it."""
+"""The fields of `meta` that the intake reads or fills in, each with the YAML lines that declare it.
+"""
 
 
 def field_schema(schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """The schema of a field, through `properties` and `allOf`; None where it is not declared."""
+    """Return the schema of a field, through `properties` and `allOf`; None if not declared."""
     if not path:
         return schema
     properties: Any = schema.get("properties")
@@ -31,8 +32,10 @@ def field_schema(schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[st
 
 
 def meta_advice(schema: Mapping[str, Any]) -> str | None:
-    """Which of meta.stream, meta.id and meta.dt are not declared, and the lines that declare them;
-    None if all are. `schema` holds no references."""
+    """Return advice on declaring meta.stream, meta.id and meta.dt, with the lines to add.
+
+    Returns None if all are declared. `schema` must not contain references.
+    """
     missing = [name for name in _META if field_schema(schema, ("meta", name)) is None]
     if not missing:
         return None

@@ -1,8 +1,8 @@
-"""Schemas by their URI, out of one or more folders of materialized files.
+"""Finds schemas by URI in one or more folders of materialized files.
 
-Only what `/title/MAJOR.MINOR.PATCH` names under a base folder is ever opened, symlinks included.
-Reads files, so in an event loop it belongs in a thread; what was found is kept, what was not is
-looked for again, because a repository is extended while the service runs.
+Only files named `/title/MAJOR.MINOR.PATCH` below a base folder are opened; this holds for symlinks
+too. The functions read files, so call them on a thread rather than in the event loop. Found schemas
+are cached. Missing ones are looked up again, because schemas may be added while the service runs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from eventstreams.errors import SchemaError, SchemaNotFound
+from eventstreams.model.problem import Problem
 from eventstreams.schemas.dereference import dereference
 from eventstreams.schemas.document import read_document
-from eventstreams.schemas.problem import Problem
 from eventstreams.schemas.uri import SchemaUri, Version, is_title, parse_uri, parse_version
 
 _SUFFIXES = (".yaml", ".json", "")
@@ -27,9 +27,9 @@ _SUFFIXES = (".yaml", ".json", "")
 class Schema:
     uri: SchemaUri
     title: str
-    """What the schema calls itself, which a stream's `schema_title` is compared with."""
+    """The title in the schema, which is compared with a stream's `schema_title`."""
     document: dict[str, Any]
-    """Without references. Shared: not to be changed."""
+    """The schema without references. It is shared, so do not modify it."""
 
     @property
     def version(self) -> Version:
@@ -38,7 +38,7 @@ class Schema:
 
 class SchemaRepository:
     def __init__(self, bases: Sequence[Path]) -> None:
-        """The first base that has a schema gives it."""
+        """Set the base folders. The first folder that has a schema takes precedence."""
         self._given = tuple(bases)
         self._schemas: dict[SchemaUri, Schema] = {}
 
@@ -47,18 +47,20 @@ class SchemaRepository:
         return [base.resolve() for base in self._given]
 
     def get(self, uri: str) -> Schema:
-        """Raises BadSchemaUri, SchemaNotFound, or SchemaError where the schema is broken."""
+        """Return a schema. Raises BadSchemaUri, SchemaNotFound, or SchemaError if the schema is
+        invalid.
+        """
         return self._get(parse_uri(uri), ())
 
     def latest(self, title: str) -> SchemaUri:
-        """The highest released version. Raises SchemaNotFound."""
+        """Return the highest released version. Raises SchemaNotFound."""
         versions = [uri.version for uri in self._released(title)]
         if not versions:
-            raise SchemaNotFound([Problem(f"/{title}", "", "there is no such schema")])
+            raise SchemaNotFound([Problem(f"/{title}", "", "the schema does not exist")])
         return SchemaUri(title, max(versions))
 
     def uris(self) -> list[SchemaUri]:
-        """Of all released versions in all bases, sorted."""
+        """Return the URIs of all released versions in all base folders, sorted."""
         found: set[SchemaUri] = set()
         for base in self._bases:
             for directory, directories, _ in os.walk(base):
@@ -86,10 +88,10 @@ class SchemaRepository:
     def _load(self, uri: SchemaUri, on_the_way: tuple[SchemaUri, ...]) -> Schema:
         if uri in on_the_way:
             chain = " -> ".join(map(str, (*on_the_way, uri)))
-            raise SchemaError([Problem(str(uri), "", f"references lead round: {chain}")])
+            raise SchemaError([Problem(str(uri), "", f"circular references: {chain}")])
         path = self._find(uri)
         if path is None:
-            raise SchemaNotFound([Problem(str(uri), "", "there is no such schema")])
+            raise SchemaNotFound([Problem(str(uri), "", "the schema does not exist")])
         document = read_document(path, str(uri))
         document = dereference(
             document, str(uri), lambda other: self._get(other, (*on_the_way, uri)).document

@@ -1,11 +1,11 @@
-"""All schemas within a schema, each with its pointer; values and names that look alike are none."""
+"""Finds all subschemas of a schema, ignoring values and names that only look like schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, cast
 
-from eventstreams.schemas.problem import below
+from eventstreams.model.problem import below
 
 ONE = (
     "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not",
@@ -17,11 +17,11 @@ SEVERAL = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
 NAMED = (
     "$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties",
 )  # fmt: skip
-"""Keywords whose value holds schemas by name."""
+"""Keywords whose value maps names to schemas."""
 
 
 def subschemas(schema: Any, pointer: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The schema itself first. Boolean schemas say nothing and are left out."""
+    """Yield each pointer and subschema, beginning with the schema itself. Omits boolean schemas."""
     if not isinstance(schema, dict):
         return
     node = cast("dict[str, Any]", schema)

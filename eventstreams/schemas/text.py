@@ -1,7 +1,8 @@
-"""A schema -> the text of a materialized file: keys in a fixed order, so that a diff shows changes.
+"""Serialises a schema as a materialized file, with keys in a fixed order so that diffs show
+changes.
 
-The YAML is laid out as js-yaml 3 does it (quotes, folding at 80 columns), because files of existing
-repositories look like that; written again they stay the same, byte for byte.
+The YAML layout is that of js-yaml 3 (quotes, folding at 80 columns), as in existing repositories.
+Writing such a file again yields the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _WIDTH = 80
 _WIDTH_MIN = 40
 _INDENT = 2
 _WHOLE_MAX = 1e21
-"""Below it a whole number is written without exponent."""
+"""Smaller whole numbers are written without an exponent."""
 
 _AMBIGUOUS = re.compile(
     r"""(?: ~ | null|Null|NULL | true|True|TRUE | false|False|FALSE | <<
@@ -34,7 +35,7 @@ _AMBIGUOUS = re.compile(
         | [0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[\ \t]+)[0-9].*)? )\Z""",
     re.VERBOSE,
 )
-"""What some YAML reader takes for something else than text."""
+"""Matches text that some YAML reader takes for another type."""
 _PLAIN_FIRST = re.compile(r"""[^\s\-?:,\[\]{}#&*!=|>'"%@`]""")
 _NOT_PLAIN = re.compile(r"[,\[\]{}:\n]|(?:^|\s)#")
 _UNPRINTABLE = re.compile("[^\n\x20-\x7e\xa1-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]")
@@ -45,23 +46,26 @@ _ESCAPES = {
 }  # fmt: skip
 
 
-def to_text(document: Any, content_type: str) -> str:
-    """`content_type` is yaml or json."""
-    ordered = in_order(document)
+def to_text(document: Any, content_type: str, *, keeps_order: bool = False) -> str:
+    """Return the document as text. `content_type` is yaml or json.
+
+    With `keeps_order`, keys are in the order of the document and not in that of materialized files.
+    """
+    ordered = document if keeps_order else in_order(document)
     if content_type == "json":
         return json.dumps(ordered, indent=2, ensure_ascii=False)
     return "\n".join(_block(ordered, 0)) + "\n"
 
 
 def in_order(value: Any) -> Any:
-    """The same value with all its keys in the order of materialized files."""
+    """Return the same value with all keys in the order of materialized files."""
     if isinstance(value, dict):
         mapping = cast("dict[str, Any]", value)
         return {key: in_order(mapping[key]) for key in sorted(mapping, key=_key)}
     if isinstance(value, list):
         return [in_order(item) for item in cast("list[Any]", value)]
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_MAX:
-        return int(value)  # JSON has one kind of number
+        return int(value)  # JSON has only one number type
     return value
 
 
@@ -76,7 +80,7 @@ def _letter(c: str) -> tuple[bool, int, str]:
 
 
 def _block(value: Any, level: int) -> Iterator[str]:
-    """Lines of a value that begins on a line of its own."""
+    """Yield the lines of a value that begins on its own line."""
     pad = " " * (_INDENT * level)
     if isinstance(value, dict) and value:
         for key, item in cast("dict[str, Any]", value).items():
@@ -146,8 +150,11 @@ def _chomping(text: str) -> str:
 
 
 def _fold(text: str, width: int) -> str:
-    """Breaks long lines at spaces. A line break of the text itself becomes an empty line, but not
-    beside lines that begin with a space, which YAML does not fold."""
+    """Return the text with long lines folded at spaces.
+
+    A line break in the text becomes an empty line, except beside lines that begin with a space,
+    which YAML does not fold.
+    """
     head, *rest = re.split(r"(\n+)", text)
     folded = _fold_line(head, width)
     indented = text[0] in "\n "

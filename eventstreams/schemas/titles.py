@@ -1,6 +1,4 @@
-"""Whether streams can take the events they declare: each names a schema that there is and that can
-be used.
-"""
+"""Checks that streams can accept the events they declare: each names an existing, usable schema."""
 
 from __future__ import annotations
 
@@ -17,17 +15,18 @@ from eventstreams.schemas.validation import Validator
 
 class Finding(NamedTuple):
     stream: str
-    """Its name or pattern."""
+    """The stream's name or pattern."""
     message: str
     is_error: bool
-    """The stream can take no event at all."""
+    """Whether the stream cannot accept any event."""
 
 
 def findings(titles: Mapping[str, str | None], repository: SchemaRepository) -> Iterator[Finding]:
-    """`titles`: the schema title of each stream, or None for a stream that takes no events.
+    """Yield the problems of streams. `titles` maps each stream to its schema title, or to None if
+    it takes no events.
 
-    Reads and compiles the newest schema of each title. Raises SchemaError where the repository
-    itself cannot be read.
+    Reads and compiles the newest schema of each title. Raises SchemaError if the repository itself
+    cannot be read.
     """
     there = sorted({uri.title for uri in repository.uris()})
     for stream, title in titles.items():
@@ -43,7 +42,7 @@ def findings(titles: Mapping[str, str | None], repository: SchemaRepository) -> 
             yield Finding(stream, f"its newest schema cannot be used: {error}", True)
             continue
         if schema.title != title:
-            message = f"{schema.uri} calls itself {schema.title!r}, so no event of it fits"
+            message = f"{schema.uri} has the title {schema.title!r}, so no event can be valid"
             yield Finding(stream, message, True)
             continue
         advice = meta_advice(schema.document)
@@ -52,7 +51,7 @@ def findings(titles: Mapping[str, str | None], repository: SchemaRepository) -> 
 
 
 def _hint(title: str, there: Iterable[str]) -> str:
-    """The title that was most likely meant."""
+    """Return a hint at the title that was most likely meant, or an empty string."""
     stripped = title.strip("/")
     parent, _, last = stripped.rpartition("/")
     without_version = parent if parse_version(last) or last == "latest" else stripped

@@ -1,6 +1,6 @@
 """Schema URIs: `/title/of/the/schema/MAJOR.MINOR.PATCH`, always relative to a repository.
 
-Schemes, hosts, `..`, queries and anything else that could lead elsewhere are no schema URIs.
+Schemes, hosts, `..`, queries and anything else that could lead outside are invalid.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from eventstreams.errors import BadSchemaUri
-from eventstreams.schemas.problem import Problem
+from eventstreams.model.problem import Problem
 
 URI_LENGTH_MAX = 512
 _NUMBER = r"(0|[1-9][0-9]{0,8})"
@@ -44,16 +44,16 @@ def is_title(text: str) -> bool:
 
 
 def parse_uri(text: str) -> SchemaUri:
-    """Raises BadSchemaUri, which says what is wrong."""
+    """Return the parsed URI. Raises BadSchemaUri with the reason if it is invalid."""
     shown = text if len(text) <= 80 else text[:77] + "..."
     if len(text) > URI_LENGTH_MAX:
         raise bad_uri(shown, f"is longer than {URI_LENGTH_MAX} characters")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", text):
-        raise bad_uri(shown, "is absolute; a schema is named by /title/version")
+        raise bad_uri(shown, "is absolute; use /title/version")
     if not text.startswith("/"):
         raise bad_uri(shown, "does not begin with /")
     if ".." in text.split("/"):
-        raise bad_uri(shown, "leads out of the repository by ..")
+        raise bad_uri(shown, "leaves the repository with ..")
     title, _, last = text[1:].rpartition("/")
     version = parse_version(last)
     if version is None:
@@ -64,8 +64,11 @@ def parse_uri(text: str) -> SchemaUri:
 
 
 def parse_named_uri(text: str) -> SchemaUri:
-    """The schema that an event or a request names, in any form that EventGate finds: the leading
-    slash may be missing, and the extension of a file may follow. Raises BadSchemaUri."""
+    """Return the parsed URI of a schema named by an event or request, in any form that EventGate
+    accepts.
+
+    The leading slash may be missing, and a file extension may follow. Raises BadSchemaUri.
+    """
     name = text.removesuffix(".yaml").removesuffix(".json")
     is_relative = not name.startswith("/") and ":" not in name
     return parse_uri(f"/{name}" if is_relative else name)

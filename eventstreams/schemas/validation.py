@@ -1,18 +1,19 @@
-"""Is a document valid under a schema? Compiled once for each schema URI.
+"""Validates documents under a schema, compiled once for each schema URI.
 
-Regular expressions run in linear time; one that can't (look-around, back-references) is refused
-when the schema is compiled. Nothing is ever fetched. Formats have the verdicts of AJV 6, but a
-`date-time` is RFC 3339, with a day that exists (formats.py).
+Regular expressions run in linear time; one that cannot (look-around, back-references) is refused
+when the schema is compiled. Nothing is fetched over the network. Formats are validated as in AJV 6,
+but a `date-time` must conform to RFC 3339, with an existing day (formats.py).
 
 Problems have the words and paths of EventGate's answers (AJV 6): `'.meta.dt' should be string`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,16 +21,17 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 from eventstreams.errors import SchemaError
+from eventstreams.model.problem import Problem, below
 from eventstreams.schemas.ajv import Errors
 from eventstreams.schemas.cost import is_cheap, without_branches
+from eventstreams.schemas.format_checks import FormatChecks
 from eventstreams.schemas.formats import FORMATS, LENIENT_FORMATS, Format
-from eventstreams.schemas.problem import Problem, below
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.subschemas import subschemas
 from eventstreams.schemas.text import in_order
 
 PROBLEMS_MAX = 100
-"""Of one document; a document with a million wrong fields is wrong enough."""
+"""Maximum problems reported for one document."""
 
 _DRAFTS: dict[str, type[jsonschema_rs.Validator]] = {
     "draft-04": jsonschema_rs.Draft4Validator,
@@ -42,11 +44,11 @@ _META_SCHEMA = re.compile(r"https?://json-schema\.org/(.+)/schema#?")
 
 
 class ValidationProblem(NamedTuple):
-    """What an AJV error object holds."""
+    """The contents of an AJV error object."""
 
     keyword: str
     data_path: str
-    """Where in the document, as JavaScript would write it: `.meta.dt`, `.tags[0]`."""
+    """The place in the document, in JavaScript notation: `.meta.dt`, `.tags[0]`."""
     schema_path: str
     message: str
     params: Mapping[str, Any]
@@ -62,7 +64,7 @@ class ValidationProblem(NamedTuple):
 
 
 HALF_A_PAIR = ValidationProblem(
-    "type", "", "#", "should hold no half of a surrogate pair in any text", {}
+    "type", "", "#", "should not contain half of a surrogate pair in a string", {}
 )
 """Python can hold such text, but neither JSON in UTF-8 nor any log can."""
 IN_A_BRANCH = ValidationProblem(
@@ -71,25 +73,27 @@ IN_A_BRANCH = ValidationProblem(
 
 
 def errors_text(problems: Iterable[ValidationProblem]) -> str:
-    """`'.a' should be string, '.b' should be >= 0`: one line for logs and error events."""
+    """Return one line for logs and error events: `'.a' should be string, '.b' should be >= 0`."""
     return ", ".join(f"'{problem.data_path}' {problem.message}" for problem in problems)
 
 
 class Validator:
-    """Of one schema, which must hold no references."""
+    """Validates documents under one schema, which must not contain references."""
 
     def __init__(
         self, schema: dict[str, Any], place: str, *, lenient_formats: bool = False
     ) -> None:
-        """`lenient_formats`: times as AJV's fast formats take them, days that do not exist too.
+        """Compile a schema.
 
-        Raises SchemaError with everything that is wrong with the schema itself.
+        `lenient_formats` accepts times as AJV's fast formats do, even on days that do not exist.
+        Raises SchemaError listing every problem of the schema itself.
         """
         problems = list(schema_problems(schema, place))
         if problems:
             raise SchemaError(problems)
-        self._formats = LENIENT_FORMATS if lenient_formats else FORMATS
-        self._draft, schema = _as_ajv_reads_it(schema)
+        self._checks = FormatChecks(LENIENT_FORMATS if lenient_formats else FORMATS)
+        self._formats = self._checks.functions
+        self._draft, schema = _as_read_by_ajv(schema)
         self._schema = schema
         self._compiled = _compile(schema, self._formats, self._draft)
         self._parts: dict[int, jsonschema_rs.Validator] = {}
@@ -99,9 +103,11 @@ class Validator:
         )
 
     def validate(self, document: Any) -> list[ValidationProblem]:
-        """Return what is wrong with the document, at most PROBLEMS_MAX problems; none if it is
-        valid. Of a document with so many values or problems that listing them would take long,
-        only the first problem is found."""
+        """Return the problems of the document, at most PROBLEMS_MAX; an empty list if it is valid.
+
+        If the document has so many values or problems that listing them would take long, only the
+        first problem is returned.
+        """
         try:
             if self._compiled.is_valid(document):
                 return []
@@ -113,10 +119,24 @@ class Validator:
         except UnicodeEncodeError:
             return [HALF_A_PAIR]
 
-    def test_of(self, part: Any) -> Callable[[Any], bool]:
-        """Return a function that says whether a value is valid under a part of the schema.
+    def validating(self, document: Any) -> Generator[None, None, list[ValidationProblem]]:
+        """Do as `validate` does, for a large document. Each `yield` is a point at which other work
+        can proceed."""
 
-        Half of a surrogate pair is valid nowhere.
+        def find_texts() -> None:
+            with contextlib.suppress(UnicodeEncodeError):  # `validate` meets it again
+                self._compiled.is_valid(document)
+
+        results = yield from self._checks.in_steps(find_texts)
+        if results:
+            yield
+        with self._checks.known(results):
+            return self.validate(document)
+
+    def test_of(self, part: Any) -> Callable[[Any], bool]:
+        """Return a function that tests whether a value is valid under a part of the schema.
+
+        A value with an unpaired surrogate is never valid.
         """
         compiled = _compile(part, self._formats, self._draft)
 
@@ -129,14 +149,14 @@ class Validator:
         return test
 
     def accepts(self, document: Any) -> bool:
-        """Whether `validate` would find nothing."""
+        """Return whether `validate` would return no problems."""
         try:
             return self._compiled.is_valid(document)
         except UnicodeEncodeError:
             return False
 
     def _first_error(self, document: Any) -> list[jsonschema_rs.ValidationError]:
-        """None where only a keyword with branches says that the document is invalid."""
+        """Return the first error; none if only keywords with branches are violated."""
         try:
             self._simpler.validate(document)
         except jsonschema_rs.ValidationError as error:
@@ -152,7 +172,7 @@ class Validator:
             yield ValidationProblem(keyword, error.data_path, error.schema_path, message, params)
 
     def _evaluate(self, part: Any, value: Any) -> Iterable[jsonschema_rs.ValidationError]:
-        """The errors of a value under a part of the schema."""
+        """Return the errors of a value under a part of the schema."""
         if id(part) not in self._parts:
             self._parts[id(part)] = _compile(part, self._formats, self._draft)
         return self._parts[id(part)].iter_errors(value)
@@ -170,7 +190,9 @@ class Validators:
         self._validators: dict[str, Validator] = {}
 
     def get(self, uri: str) -> Validator:
-        """Raises what SchemaRepository.get raises, and SchemaError for what can't be compiled."""
+        """Return a validator. Raises the errors of SchemaRepository.get, and SchemaError if the
+        schema cannot be compiled.
+        """
         if uri not in self._validators:
             schema = self._repository.get(uri)
             self._validators[uri] = Validator(schema.document, str(schema.uri))
@@ -178,11 +200,11 @@ class Validators:
 
 
 def schema_problems(schema: dict[str, Any], place: str) -> Iterator[Problem]:
-    """Is it a valid schema of its draft, all of which can be compiled?"""
+    """Yield what makes the schema invalid in its draft, or prevents compiling it."""
     problem = partial(Problem, place, check="schema-is-valid")
     draft = _draft(schema)
     if draft is None:
-        yield problem("/$schema", f"{schema['$schema']!r} is no draft of JSON Schema known here")
+        yield problem("/$schema", f"{schema['$schema']!r} is not a supported draft of JSON Schema")
         return
     meta = _DRAFTS[draft](
         {"$ref": f"{_scheme(draft)}://json-schema.org/{draft}/schema"}, offline=True
@@ -195,16 +217,16 @@ def schema_problems(schema: dict[str, Any], place: str) -> Iterator[Problem]:
         enum: Any = node.get("enum", [None])
         if len({json.dumps(in_order(value)) for value in enum}) < max(1, len(enum)):
             valid = False
-            what = "holds a value twice" if enum else "holds no value"
+            what = "contains a value twice" if enum else "contains no value"
             yield problem(below(pointer, "enum"), f"{what}, which AJV does not allow")
     if not valid:
         return
     try:
-        draft, read = _as_ajv_reads_it(schema)
+        draft, read = _as_read_by_ajv(schema)
         _compile(read, FORMATS, draft)
     except ValueError as error:
         path = getattr(error, "instance_path", ())
-        yield problem(below("", *path), f"can't be compiled: {_first_line(error)}")
+        yield problem(below("", *path), f"cannot be compiled: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:
@@ -222,9 +244,12 @@ def _compile(schema: Any, formats: Mapping[str, Format], draft: str) -> jsonsche
     )
 
 
-def _as_ajv_reads_it(schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A draft and the schema in it. AJV has one meaning for each keyword in drafts 4 to 7, but for
-    the two that were booleans in draft 4; there, too, 1.0 is an integer."""
+def _as_read_by_ajv(schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a draft and the schema converted to it.
+
+    AJV gives each keyword one meaning in drafts 4 to 7, except for the two that were booleans in
+    draft 4; in that draft, too, 1.0 is an integer.
+    """
     draft = _draft(schema)
     assert draft is not None
     if draft not in ("draft-04", "draft-06"):
@@ -241,7 +266,7 @@ def _as_ajv_reads_it(schema: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _draft(schema: dict[str, Any]) -> str | None:
-    """draft-07 where the schema does not say; None where it says something unknown."""
+    """Return the schema's draft: draft-07 if it names none, None if it names an unknown one."""
     given = schema.get("$schema", "http://json-schema.org/draft-07/schema#")
     match = _META_SCHEMA.fullmatch(given) if isinstance(given, str) else None
     return match[1] if match and match[1] in _DRAFTS else None

@@ -1,47 +1,49 @@
-"""The protocol of a server's connections, and the TLS handshake that may come before it.
+"""Creates the protocol of a server's connections, and performs the TLS handshake before it.
 
-uvicorn's own TLS (`ssl_certfile`) shows a connection to the server only once its handshake is
-complete: until then nothing counts it, and asyncio waits a minute for it. Anyone could open such
-connections without bound. So the server listens without TLS, and `TlsAcceptor` begins TLS on each
-connection that it has counted.
+With uvicorn's own TLS (`ssl_certfile`), the server sees a connection only once its handshake is
+complete. Until then nothing counts it, and asyncio waits a minute for it, so anyone could open any
+number of such connections. Therefore the server listens without TLS, and `TlsAcceptor` begins TLS
+on each connection that it has counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from eventstreams.server.common import HEAD_S, Common, close_unasked
-from eventstreams.server.protocol import Protocol
-from eventstreams.server.refusal import LINGERING_MAX, Refusals
+from eventstreams.config.settings import Settings
+from eventstreams.server.connections import HEAD_S, Connections, close_at_once
+from eventstreams.server.http1 import HttpConnection
+from eventstreams.server.records import RECEIVE_BUFFER_BYTES, TlsProtocol
+from eventstreams.server.rejection import LINGER_S, LINGERING_MAX, Rejection
 from eventstreams.server.tls import Certificate
-from eventstreams.settings import Settings
-from eventstreams.turns import Turns
-from eventstreams.web.address import site_of
+from eventstreams.turns import PIECE_S, Turns
+from eventstreams.web.address import Proxies, site_of
 from eventstreams.web.answers import common_headers
 
 _log = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 0.001
-"""What a handshake is charged to its client, in s. Most of it is a signature, which the event loop
-computes within the TLS library, when the first message of the client has come."""
+"""The seconds that a client is charged for a handshake. Most of it is a signature, which the TLS
+library computes on the event loop when the client's first message has arrived."""
 _CLOSE_S = 2.0
-"""How long the client may take to answer the end of TLS."""
+"""How long the client may take to confirm the end of TLS."""
 _WRITE_BYTES_MAX = 64 * 1024
-"""What a TLS connection buffers before its writers must wait; the same as a plain connection."""
+"""How much a TLS connection buffers before writers must wait; the same as a plain one."""
 
 
 class TlsAcceptor(asyncio.Protocol):
-    """A connection during its TLS handshake; the handshake may take `HEAD_S`."""
+    """A connection during its TLS handshake, which may take up to `Connections.head_s`."""
 
-    common: Common
+    common: Connections
     certificate: Certificate
-    http: type[Protocol]
+    http: type[HttpConnection]
     transport: asyncio.Transport
 
     def __init__(
@@ -56,17 +58,20 @@ class TlsAcceptor(asyncio.Protocol):
         self._tasks = server_state.tasks
         self._connections = cast("set[Any]", server_state.connections)
         self._early = b""
-        """Bytes that came before TLS began, then those that came with the end of the handshake."""
+        """Bytes received before TLS began, then those received with the end of the handshake."""
         self._lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         if self.common.closed or not self._has_room():
-            close_unasked(self.transport)
+            close_at_once(self.transport)
             return
         self._connections.add(self)
         self.common.waiting[self] = None
-        task = self._loop.create_task(self._shake_hands())
+        task = self._loop.create_task(self._handshake())
         task.add_done_callback(self._tasks.discard)
         self._tasks.add(task)
 
@@ -79,26 +84,33 @@ class TlsAcceptor(asyncio.Protocol):
         self.common.gone(last=not self._connections)
 
     def _has_room(self) -> bool:
-        """Up to LINGERING_MAX connections beyond the limit are accepted, to receive a refusal."""
+        """Return whether to accept the connection, perhaps only to refuse it with a response."""
         count, most = len(self._connections), self.common.connections_max
-        return count < most or self.common.make_room() or count < most + LINGERING_MAX
+        refused_max = self.common.refusals.lingering_max
+        room = count < most or self.common.make_room(self._client())
+        return room or count < most + refused_max
+
+    def _client(self) -> str:
+        """Return the client's address or network; empty if it has disconnected."""
+        peer: tuple[str, int] | None = self.transport.get_extra_info("peername")
+        return site_of(peer[0]) if peer else ""
 
     def _forget(self) -> None:
         self._connections.discard(self)
         self.common.waiting.pop(self, None)
 
-    def give_way(self) -> None:
+    def make_way(self) -> None:
+        """Close the connection at once to make room for another."""
         self.transport.abort()
         self.connection_lost(None)
 
     def shutdown(self) -> None:
-        """Drops the connection: no request has come on it."""
+        """Close the connection at once, because it has no request yet."""
         self.transport.abort()
 
-    async def _shake_hands(self) -> None:
+    async def _handshake(self) -> None:
         self.transport.pause_reading()
-        peer: tuple[str, int] | None = self.transport.get_extra_info("peername")
-        client = site_of(peer[0]) if peer else ""
+        client = self._client()
         async with self.common.turns.turn(client):
             pass
         self.common.turns.charge(client, _HANDSHAKE_S)
@@ -111,13 +123,13 @@ class TlsAcceptor(asyncio.Protocol):
                 self,
                 self.certificate.context,
                 server_side=True,
-                ssl_handshake_timeout=HEAD_S,
+                ssl_handshake_timeout=self.common.head_s,
                 ssl_shutdown_timeout=_CLOSE_S,
             )
         except OSError as error:  # ssl.SSLError is one
             _log.debug("TLS handshake failed: %s", error)
             transport = None
-        # uvloop may return a transport without TLS where the connection was lost meanwhile.
+        # uvloop may return a transport without TLS if the connection was lost meanwhile.
         if self._lost or transport is None or transport.get_extra_info("ssl_object") is None:
             self.transport.abort()
             self.connection_lost(None)  # during the handshake the loop may not call it
@@ -130,8 +142,10 @@ class TlsAcceptor(asyncio.Protocol):
             cast("asyncio.Protocol", transport.get_protocol()).data_received(self._early)
 
     def _pass_on(self) -> None:
-        """Hand what came before TLS began to the protocol that does the handshake. The callback
-        runs after `start_tls` has set that protocol and before the protocol reads by itself."""
+        """Pass the bytes received before TLS began to the protocol of the handshake.
+
+        This callback runs after `start_tls` has set that protocol and before the protocol reads.
+        """
         early, self._early = self._early, b""
         handshake: Any = self.transport.get_protocol()
         if early and handshake is not self:
@@ -146,24 +160,36 @@ def protocol_class(
     certificate: Certificate | None,
     turns: Turns,
     count: Callable[[str], object],
-) -> type[Protocol | TlsAcceptor]:
-    """The protocol of one server: uvicorn makes one instance for each connection. `count` is called
-    with the name of the error of each refusal."""
+    head_s: float = HEAD_S,
+    linger_s: float = LINGER_S,
+    lingering_max: int = LINGERING_MAX,
+    piece_s: float = PIECE_S,
+) -> type[HttpConnection | TlsAcceptor]:
+    """Return the protocol class of one server, which uvicorn instantiates for each connection.
+
+    `count` is called with the name of the error of each refusal. For the times and
+    `lingering_max` see Connections and Rejection.
+    """
     http = settings.http
-    common = Common(
+    common = Connections(
         connections_max=connections_max,
-        refusals=Refusals(
+        refusals=Rejection(
             common_headers(http),
             event_source=http.event_source_refusals == "stream",
             count=count,
+            linger_s=linger_s,
+            lingering_max=lingering_max,
         ),
         head_bytes_max=settings.limits.head_bytes_max,
         stall_timeout_s=settings.fanout.stall_timeout_s,
         turns=turns,
+        proxies=Proxies(http.trusted_proxies),
+        head_s=head_s,
+        piece_s=piece_s,
         certificate=certificate,
     )
-    plain = type("Http", (Protocol,), {"common": common})
     if certificate is None:
-        return plain
-    inside = {"common": common, "certificate": certificate, "http": plain}
-    return type("Https", (TlsAcceptor,), inside)
+        return type("Http", (HttpConnection,), {"common": common})
+    http_in_tls = type("HttpInTls", (TlsProtocol,), {"common": common})
+    parts = {"common": common, "certificate": certificate, "http": http_in_tls}
+    return type("Https", (TlsAcceptor,), parts)

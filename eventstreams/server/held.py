@@ -1,9 +1,9 @@
-"""What is kept for connections beside streams and bodies: large heads, and answers that their
-clients do not read.
+"""Limits the memory of connections beyond streams: large heads, responses that clients do not read,
+and requests that were sent ahead of such responses.
 
-It is bounded in bytes, for each client and for all. Where it is too much, a connection of the
-client that holds the most is dropped, so that an attacker drops its own connections first. Bodies
-are not among it, because the intake counts them itself.
+The limits are in bytes, for each client and for all. Beyond them, a connection of the client that
+holds the most is dropped, so that an attacker loses its own connections first. The body of a
+request that is being handled is not included, because the intake counts it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from typing import Protocol
 BYTES_MAX = 16 * 2**20
 CLIENT_BYTES_MAX = BYTES_MAX // 4
 SMALL_BYTES = 16 * 1024
-"""A connection that holds no more is not counted: the limit on connections bounds them."""
+"""Connections that hold at most this are not counted: the limit on connections bounds them."""
 
 
 class Holder(Protocol):
+    """A connection that can be dropped."""
+
     def abort(self) -> None:
         """Drop the connection and what it holds."""
         ...
 
 
 class Held:
+    """The bytes that connections hold, by connection and by client."""
+
     def __init__(
         self, *, bytes_max: int = BYTES_MAX, client_bytes_max: int = CLIENT_BYTES_MAX
     ) -> None:
@@ -31,16 +35,19 @@ class Held:
         self._client_bytes_max = client_bytes_max
         self._size = 0
         self._by_holder: dict[Holder, tuple[str, int]] = {}
-        """Client and size in bytes; those that have held something for the longest come first."""
+        """Client and size in bytes, in the order in which connections began to hold something."""
         self._by_client: Counter[str] = Counter()
 
     @property
     def size(self) -> int:
-        """Bytes of all connections."""
+        """The bytes held by all connections together."""
         return self._size
 
     def count(self, holder: Holder, client: str, size: int) -> None:
-        """Say how many bytes the connection holds now. Connections may be dropped, this one too."""
+        """Record how many bytes a connection holds now.
+
+        Connections may be dropped, including this one.
+        """
         if size <= SMALL_BYTES:
             self.release(holder)
             return
@@ -52,7 +59,7 @@ class Held:
             self._drop_one(most)
 
     def release(self, holder: Holder) -> None:
-        """The connection holds nothing any more."""
+        """Record that the connection no longer holds anything."""
         if holder in self._by_holder:
             client, _ = self._by_holder[holder]
             self._set(holder, client, 0)

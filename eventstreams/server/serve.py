@@ -1,8 +1,9 @@
-"""From settings to a process that serves, or several: runs a gateway until it is told to stop."""
+"""Runs a gateway in one or several processes until it is stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -17,24 +18,27 @@ import msgspec
 import uvicorn
 import uvloop
 
-from eventstreams import gateway, signals
-from eventstreams.errors import ConfigError, LogError
-from eventstreams.memory import check_address_space, keep_objects
-from eventstreams.model.stream import Catalogue
+from eventstreams import gateway
+from eventstreams.config.settings import Settings
+from eventstreams.errors import ConfigError, LogError, LogUnavailable
+from eventstreams.model.catalogue import Catalogue
+from eventstreams.process_memory import check_address_space, kept_objects
+from eventstreams.server import signals
 from eventstreams.server.acceptor import TlsAcceptor, protocol_class
 from eventstreams.server.drain import Server
-from eventstreams.server.protocol import Protocol
+from eventstreams.server.http1 import HttpConnection
 from eventstreams.server.sockets import raise_file_limit
+from eventstreams.server.sole import sole_user
 from eventstreams.server.tls import Certificate
-from eventstreams.settings import Settings
+from eventstreams.server.workers import Workers, listener
 from eventstreams.web.app import App
-from eventstreams.workers import Workers, listener
 
 _log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001
 _CLOSE_S = 2.0
 _PORT_MAX = 65535
+_CANNOT_OPEN = "cannot open the log: %s"
 
 
 def serve(
@@ -45,13 +49,13 @@ def serve(
     workers: int,
     reread: Callable[[], Settings],
 ) -> int:
-    """Runs a gateway until it is told to stop; returns the exit status of the process.
+    """Run a gateway until a signal stops it; return the exit status of the process.
 
-    A changed catalogue is read again from its path, at once on SIGHUP; so are the settings then,
-    by `reread`.
+    The catalogue is reloaded from its path when it changes, and at once on SIGHUP. On SIGHUP the
+    settings are reloaded as well, with `reread`.
 
-    Raises ConfigError where the log can't be shared by so many workers, or the certificate is not a
-    good one.
+    Raises ConfigError if the log cannot be shared by several workers, or the certificate is
+    invalid.
     """
     if workers > 1 and settings.log.backend != "kafka":
         raise ConfigError(
@@ -92,25 +96,39 @@ def serve(
 
     try:
         if workers == 1:
-            with listener(http.host, http.port, http.backlog) as sock:
+            with listener(http.host, http.port, http.backlog) as sock, sole_user(settings):
                 return run(0, sock)
         return Workers(
             count=workers, host=http.host, port=http.port, backlog=http.backlog, work=run
         ).run()
     except OSError as error:
-        _cannot_listen(http.host, http.port, error)
+        _cannot_listen(
+            http.host,
+            http.port,
+            error,
+            "another gateway may be running; --port N chooses another port",
+        )
+        return 1
+    except LogUnavailable as error:
+        _log.error(_CANNOT_OPEN, error)
         return 1
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> None:
-    _log.error("can't listen on %s:%d: %s", host, port, error.strerror or error)
+def _cannot_listen(host: str, port: int, error: OSError, if_taken: str) -> None:
+    why = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        why += f"; {if_taken}"
+    _log.error("cannot listen on %s:%d: %s", host, port, why)
 
 
 def _of_worker(settings: Settings, number: int) -> Settings:
-    """Each worker answers scrapes on a port of its own; the first one sends the canaries."""
+    """Return the settings of one worker.
+
+    Each worker serves metrics on its own port. Only the first sends canary events and runs relays.
+    """
     if number:
         intake = msgspec.structs.replace(settings.intake, canary_every_s=None)
-        settings = msgspec.structs.replace(settings, intake=intake)
+        settings = msgspec.structs.replace(settings, intake=intake, relays={})
     metrics = settings.metrics
     if metrics.port:
         metrics = msgspec.structs.replace(metrics, port=metrics.port + number)
@@ -118,16 +136,16 @@ def _of_worker(settings: Settings, number: int) -> Settings:
 
 
 def _run(serving: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    # Threads that read the embedded log wait this long for a loop that is busy rendering.
+    # While the loop is busy, threads that read the embedded log wait this long for it.
     sys.setswitchinterval(SWITCH_S)
     status = 1
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         status = runner.run(serving())
-    except asyncio.CancelledError:  # by a signal, before it served
+    except asyncio.CancelledError:  # a signal arrived before the server started
         status = 0
     except LogError as error:
-        _log.error("can't open the log: %s", error)
+        _log.error(_CANNOT_OPEN, error)
     finally:
         with _ending(status):
             runner.close()
@@ -136,8 +154,10 @@ def _run(serving: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 @contextmanager
 def _ending(status: int) -> Generator[None]:
-    """All is served and closed. What is left is to wait for threads of the system that may take
-    minutes, like one that looks up the name of a broker: the process does not."""
+    """Exit after _CLOSE_S at the latest, although system threads may still run.
+
+    A thread that looks up the name of a broker, for example, may take minutes.
+    """
     over = threading.Timer(_CLOSE_S, os._exit, (status,))
     over.daemon = True
     over.start()
@@ -168,7 +188,7 @@ async def _serve(
                 try:
                     running.metrics.serve(host, port)
                 except OSError as error:
-                    _cannot_listen(host, port, error)
+                    _cannot_listen(host, port, error, "metrics.port sets another port")
                     return 1
             protocol = protocol_class(
                 settings,
@@ -187,15 +207,15 @@ async def _serve(
             )
             if parent is not None:
                 server.end_with(parent)
-            keep_objects()
-            await server.serve([sock])
+            with kept_objects():
+                await server.serve([sock])
             return 0 if server.started else 1
 
 
 def uvicorn_config(
-    settings: Settings, app: App, protocol: type[Protocol | TlsAcceptor]
+    settings: Settings, app: App, protocol: type[HttpConnection | TlsAcceptor]
 ) -> uvicorn.Config:
-    """How uvicorn is told to serve the app."""
+    """Return uvicorn's configuration for the app."""
     return uvicorn.Config(
         app,
         host=settings.http.host,

@@ -1,4 +1,4 @@
-"""What the kernel is told and asked of TCP connections, and how many it lets the process have."""
+"""Reads and sets options of TCP connections in the kernel, and raises the open-file limit."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import socket
 import sys
 import termios
 
-from eventstreams.server.refusal import LINGERING_MAX
-from eventstreams.settings import LimitSettings
+from eventstreams.config.settings import LimitSettings
+from eventstreams.server.rejection import LINGERING_MAX
 
 _log = logging.getLogger(__name__)
 
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_PROBES = 60, 15, 4
+_RECEIVED_AT = 128
+"""Where `tcpi_bytes_received` is in Linux's `struct tcp_info` (linux/tcp.h), 8 bytes long."""
+_TCP_INFO_BYTES = _RECEIVED_AT + 8
 _SPARE_FILES = 100 + LINGERING_MAX
-"""Open files left for the log, listeners and the like, and for connections that are refused."""
+"""Open files reserved for the log, listeners and the like, and for refused connections."""
 
 
 def find_dead_peers(sock: socket.socket, user_timeout_ms: int) -> None:
-    """Lets the kernel end half-open connections: idle ones by probes, writing ones by a timeout."""
+    """Make the kernel end dead connections: idle ones by probes, writing ones by a timeout."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {
         "TCP_KEEPIDLE": _KEEPALIVE_IDLE_S,
@@ -34,7 +37,7 @@ def find_dead_peers(sock: socket.socket, user_timeout_ms: int) -> None:
 
 
 def unsent(sock: socket.socket | None) -> int:
-    """Bytes in the kernel that the peer's host has not acknowledged yet; 0 once it is closed."""
+    """Return the bytes in the kernel that the peer has not acknowledged; 0 for a closed socket."""
     if sock is None or sock.fileno() < 0:
         return 0
     try:
@@ -44,8 +47,26 @@ def unsent(sock: socket.socket | None) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
+def received(sock: socket.socket | None) -> int | None:
+    """Return the bytes read from a TCP connection, or None if the system does not report it."""
+    if sock is None or sock.fileno() < 0 or not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        unread = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    total = int.from_bytes(info[_RECEIVED_AT:_TCP_INFO_BYTES], sys.byteorder)
+    return total - int.from_bytes(unread, sys.byteorder)
+
+
 def raise_file_limit(limits: LimitSettings) -> int:
-    """Raises the open-file limit to the hard one; returns how many connections that allows."""
+    """Raise the open-file limit to the hard limit; return how many connections that allows.
+
+    The result is at most `limits.connections_max`.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""The certificate of connections over TLS, and its renewal while the server runs."""
+"""Loads the TLS certificate, and reloads it while the server runs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import ssl
 from pathlib import Path
 from typing import NoReturn
 
+from eventstreams.config.settings import HttpSettings
 from eventstreams.errors import ConfigError
-from eventstreams.settings import HttpSettings
 
 _log = logging.getLogger(__name__)
 
 
 class Certificate:
-    """`context` stays the same when its files are read again: new handshakes show what is new."""
+    """A certificate and its key. `context` stays the same object when they are reloaded."""
 
     @classmethod
     def of(cls, http: HttpSettings) -> Certificate | None:
-        """None where connections are plain. Raises ConfigError as the constructor does."""
+        """Return the configured certificate, or None for plain connections. Raises ConfigError."""
         return None if http.tls_certfile is None else cls(http)
 
     def __init__(self, http: HttpSettings) -> None:
-        """Raises ConfigError where the files of certificate and key are not good ones."""
+        """Load certificate and key. Raises ConfigError if they are missing or invalid."""
         assert http.tls_certfile is not None
         assert http.tls_keyfile is not None
         self._certificate = http.tls_certfile
@@ -35,16 +35,18 @@ class Certificate:
         self._load(self.context)
 
     def renew(self) -> None:
-        """Reads the files again; where they are not good, what is shown stays."""
+        """Reload the files; if they are invalid, keep the previous certificate."""
         try:
-            self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # one that fails may be left halved
+            self._load(
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            )  # a failed load may leave its context half changed
             self._load(self.context)
         except ConfigError as error:
-            _log.error("the certificate stays as it is: %s", error)
+            _log.error("keeping the previous certificate: %s", error)
 
     def _load(self, context: ssl.SSLContext) -> None:
-        _must_hold("http.tls_certfile", self._certificate, "CERTIFICATE-----")
-        _must_hold("http.tls_keyfile", self._key, "PRIVATE KEY-----")
+        _require("http.tls_certfile", self._certificate, "CERTIFICATE-----")
+        _require("http.tls_keyfile", self._key, "PRIVATE KEY-----")
         self._password_asked = False
         try:
             context.load_cert_chain(self._certificate, self._key, self._password)
@@ -53,28 +55,28 @@ class Certificate:
             if reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH"):
                 _wrong("http.tls_keyfile", f"{self._key!r} is not the key of http.tls_certfile")
             if self._password_asked:
-                _wrong("http.tls_keyfile_password_file", "holds another password than the key's")
+                _wrong("http.tls_keyfile_password_file", "does not contain the key's password")
             said = reason or error.args[-1]
-            _wrong("http.tls_certfile", f"it or http.tls_keyfile is not good: {said}")
+            _wrong("http.tls_certfile", f"this file or http.tls_keyfile is invalid: {said}")
 
     def _password(self) -> str:
-        """Asked for where the key is encrypted; without this OpenSSL asks at the terminal."""
+        """Return the password of an encrypted key. Without this, OpenSSL asks at the terminal."""
         self._password_asked = True
         if self._password_file is None:
-            _wrong("http.tls_keyfile", "is encrypted; http.tls_keyfile_password_file is needed")
+            _wrong("http.tls_keyfile", "is encrypted; set http.tls_keyfile_password_file")
         return _text("http.tls_keyfile_password_file", self._password_file).rstrip("\r\n")
 
 
-def _must_hold(setting: str, path: str, mark: str) -> None:
+def _require(setting: str, path: str, mark: str) -> None:
     if mark not in _text(setting, path):
-        _wrong(setting, f"{path!r} holds no PEM block of {mark.rstrip('-').lower()}")
+        _wrong(setting, f"{path!r} contains no PEM block of {mark.rstrip('-').lower()}")
 
 
 def _text(setting: str, path: str) -> str:
     try:
         return Path(path).read_text("latin-1")
     except OSError as error:
-        _wrong(setting, f"can't read {path!r}: {error.strerror or error}")
+        _wrong(setting, f"cannot read {path!r}: {error.strerror or error}")
 
 
 def _wrong(setting: str, reason: str) -> NoReturn:

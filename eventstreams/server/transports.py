@@ -1,4 +1,4 @@
-"""What stands between a connection of HTTP/1.1 and its transport."""
+"""Wrappers of a transport that change what an HTTP/1.1 connection writes to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class Lingerer(Protocol):
-    """A connection, as `Ending` needs it."""
+    """What `Ending` needs of a connection."""
 
     transport: asyncio.Transport
 
@@ -43,8 +43,10 @@ class Flow(FlowControl):
 
 
 class Ending:
-    """A transport that is not closed behind an answer while its peer still sends, for that would
-    take the answer from it."""
+    """A transport that stays open after a response while its peer still sends.
+
+    Closing it at once could lose the response before the peer has read it.
+    """
 
     def __init__(self, connection: Lingerer) -> None:
         self._connection = connection
@@ -57,7 +59,7 @@ class Ending:
 
 
 class Reason:
-    """A transport that exchanges the reason phrase in the first bytes of a response."""
+    """A transport that replaces the reason phrase in the first bytes of a response."""
 
     def __init__(self, transport: asyncio.Transport, reason: bytes) -> None:
         self._transport = transport
@@ -75,10 +77,10 @@ class Reason:
 
 
 class LastAnswer:
-    """A transport for the last answer on a connection, and for HTTP/1.0, which knows no chunks.
+    """A transport for the last response on a connection, and for HTTP/1.0, which has no chunks.
 
-    The connection is not kept alive, so the answer does not say so (RFC 9112, 9.6), and the end of
-    the connection may end the body. Each write holds a whole head or whole chunks.
+    The connection is not kept alive, so the response must not announce keep-alive (RFC 9112, 9.6),
+    and the end of the connection may end the body. Each write holds a whole head or whole chunks.
     """
 
     def __init__(self, transport: Any, *, takes_chunks: bool) -> None:
@@ -113,7 +115,7 @@ class LastAnswer:
 
 
 def _unchunked(data: bytes) -> bytes:
-    """The body in whole chunks of HTTP/1.1's chunked encoding."""
+    """Return the body of complete chunks in HTTP/1.1's chunked encoding."""
     body, at = b"", 0
     while at < len(data):
         end = data.index(b"\r\n", at)

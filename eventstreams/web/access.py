@@ -1,37 +1,37 @@
-"""Whether a request may read the streams it names, and POST /v2/ticket.
+"""Authorizes requests to read streams, and serves POST /v2/ticket.
 
-A token comes in the Authorization header or a cookie; in a URL only a ticket does, for URLs are
-written down on their way.
+A token comes in the Authorization header or a cookie. A URL may hold only a ticket, because proxies
+and servers log URLs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from urllib.parse import parse_qsl
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
 
-from eventstreams.access.errors import Forbidden, InvalidToken, Unauthorized
-from eventstreams.access.identity import Identity
 from eventstreams.access.tickets import Tickets
-from eventstreams.access.tokens import Tokens
-from eventstreams.errors import ClientError
-from eventstreams.metrics import Metrics
+from eventstreams.access.tokens import Identity, Tokens
+from eventstreams.errors import Forbidden, InvalidToken, Unauthorized
 from eventstreams.web.address import Proxies
-from eventstreams.web.answers import Headers, answer, not_found, refuse
+from eventstreams.web.answers import preflight
+from eventstreams.web.headers import single_header
 from eventstreams.web.limits import Limits
-from eventstreams.web.request import single_header
+from eventstreams.web.query import Query
 
 PATH = "/v2/ticket"
 _BEARER = "bearer "
 _COOKIES_MAX = 300
-"""Looked at in a request. Browsers keep fewer than 200 for a site."""
+"""How many cookies of a request are examined. Browsers keep fewer than 200 for a site."""
 
 
 def bearer(scope: Scope) -> str | None:
-    """The token or key in the Authorization header. Raises RepeatedHeader."""
+    """Return the token or key in the Authorization header, if any. Raises RepeatedHeader."""
     text = (single_header(scope, b"authorization") or "").strip()
     return text[len(_BEARER) :].strip() if text.lower().startswith(_BEARER) else None
 
@@ -43,8 +43,10 @@ class Access:
         self._cookie = cookie
 
     async def authorise(self, scope: Scope, needed: Iterable[str]) -> Identity | None:
-        """None where nothing is needed. Raises Unauthorized, InvalidToken, Forbidden,
-        AccessUnavailable, RepeatedHeader."""
+        """Return the client's identity, which has all `needed` scopes; None if none are needed.
+
+        Raises Unauthorized, InvalidToken, Forbidden, AccessUnavailable or RepeatedHeader.
+        """
         needed = frozenset(needed)
         if not needed:
             return None
@@ -52,7 +54,7 @@ class Access:
         if ticket:
             identity = await self._tickets.redeem(ticket)
             if identity.expires_at <= time.time():
-                raise InvalidToken("The token that the ticket stands for has expired")
+                raise InvalidToken("The token for which the ticket was issued has expired")
         else:
             identity = await self._identity(scope)
         if lacking := needed - identity.scopes:
@@ -60,14 +62,14 @@ class Access:
         return identity
 
     async def issue(self, scope: Scope) -> tuple[str, float]:
-        """A ticket, and for how many s it is good. Raises as `authorise`."""
+        """Return a ticket and its lifetime in seconds. Raises as `authorise`."""
         identity = await self._identity(scope)
         return await self._tickets.issue(identity), self._tickets.ttl_s
 
     async def _identity(self, scope: Scope) -> Identity:
         token = bearer(scope) or self._from_cookie(scope)
         if not token:
-            raise Unauthorized("A token is needed: Authorization: Bearer TOKEN")
+            raise Unauthorized("Send an access token: Authorization: Bearer TOKEN")
         return await self._tokens.identity(token)
 
     def _from_cookie(self, scope: Scope) -> str | None:
@@ -82,49 +84,20 @@ class Access:
 
 
 def _ticket(scope: Scope) -> str | None:
-    query: str = scope.get("query_string", b"").decode("latin-1")
-    found = [value for name, value in parse_qsl(query) if name == "ticket" and value]
+    found = Query(scope).all("ticket")
     if len(found) > 1:
-        raise InvalidToken("More than one ticket is given")
+        raise InvalidToken("The request has more than one ticket")
     return found[0] if found else None
 
 
-class TicketPage:
-    """An ASGI application."""
+def ticket_routes(access: Access, limits: Limits, proxies: Proxies) -> list[Route]:
+    async def issue(request: Request) -> Response:
+        """Issue a ticket, which counts as a connect."""
+        if request.method == "OPTIONS":
+            return preflight("POST, OPTIONS")
+        await limits.connect(proxies.client(request.scope))
+        ticket, ttl_s = await access.issue(request.scope)
+        body = orjson.dumps({"ticket": ticket, "expires_in": ttl_s})
+        return Response(body, 201, {"cache-control": "no-store"}, "application/json")
 
-    def __init__(
-        self,
-        access: Access,
-        limits: Limits,
-        proxies: Proxies,
-        headers: Headers,
-        metrics: Metrics,
-    ) -> None:
-        """Asking for a ticket counts as a connect."""
-        self._limits = limits
-        self._proxies = proxies
-        self._access = access
-        self._metrics = metrics
-        self._headers = [
-            (name, b"POST, OPTIONS" if name == b"access-control-allow-methods" else value)
-            for name, value in headers
-        ]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        if scope["method"] == "OPTIONS":
-            methods = b"POST, OPTIONS"
-            allow = [(b"allow", methods), (b"access-control-allow-methods", methods)]
-            await answer(send, 200, [*self._headers, *allow], b"", None)
-        elif scope["method"] != "POST":
-            await not_found(scope, send, self._headers)
-        else:
-            try:
-                await self._limits.connect(self._proxies.client(scope))
-                ticket, ttl_s = await self._access.issue(scope)
-            except ClientError as error:
-                self._metrics.refused.labels(type(error).__name__).inc()
-                await refuse(scope, send, self._headers, error)
-                return
-            body = orjson.dumps({"ticket": ticket, "expires_in": ttl_s})
-            headers = [*self._headers, (b"cache-control", b"no-store")]
-            await answer(send, 201, headers, body, b"application/json")
+    return [Route(PATH, issue, methods=["POST", "OPTIONS"])]

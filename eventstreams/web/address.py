@@ -1,6 +1,7 @@
-"""Whose request it is: the connection's own address, or what a trusted proxy in front says.
+"""Determines the client's address: that of the connection, or the one that a trusted proxy gives.
 
-What others write into X-Client-IP or X-Forwarded-For is theirs to invent, and is not read.
+X-Client-IP and X-Forwarded-For are ignored unless a trusted proxy sent them, because any client can
+invent them.
 """
 
 from __future__ import annotations
@@ -11,30 +12,30 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 
 from starlette.types import Scope
 
-from eventstreams.web.request import header_list
+from eventstreams.web.headers import header_list
 
 _LENGTH_MAX = 64
 _HOPS_MAX = 50
-"""Proxies in a row. Each may cost a look into all the networks that are trusted."""
+"""How many proxies in a row are examined. Each may be compared with all trusted networks."""
 _SITE_BITS = 64
-"""Of an IPv6 address: what one subscriber has is a network, and any address in it."""
+"""The network bits of an IPv6 address. One subscriber has all addresses of such a network."""
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+", re.ASCII)
 _NETWORK_BITS = {4: 24, 6: 48}
 
 
 class Proxies:
     def __init__(self, trusted: Sequence[str]) -> None:
-        """`trusted`: addresses and networks."""
+        """`trusted` are the addresses and networks of proxies."""
         self._trusted = [ip_network(text, strict=False) for text in trusted]
 
     def client(self, scope: Scope) -> str | None:
-        """None where a trusted proxy does not say.
+        """Return the client's address, or None if a trusted proxy does not give it.
 
-        The last address of X-Client-IP, else the last one of X-Forwarded-For that is not a
-        proxy's: a client may have invented what precedes it.
+        Behind a trusted proxy, this is the last address of X-Client-IP, otherwise the last one of
+        X-Forwarded-For that is not a proxy's: a client may have invented earlier ones.
         """
         peer: tuple[str, int] | None = scope.get("client")
-        if peer is not None and not self._trusts(peer[0]):
+        if peer is not None and not self.trusts(peer[0]):
             return peer[0]
         said = (header_list(scope, b"x-client-ip") or "").rpartition(",")[2].strip()
         if said:
@@ -44,30 +45,33 @@ class Proxies:
         for hop in reversed(text.rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]):
             if said := hop.strip()[:_LENGTH_MAX]:
                 nearest = _alone(said)
-                if not self._trusts(nearest):
+                if not self.trusts(nearest):
                     break
         return nearest
 
     def site(self, scope: Scope) -> str:
-        """Whom the work for a request is charged to: the client's site, or the proxy's where that
-        does not name the client."""
+        """Return the site that a request is charged to.
+
+        It is the client's, or the proxy's if the proxy does not give the client's address.
+        """
         peer: tuple[str, int] | None = scope.get("client")
         address = self.client(scope) or (peer[0] if peer else "")
         return site_of(address)
 
-    def _trusts(self, text: str) -> bool:
+    def trusts(self, text: str) -> bool:
+        """Return whether this is the address of a trusted proxy."""
         address = _parsed(text)
         return address is not None and any(address in network for network in self._trusted)
 
 
 def _alone(text: str) -> str:
-    """Without the port that some proxies write behind it, which is another with each connection."""
+    """Return the address without the port that some proxies append."""
     match = _WITH_PORT.fullmatch(text)
     return text if match is None else match[1] or match[2]
 
 
 def site_of(address: str) -> str:
-    """What limits count by: an IPv4 address, or the network of an IPv6 address."""
+    """Return what limits count by: an IPv4 address, or the network of an IPv6 address."""
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, _SITE_BITS), strict=False))
@@ -75,7 +79,7 @@ def site_of(address: str) -> str:
 
 
 def shortened(address: str) -> str:
-    """For what is kept: the network, wide enough that nobody in it can be told."""
+    """Return the address's network for logs, wide enough that it identifies no person."""
     parsed = _parsed(address)
     if parsed is None:
         return "unreadable"

@@ -1,6 +1,8 @@
-"""/v2/admin/clients: an operator, who has the key, sees what is open and closes one.
+"""Serves /v2/admin/clients: operators with the key list the open streams and close single ones.
 
-Whichever worker of a host is asked asks the others. Other hosts know nothing of it.
+Also asks all workers for their figures, for the operators' page (`operators.py`).
+
+The worker that receives a request asks the other workers of its host. Other hosts are not asked.
 """
 
 from __future__ import annotations
@@ -10,72 +12,96 @@ import os
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
-from urllib.parse import parse_qs
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
 
-from eventstreams.access.errors import Unauthorized
 from eventstreams.access.policy import Policy
-from eventstreams.errors import ClientError, GatewayFull, InvalidParameter, LedgerUnavailable
-from eventstreams.ledger.desk import Line
-from eventstreams.metrics import Metrics
+from eventstreams.errors import (
+    GatewayFull,
+    InvalidToken,
+    QuotaUnavailable,
+    Unauthorized,
+)
+from eventstreams.quota.workers import QuotaClient
 from eventstreams.web.access import bearer
-from eventstreams.web.answers import Headers, answer, not_found, refuse
 from eventstreams.web.open_streams import OpenStreams
+from eventstreams.web.query import Query
 
 PATH = "/v2/admin/clients"
 _LIMIT = 1000
 _LIMIT_MAX = 10_000
 _RETRY_AFTER_S = 5
 _SORTS = ("duration_s", "behind", "unsent", "bytes", "events")
+_NOT_CACHED = {"cache-control": "no-store"}
 _ONLY = ("stream", "client", "state")
 
 
 class Admin:
-    """An ASGI application."""
-
     def __init__(
         self,
         *,
         policy: Callable[[], Policy],
         open_streams: OpenStreams,
-        line: Line | None,
-        headers: Headers,
-        metrics: Metrics,
+        quota_client: QuotaClient | None,
+        figures: Callable[[], dict[str, Any]],
     ) -> None:
-        """`line`: to the other workers, where there are any. Without a key in the policy nothing
-        is here."""
+        """`quota_client` reaches the other workers, if there are any. `figures` returns those of
+        this process.
+
+        Without a key in the policy, every path here responds with 404.
+        """
         self._policy = policy
         self._open_streams = open_streams
-        self._line = line
-        self._headers = [*headers, (b"cache-control", b"no-store")]
-        self._metrics = metrics
-        if line is not None:
-            line.answer_with = self._answer
+        self._quota_client = quota_client
+        self._figures = figures
+        if quota_client is not None:
+            quota_client.answer_with = self._answer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        path, method = scope["path"], scope["method"]
-        one = path.removeprefix(PATH).removeprefix("/")
+    def routes(self) -> list[Route]:
+        return [
+            Route(PATH, self._get, methods=["GET"]),
+            Route(f"{PATH}/{{id:path}}", self._delete, methods=["DELETE"]),
+        ]
+
+    async def _get(self, request: Request) -> Response:
+        self.authorise(request.scope)
+        listed = await self._list(request.scope)
+        body = orjson.dumps(listed, option=orjson.OPT_INDENT_2) + b"\n"
+        return Response(body, headers=_NOT_CACHED, media_type="application/json")
+
+    async def _delete(self, request: Request) -> Response:
+        self.authorise(request.scope)
+        if not await self._close(request.path_params["id"]):
+            raise HTTPException(404)
+        return Response(status_code=204, headers=_NOT_CACHED)
+
+    def key(self) -> bytes:
+        """Return the operator's key. Raises HTTPException if the policy has none."""
         key = self._policy().admin_key
         if key is None:
-            await not_found(scope, send, self._headers)
-            return
-        try:
-            _authorise(scope, key)
-            if not one and method in ("GET", "HEAD"):
-                body = orjson.dumps(await self._list(scope), option=orjson.OPT_INDENT_2) + b"\n"
-                await answer(send, 200, self._headers, body, b"application/json")
-            elif one and method == "DELETE" and await self._close(one):
-                await answer(send, 204, self._headers, b"", None)
-            else:
-                await not_found(scope, send, self._headers)
-        except ClientError as error:
-            self._metrics.refused.labels(type(error).__name__).inc()
-            await refuse(scope, send, self._headers, error)
+            raise HTTPException(404)
+        return key
+
+    async def all_figures(self) -> tuple[list[dict[str, Any]], int]:
+        """Return the figures of each worker, and how many do not answer. Raises GatewayFull."""
+        return await self._ask_all({"figures": True})
+
+    def authorise(self, scope: Scope) -> None:
+        """Raise Unauthorized without the right key; HTTPException if the policy has none."""
+        key = self.key()
+        given = (bearer(scope) or "").encode("utf-8", "replace")
+        if not given:
+            raise Unauthorized("Send the operator's key: Authorization: Bearer KEY")
+        if not hmac.compare_digest(given, key):
+            raise InvalidToken("This is not the operator's key")
 
     async def _list(self, scope: Scope) -> dict[str, Any]:
-        question = _question(scope["query_string"].decode("latin-1"))
+        question = _question(Query(scope))
         answers, missing = await self._ask_all(question)
         clients = [client for each in answers for client in each["clients"]]
         clients.sort(key=itemgetter(question["sort"]), reverse=True)
@@ -89,27 +115,29 @@ class Admin:
     async def _close(self, id_: str) -> bool:
         answers, missing = await self._ask_all({"close": id_})
         if not any(answers) and missing:
-            raise GatewayFull(f"{missing} workers do not answer", _RETRY_AFTER_S)
+            raise GatewayFull(f"{missing} workers do not respond", _RETRY_AFTER_S)
         return any(answers)
 
     async def _ask_all(self, question: dict[str, Any]) -> tuple[list[Any], int]:
         mine = await self._answer(question)
-        if self._line is None:
+        if self._quota_client is None:
             return [mine], 0
         try:
-            others, missing = await self._line.ask_others(question)
-        except LedgerUnavailable as error:
+            others, missing = await self._quota_client.ask_others(question)
+        except QuotaUnavailable as error:
             raise GatewayFull(
-                f"The other workers can't be asked: {error}", _RETRY_AFTER_S
+                f"The other workers are unreachable: {error}", _RETRY_AFTER_S
             ) from error
         return [mine, *others], missing
 
     async def _answer(self, question: Mapping[str, Any]) -> Any:
-        """For this process alone."""
+        """Answer for this process alone."""
         if "close" in question:
             process, _, number = question["close"].partition("-")
             mine = process == str(os.getpid()) and number.isascii() and number.isdigit()
             return mine and self._open_streams.close(int(number[:20]))
+        if "figures" in question:
+            return self._figures()
         found: list[dict[str, Any]] = []
         only: dict[str, str] = question["only"]
         async for number, document in self._open_streams.documents():
@@ -121,13 +149,6 @@ class Admin:
         return {"total": len(found), "clients": found[: question["limit"]]}
 
 
-def _authorise(scope: Scope, key: bytes) -> None:
-    """Raises Unauthorized."""
-    given = (bearer(scope) or "").encode("utf-8", "replace")
-    if not hmac.compare_digest(given, key):
-        raise Unauthorized("The operator's key is needed: Authorization: Bearer KEY")
-
-
 def _matches(document: Mapping[str, Any], only: Mapping[str, str]) -> bool:
     return all(
         value in document["streams"] if name == "stream" else document[name] == value
@@ -135,21 +156,12 @@ def _matches(document: Mapping[str, Any], only: Mapping[str, str]) -> bool:
     )
 
 
-def _question(query: str) -> dict[str, Any]:
-    """Raises InvalidParameter."""
-    given = parse_qs(query, keep_blank_values=True)
-    for name, values in given.items():
-        if name not in (*_ONLY, "sort", "limit"):
-            raise InvalidParameter(
-                f"{name} is not known here: {', '.join((*_ONLY, 'sort', 'limit'))}"
-            )
-        if len(values) > 1:
-            raise InvalidParameter(f"{name} is given more than once")
-    sort = given.get("sort", ["duration_s"])[0]
-    if sort not in _SORTS:
-        raise InvalidParameter(f"sort is not one of {', '.join(_SORTS)}")
-    limit = given.get("limit", [str(_LIMIT)])[0]
-    if not (limit.isascii() and limit.isdigit() and 0 < len(limit) < 6):
-        raise InvalidParameter(f"limit is not a number up to {_LIMIT_MAX}")
-    only = {name: given[name][0] for name in _ONLY if name in given}
-    return {"only": only, "sort": sort, "limit": min(int(limit), _LIMIT_MAX)}
+def _question(query: Query) -> dict[str, Any]:
+    """Return the question for all workers. Raises InvalidParameter."""
+    query.expect((*_ONLY, "sort", "limit"))
+    limit = query.whole("limit", "clients", least=0, digits_max=5)
+    return {
+        "only": {name: value for name in _ONLY if (value := query.one(name)) is not None},
+        "sort": query.choice("sort", *_SORTS) or _SORTS[0],
+        "limit": min(_LIMIT if limit is None else limit, _LIMIT_MAX),
+    }

@@ -1,6 +1,6 @@
-"""Answers that are not streams: headers common to all, problems as JSON, pages.
+"""Builds responses other than streams: common headers, errors in upstream's forms, and pages.
 
-Both upstream error shapes are made here. Pure ASGI: nothing here buffers or wraps a stream.
+`refusal` turns a ClientError into a response, for every route.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import orjson
-from starlette.types import Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Scope, Send
 
+from eventstreams.config.settings import HttpSettings
 from eventstreams.errors import (
     AssignmentProblem,
     ClientError,
@@ -20,25 +22,35 @@ from eventstreams.errors import (
     GatewayStopping,
     ServiceProblem,
 )
-from eventstreams.settings import HttpSettings
+from eventstreams.metrics import Metrics
+from eventstreams.model import sse
+from eventstreams.web.headers import header, is_browser
 
 Headers = list[tuple[bytes, bytes]]
 
 ALLOW_HEADERS = (
     b"accept, x-requested-with, content-type, last-event-id, cache-control, authorization"
 )
-_EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error"
+_EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error, x-eventstreams-warning"
 _REASON_MAX = 200
-_NO_CONTENT = 204
+_PASSING = (429, 503)
+"""The statuses of errors that pass: a client that retries later may succeed."""
+_SOONEST_S = 20
+JSON = "application/json; charset=utf-8"
+EVENT_SOURCE_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+]
+"""The headers of a 200 that refuses an EventSource."""
 _SPREAD = 3
 _GAP_HEADER_BYTES_MAX = 2048
-"""nginx answers 502 where the whole head of a response exceeds 4 KiB."""
+"""nginx responds with 502 if the whole head of a response exceeds 4 KiB."""
 
 
 def common_headers(settings: HttpSettings, *, cookies: bool = False) -> Headers:
-    """CORS, and the defences of the pages. They stand on every answer, errors too.
+    """Return the headers of every response, including errors: CORS and security headers.
 
-    `cookies`: one may let a page in, if it is of the one site that may read the answers.
+    With `cookies`, pages of the one allowed site may send a cookie as authorization.
     """
     headers: Headers = []
     if settings.cors is not False:
@@ -64,56 +76,97 @@ def common_headers(settings: HttpSettings, *, cookies: bool = False) -> Headers:
     return headers
 
 
-async def answer(
-    send: Send, status: int, headers: Headers, body: bytes, content_type: bytes | None
-) -> None:
-    if content_type is not None:
-        headers = [*headers, (b"content-type", content_type)]
-    if status != _NO_CONTENT:
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def with_headers(send: Send, headers: Headers) -> Send:
+    """Return a `send` that adds these headers to the response."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *headers]
+        await send(message)
+
+    return sending
 
 
-async def refuse(scope: Scope, send: Send, headers: Headers, error: ClientError) -> None:
-    """Answers a request that can't be answered as asked, in the error's own shape."""
+def refusal(
+    scope: Scope, error: ClientError, metrics: Metrics, *, event_source: bool = False
+) -> Response:
+    """Count the error and return its response. All errors become responses here.
+
+    With `event_source`, a browser's EventSource gets a response that it can use. On any status
+    except 200 it gives up, and the page gets no reason. It therefore gets a 200 that says when to
+    reconnect, or, if reconnecting is of no use, a 204, which ends it for good (HTML, 9.2.3).
+    """
+    metrics.refused.labels(type(error).__name__).inc()
+    if event_source and is_event_source(scope):
+        return _event_source_refusal(error)
+    headers: dict[str, str] = {}
     challenge: bytes | None = getattr(error, "challenge", None)
     if challenge is not None:
-        headers = [*headers, (b"www-authenticate", challenge)]
+        headers["www-authenticate"] = challenge.decode("latin-1")
     soonest_s: int | None = getattr(error, "retry_after_s", None)
     if soonest_s is not None:
-        headers = [*headers, (b"retry-after", b"%d" % (spread_ms(soonest_s) // 1000))]
-    if isinstance(error, GatewayStopping):  # the client's next connection meets another process
-        headers = [*headers, (b"connection", b"close")]
+        headers["retry-after"] = str(spread_ms(soonest_s) // 1000)
+    if isinstance(error, GatewayStopping):  # the client's next connection reaches another process
+        headers["connection"] = "close"
+    kind: str | None = JSON
     if isinstance(error, GapFound):
         body = orjson.dumps(error.document)
-        await answer(send, error.status, headers, body, b"application/json; charset=utf-8")
     elif isinstance(error, AssignmentProblem):
         set_reason(scope, f"{error.name}: {error.message}")
         body = orjson.dumps(error.body()) + b"\n"
-        await answer(send, error.status, headers, body, None)
+        kind = None
     else:
         assert isinstance(error, ServiceProblem)
-        body = orjson.dumps(
-            {
-                "status": error.status,
-                "type": error.type,
-                "title": error.title,
-                "detail": error.detail,
-                "method": scope["method"],
-                "uri": uri(scope),
-            }
-        )
-        await answer(send, error.status, headers, body, b"application/json; charset=utf-8")
+        document = {
+            "status": error.status,
+            "type": error.type,
+            "title": error.title,
+            "detail": error.detail,
+            "method": scope["method"],
+            "uri": uri(scope),
+        }
+        body = orjson.dumps(document)
+    return Response(body, error.status, headers, kind)
+
+
+def is_event_source(scope: Scope) -> bool:
+    """Return whether a browser's EventSource sent the request.
+
+    A page's fetch accepts anything by default, and libraries do not claim to be browsers.
+    """
+    accept = (header(scope, b"accept") or "").strip()
+    return scope["method"] == "GET" and accept == "text/event-stream" and is_browser(scope)
+
+
+def _event_source_refusal(error: ClientError) -> Response:
+    if error.status in _PASSING:
+        response = Response(event_source_body(error))
+        response.raw_headers += EVENT_SOURCE_HEADERS
+        return response
+    said = printable(f"{type(error).__name__}: {_reason(error)}")
+    return Response(status_code=204, headers={"x-eventstreams-error": said.decode("ascii")})
+
+
+def event_source_body(error: ClientError) -> bytes:
+    """Return the body of a 200 that refuses an EventSource: the reason, and when to reconnect."""
+    soonest_s: int = getattr(error, "retry_after_s", None) or _SOONEST_S
+    document = {"message": _reason(error), "name": type(error).__name__, "status": error.status}
+    # It has no id: an empty one would erase the client's own.
+    frame = b"event: error\ndata: %b\n\n" % orjson.dumps(document)
+    return sse.OK + frame + sse.retry(spread_ms(soonest_s))
+
+
+def _reason(error: ClientError) -> str:
+    return " ".join(str(error).split())
 
 
 def spread_ms(soonest_s: int) -> int:
-    """When to come back: clients that are refused together must not all come back at once."""
+    """Return a random time to retry after, in ms, so that refused clients do not retry at once."""
     return random.randint(soonest_s * 1000, soonest_s * 1000 * _SPREAD)  # noqa: S311 - no secret
 
 
 def set_reason(scope: Scope, reason: str) -> None:
-    """Asks the server for this reason phrase; one that can't send it sends the standard one."""
+    """Set the reason phrase of the response, if the server supports that."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
     connection = extensions.get("eventstreams.connection")
     if connection is not None:
@@ -121,12 +174,12 @@ def set_reason(scope: Scope, reason: str) -> None:
 
 
 def printable(text: str) -> bytes:
-    """For a reason phrase or a header: whatever a client wrote into it, it stays one line."""
+    """Return text for a reason phrase or a header: one line of printable ASCII."""
     return "".join(c if " " <= c <= "~" else "?" for c in text[:_REASON_MAX]).encode("ascii")
 
 
 def gap_header(document: dict[str, Any]) -> bytes:
-    """The gaps as JSON in at most `_GAP_HEADER_BYTES_MAX`; `left_out` counts those beyond it."""
+    """Return the gaps as JSON of at most `_GAP_HEADER_BYTES_MAX`; `left_out` counts the rest."""
     whole = orjson.dumps(document)
     if len(whole) <= _GAP_HEADER_BYTES_MAX:
         return whole
@@ -142,24 +195,34 @@ def gap_header(document: dict[str, Any]) -> bytes:
     return orjson.dumps(short)
 
 
-async def not_found(scope: Scope, send: Send, headers: Headers) -> None:
-    """The page that upstream's web framework answers with."""
+def not_found(scope: Scope) -> Response:
+    """Return the 404 page of upstream's web framework."""
     title = html.escape(f"Cannot {scope['method']} {quote(scope['path'])}")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n'
         f"</head>\n<body>\n<pre>{title}</pre>\n</body>\n</html>\n"
     )
-    await answer(send, 404, headers, page.encode(), b"text/html; charset=utf-8")
+    return Response(page, 404, media_type="text/html")
+
+
+def preflight(methods: str, kind: str = "text/plain") -> Response:
+    """Return the response to OPTIONS."""
+    allowed = {
+        "allow": methods,
+        "access-control-allow-methods": methods,
+        "access-control-max-age": "86400",
+    }
+    return Response(methods, headers=allowed, media_type=kind)
 
 
 def _is_ticket(part: bytes) -> bool:
-    """However its name is spelt."""
+    """Return whether this part of a query is a ticket, even if its name is percent-encoded."""
     name, equals, _ = part.partition(b"=")
     return bool(equals) and unquote_to_bytes(name) == b"ticket"
 
 
 def uri(scope: Scope) -> str:
-    """The request's path and query as they were sent, but for a ticket."""
+    """Return the request's path and query as they were sent, with any ticket replaced."""
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     parts = (scope.get("query_string") or b"").split(b"&")
     query = b"&".join(b"ticket=..." if _is_ticket(part) else part for part in parts)

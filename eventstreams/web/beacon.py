@@ -1,8 +1,8 @@
-"""GET and POST /beacon/event: where clients of EventLogging send their events.
+"""Serves GET and POST /beacon/event, to which clients of EventLogging send their events.
 
-The whole event is in the query, percent-encoded. A client gets 204 at once and never learns what
-became of its event, because these clients read no answer. Only a request
-for which there is no room gets another answer, 429 or 503.
+The whole event is in the query, percent-encoded. A client gets 204 at once, before its event is
+handled, because these clients do not read responses. Only a request that exceeds a limit gets
+another response, 429 or 503.
 """
 
 from __future__ import annotations
@@ -10,44 +10,39 @@ from __future__ import annotations
 import contextlib
 import time
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from eventstreams.errors import ClientError
 from eventstreams.legacy.beacon import Beacon
 from eventstreams.metrics import Metrics
 from eventstreams.web.address import Proxies
-from eventstreams.web.answers import Headers, answer, not_found, refuse
+from eventstreams.web.answers import not_found, preflight, refusal
 from eventstreams.web.events import sender_of
 
 PATHS = ("/beacon/event", "/beacon/event/")
 
-_METHODS = b"GET, POST"
-_NOT_CACHED = (b"cache-control", b"no-store")
-"""Two events may be the same, and a 204 may be cached unless it says otherwise."""
+_NOT_CACHED = {"cache-control": "no-store"}
+"""A 204 may be cached unless it forbids that, and a second equal event must not be lost."""
 
 
 class BeaconPage:
-    def __init__(
-        self, *, beacon: Beacon, proxies: Proxies, metrics: Metrics, headers: Headers
-    ) -> None:
+    """An ASGI application, because events are handled after the response was sent."""
+
+    def __init__(self, *, beacon: Beacon, proxies: Proxies, metrics: Metrics) -> None:
         self._beacon = beacon
         self._proxies = proxies
         self._metrics = metrics
-        self._headers = [
-            (name, _METHODS if name == b"access-control-allow-methods" else value)
-            for name, value in headers
-        ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        if scope["method"] == "OPTIONS":
-            allow = [(b"allow", _METHODS), (b"access-control-allow-methods", _METHODS)]
-            await answer(send, 200, [*self._headers, *allow], _METHODS, b"text/plain")
-        elif scope["method"] in ("GET", "POST"):
-            await self._take(scope, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in ("GET", "POST"):
+            await self._take(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            await preflight("GET, POST")(scope, receive, send)
         else:
-            await not_found(scope, send, self._headers)
+            await not_found(scope)(scope, receive, send)
 
-    async def _take(self, scope: Scope, send: Send) -> None:
+    async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         query: bytes = scope["query_string"]
         sender = sender_of(scope, self._proxies)
@@ -57,11 +52,11 @@ class BeaconPage:
                 lease = until_done.enter_context(admission.lease(sender.site))
                 lease.cover(len(query))
             except ClientError as error:
-                self._metrics.refused.labels(type(error).__name__).inc()
-                await refuse(scope, send, self._headers, error)
+                await refusal(scope, error, self._metrics)(scope, receive, send)
                 self._count(error.status, began)
                 return
-            await answer(send, 204, [*self._headers, _NOT_CACHED], b"", None)
+            received = Response(status_code=204, headers=_NOT_CACHED)
+            await received(scope, receive, send)
             self._count(204, began)
             await self._beacon.take(query, sender, lease, until_done.pop_all())
 

@@ -1,41 +1,54 @@
-"""Reads the bodies of requests that post events: what they may be, and how fast they must come."""
+"""Reads the bodies of posted events, and limits their types, sizes and slowness."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import zlib
+from collections.abc import Generator, Iterator
 
 from starlette.types import Receive, Scope
 
-from eventstreams.errors import BodyTimeout, BodyTooLarge, UnsupportedBody
+from eventstreams.config.settings import IntakeSettings
+from eventstreams.errors import BadBody, BodyTimeout, BodyTooLarge, UnsupportedBody
 from eventstreams.intake.admission import Lease
-from eventstreams.settings import IntakeSettings
 from eventstreams.turns import Turns
-from eventstreams.web.request import header, header_list, single_header
-from eventstreams.web.unpacking import CODINGS, unpack
+from eventstreams.web.headers import header, header_list, single_header
 
-GRACE_S = 3.0
-"""A body that is slower than it may be on average is given up after this at the soonest."""
+_GRACE_S = 3.0
+"""How long a body may take in any case before its average speed counts, in seconds."""
 _TYPES = ("application/json", "text/plain", "application/reports+json")
-"""The second is what a page can send to another site without asking, by sendBeacon."""
+"""Pages can send text/plain to another site without a preflight request, by sendBeacon."""
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
 _TYPE_MAX = 1000
-"""Characters of a content type."""
+"""The most characters of a content type."""
 _LENGTH_DIGITS_MAX = 20
+_INPUT_BYTES = 4 * 1024
+"""How much of a body one step reads. The rest after a gzip member is copied, so a larger value
+would make many small members expensive."""
+_OUTPUT_BYTES_MAX = 64 * 1024
+"""How much content one step produces."""
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": 15}
+CODINGS = ("identity", *_WINDOW_BITS)
 
 
-class HungUp(Exception):
-    """The client is gone before its request has come whole."""
+class ClientDisconnected(Exception):
+    """The client disconnected before its request was complete."""
 
 
 class Bodies:
-    def __init__(self, settings: IntakeSettings, turns: Turns) -> None:
+    """Reads and decompresses the bodies of requests."""
+
+    def __init__(
+        self, settings: IntakeSettings, turns: Turns, *, grace_s: float = _GRACE_S
+    ) -> None:
+        """Set the limits. `grace_s` is how long a body may take before its average speed counts."""
         self._settings = settings
+        self._grace_s = grace_s
         self._turns = turns
         self._lenient = settings.compatibility == "eventgate"
 
     def refuse_length(self, scope: Scope) -> None:
-        """Before a byte of the body. Raises BodyTooLarge."""
+        """Check Content-Length before the body is read. Raises BodyTooLarge."""
         most = self._settings.body_bytes_max
         text = header(scope, b"content-length") or ""
         is_length = text.isascii() and text.isdigit()
@@ -43,10 +56,10 @@ class Bodies:
             raise _too_large(most)
 
     async def read(self, scope: Scope, receive: Receive, room: Lease, site: str) -> bytes:
-        """The body, unpacked. `room` grows with it; unpacking is charged to `site`.
+        """Return the body, unpacked. `room` grows with it; unpacking is charged to `site`.
 
         Raises RepeatedHeader, UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, IntakeFull,
-        IntakeShareUsed, HungUp.
+        IntakeShareUsed, ClientDisconnected.
         """
         if not self._is_json(scope):
             return b""
@@ -70,10 +83,10 @@ class Bodies:
         try:
             async with asyncio.timeout_at(latest_s) as limit:
                 while True:
-                    limit.reschedule(min(latest_s, began_s + GRACE_S + size / slowest))
+                    limit.reschedule(min(latest_s, began_s + self._grace_s + size / slowest))
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise HungUp
+                        raise ClientDisconnected
                     part = message.get("body", b"")
                     size += len(part)
                     if size > most:
@@ -85,9 +98,9 @@ class Bodies:
                         return b"".join(parts)
         except TimeoutError as error:
             if asyncio.get_running_loop().time() < latest_s:
-                slow = f"the body came with fewer than {slowest} bytes a second"
+                slow = f"the body arrived at fewer than {slowest} bytes a second"
                 raise BodyTimeout(slow) from error
-            raise BodyTimeout("the body did not come in time") from error
+            raise BodyTimeout("the body did not arrive in time") from error
 
     def _unpacked(self, raw: bytes, coding: str, room: Lease) -> Generator[None, None, bytes]:
         """Raises BadBody, BodyTooLarge, IntakeFull, IntakeShareUsed."""
@@ -101,7 +114,10 @@ class Bodies:
         return b"".join(pieces)
 
     def _is_json(self, scope: Scope) -> bool:
-        """Raises RepeatedHeader, UnsupportedBody; upstream takes such a body for an empty one."""
+        """Return whether the body is JSON. Raises RepeatedHeader or UnsupportedBody.
+
+        Upstream treats a body of another type as empty; so does this in compatibility mode.
+        """
         text = single_header(scope, b"content-type") or ""
         if len(text) > _TYPE_MAX:
             raise UnsupportedBody(f"content-type has more than {_TYPE_MAX} characters")
@@ -109,7 +125,7 @@ class Bodies:
         if kind not in _TYPES:
             if self._lenient:
                 return False
-            given = f"content-type {kind}" if kind else "a body without content-type"
+            given = f"content-type {kind}" if kind else "the body has no content-type"
             raise UnsupportedBody(f"{given} is not one of: {', '.join(_TYPES)}")
         for parameter in parameters:
             name, _, value = parameter.partition("=")
@@ -121,3 +137,42 @@ class Bodies:
 
 def _too_large(most: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has more than {most} bytes")
+
+
+def unpack(body: bytes, coding: str, bytes_max: int) -> Iterator[bytes]:
+    """Yield the content piece by piece, so that other work can run between pieces.
+
+    A gzip body may have several members (RFC 1952, 2.2); zeros after the last one are padding.
+    Raises BadBody where the body is not of this coding, and BodyTooLarge as soon as the content
+    has more than `bytes_max` bytes.
+    """
+    bits = _WINDOW_BITS[coding]
+    member = zlib.decompressobj(bits)
+    at = size = 0
+    rest = b""
+    what = f"not {coding}"
+    while True:
+        if not rest:
+            rest = body[at : at + _INPUT_BYTES]
+            at += len(rest)
+        if member.eof:
+            rest = rest.lstrip(b"\0")
+            if not rest and at >= len(body):
+                return
+            if not rest:
+                continue
+            what = f"bytes after the end of the {coding}"
+            if coding == "deflate":  # deflate has no members
+                raise BadBody(what)
+            member = zlib.decompressobj(bits)
+        elif not rest:
+            raise BadBody(f"the {coding} ends early")
+        try:
+            piece = member.decompress(rest, _OUTPUT_BYTES_MAX)
+        except zlib.error as error:
+            raise BadBody(f"{what}: {error}") from error
+        rest = member.unused_data if member.eof else member.unconsumed_tail
+        size += len(piece)
+        if size > bytes_max:
+            raise BodyTooLarge(f"the body has more than {bytes_max} bytes")
+        yield piece

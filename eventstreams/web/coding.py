@@ -1,7 +1,7 @@
-"""Which content coding a stream gets: what the client can decode, and what is known to go well.
+"""Chooses the content coding of a stream from what the client accepts and what works in practice.
 
-Many libraries ask for gzip and are not good at streams of it (docs/clients.md), so by default only
-browsers are taken at their word.
+Many libraries accept gzip but handle gzip streams badly (docs/clients.md). By default, only
+browsers therefore get a compressed stream without asking for one.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from eventstreams.config.settings import Compression
 from eventstreams.errors import InvalidParameter
 from eventstreams.fanout.compression import Encoding
-from eventstreams.settings import Compression
 
 CHOICES: Mapping[str, Encoding] = {
     "gzip": Encoding.GZIP,
@@ -20,16 +20,17 @@ CHOICES: Mapping[str, Encoding] = {
 }
 _NAMES = {"gzip": Encoding.GZIP, "x-gzip": Encoding.GZIP, "zstd": Encoding.ZSTD}
 _ITEMS_MAX = 50
-"""Of Accept-Encoding; those behind them are passed over."""
+"""How many items of Accept-Encoding are read; further ones are ignored."""
 _ITEM = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([01](?:\.\d{0,3})?)\s*)?", re.ASCII)
 
 
 def choose(
     compression: Compression, accepted: str | None, asked: str | None, *, is_browser: bool
 ) -> Encoding:
-    """`accepted` is Accept-Encoding, `asked` the parameter `compress`. Raises InvalidParameter.
+    """Return the coding for a stream. Raises InvalidParameter.
 
-    Who asks without saying what is accepted gets what was asked for, as RFC 9110 has it.
+    `accepted` is Accept-Encoding, `asked` the parameter `compress`. Without Accept-Encoding, any
+    coding is acceptable (RFC 9110, 12.5.3), so the client gets the one that it asked for.
     """
     wish = None if asked is None else CHOICES.get(asked)
     if asked is not None and wish is None:
@@ -42,14 +43,16 @@ def choose(
     if wish is not None:
         return wish if weights[wish] > 0 else Encoding.IDENTITY
     if compression == "always" or (compression == "browsers" and is_browser):
-        best = max((Encoding.GZIP, Encoding.ZSTD), key=weights.__getitem__)  # gzip, if in doubt
+        best = max(
+            (Encoding.GZIP, Encoding.ZSTD), key=weights.__getitem__
+        )  # gzip if both weigh the same
         if weights[best] > 0:
             return best
     return Encoding.IDENTITY
 
 
 def headers(encoding: Encoding) -> list[tuple[bytes, bytes]]:
-    """What a stream's answer says of its coding."""
+    """Return the response headers of a stream for its coding."""
     vary = (b"vary", b"Accept, Accept-Encoding, Sec-Fetch-Site")
     if encoding is Encoding.IDENTITY:
         return [vary]
@@ -57,7 +60,7 @@ def headers(encoding: Encoding) -> list[tuple[bytes, bytes]]:
 
 
 def _weights(accepted: str) -> dict[Encoding, float]:
-    """RFC 9110, 12.5.3. What is not well-formed is passed over."""
+    """Return the weight of each coding (RFC 9110, 12.5.3). Malformed items are ignored."""
     given: dict[Encoding, float] = {}
     others = 0.0
     for item in accepted.split(",", _ITEMS_MAX)[:_ITEMS_MAX]:

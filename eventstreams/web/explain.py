@@ -1,7 +1,7 @@
-"""GET /v2/explain?streams=a,b&…: what a request for these streams would do, without doing it.
+"""Serves GET /v2/explain?streams=a,b&…, which explains a request for streams without streaming.
 
-Takes every parameter that a stream takes, and its headers; answers what it was understood as, where
-it would begin, and what of the newest events it would send.
+It accepts all parameters and headers of a stream. The response says how they were understood, where
+the stream would begin, and which of the newest events it would send.
 """
 
 from __future__ import annotations
@@ -10,157 +10,182 @@ import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
 
-from eventstreams.declarations import Declarations
-from eventstreams.errors import ClientError, InvalidParameter, LogError
-from eventstreams.fanout.bound import now_ms
+from eventstreams.config.reloader import CatalogueWatcher
+from eventstreams.config.settings import Compression
+from eventstreams.errors import InvalidParameter, LogError
+from eventstreams.fanout.filter_budget import is_indexed, pulls_alone
 from eventstreams.fanout.hub import Hub
-from eventstreams.fanout.selector import Selector
-from eventstreams.fanout.start import Start, Starter
-from eventstreams.fanout.want import Want
-from eventstreams.metrics import Metrics
+from eventstreams.fanout.spec import SubscriptionSpec
+from eventstreams.fanout.start import Start, StartResolver
+from eventstreams.fanout.stop import now_ms
+from eventstreams.filters.index import FilterIndex
+from eventstreams.filters.selector import Selector
+from eventstreams.model.catalogue import Selection
 from eventstreams.model.frame import Frame
-from eventstreams.model.instant import iso_of
-from eventstreams.model.stream import Selection
-from eventstreams.settings import Compression
+from eventstreams.model.timestamp import iso_of
 from eventstreams.turns import PIECE_S, Turns
 from eventstreams.web import request
 from eventstreams.web.access import Access
 from eventstreams.web.address import Proxies
-from eventstreams.web.answers import Headers, answer, refuse
+from eventstreams.web.answers import JSON
+from eventstreams.web.field_warnings import FieldWarnings
 from eventstreams.web.limits import Allowance, Limits
+from eventstreams.web.query import Query
 
 PATH = "/v2/explain"
 _RECENT_MAX = 1000
-"""Newest events, over all partitions, that are looked at."""
+"""How many of the newest events are examined, over all partitions."""
 
 _AT_ONCE = 2
-"""Explanations for one client address that are worked out at the same time."""
+"""How many explanations one client address can have in progress."""
 _PATIENCE_S = 2.0
-"""How long the log may take for what is only a note."""
+"""How long the log may take to answer for the note on `since`."""
 
 
 class Explain:
-    """An ASGI application."""
-
     def __init__(
         self,
         *,
-        declarations: Declarations,
-        starter: Starter,
+        catalogue_watcher: CatalogueWatcher,
+        start_resolver: StartResolver,
         hub: Hub,
-        headers: Headers,
         compression: Compression,
         access: Access,
         limits: Limits,
         proxies: Proxies,
-        metrics: Metrics,
         turns: Turns,
+        field_warnings: FieldWarnings,
     ) -> None:
-        """Asking counts as a connect."""
+        """Each request counts as a connect in `limits`."""
         self._limits = limits
         self._proxies = proxies
-        self._metrics = metrics
         self._at_once = WeakValueDictionary[str, asyncio.Semaphore]()
-        """By client; kept only while that client asks, so that no client waits for another's."""
+        """Limits each client's explanations in progress; entries exist only while they are used."""
         self._turns = turns
-        self._declarations = declarations
-        self._starter = starter
+        self._catalogue_watcher = catalogue_watcher
+        self._start_resolver = start_resolver
         self._hub = hub
-        self._headers = headers
         self._compression: Compression = compression
         self._access = access
+        self._field_warnings = field_warnings
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        try:
-            await self._limits.connect(self._proxies.client(scope))
-            async with self._place(self._proxies.site(scope)):
-                explained = await self._explain(scope)
-            body = orjson.dumps(explained, option=orjson.OPT_INDENT_2) + b"\n"
-        except ClientError as error:
-            self._metrics.refused.labels(type(error).__name__).inc()
-            await refuse(scope, send, self._headers, error)
-        else:
-            await answer(send, 200, self._headers, body, b"application/json; charset=utf-8")
+    def routes(self) -> list[Route]:
+        return [Route(PATH, self.get)]
+
+    async def get(self, request: Request) -> Response:
+        await self._limits.connect(self._proxies.client(request.scope))
+        async with self._place(self._proxies.site(request.scope)):
+            explained = await self._explain(request.scope)
+        body = orjson.dumps(explained, option=orjson.OPT_INDENT_2) + b"\n"
+        return Response(body, media_type=JSON)
 
     def _place(self, client: str) -> asyncio.Semaphore:
-        """What lets only some explanations of the client be worked out at once."""
+        """Return the semaphore that limits the client's explanations in progress."""
         if (place := self._at_once.get(client)) is None:
             place = self._at_once[client] = asyncio.Semaphore(_AT_ONCE)
         return place
 
     async def _explain(self, scope: Scope) -> dict[str, Any]:
         names = _names(scope)
-        selection = self._declarations.catalogue.resolve(names)
+        selection = self._catalogue_watcher.catalogue.resolve(names)
         await self._access.authorise(scope, selection.scopes)
-        async with self._turns.turn(self._proxies.site(scope)):
-            ask = request.read(scope, self._compression)
+        steps = request.reading(scope, self._compression)
+        asked = await self._turns.run_steps(self._proxies.site(scope), steps)
         look = _Look(
             hub=self._hub,
+            selector=asked.spec.selector,
             turns=self._turns,
             client=self._proxies.site(scope),
             allowance=self._limits.allowance(self._proxies.client(scope)),
         )
-        with self._limits.filtering(ask.template.selector):
-            return await self._found(names, selection, ask, look)
+        return await self._found(names, selection, asked, look)
 
     async def _found(
-        self, names: list[str], selection: Selection, ask: request.Ask, look: _Look
+        self, names: list[str], selection: Selection, asked: request.StreamRequest, look: _Look
     ) -> dict[str, Any]:
-        start = await self._starter.start(
-            selection, ask.template, marks=ask.marks, since_ms=ask.since_ms
+        start = await self._start_resolver.start(
+            selection, asked.spec, cursors=asked.cursors, since_ms=asked.since_ms
         )
-        want = start.want
-        selector = want.selector
-        frames = await self._recent(want)
-        recent = await look.matching(want, frames)
+        spec = start.spec
+        selector = spec.selector
+        frames = [] if asked.empty_because else await self._recent(spec)
+        recent = await look.matching(frames)
+        warnings = await self._field_warnings.of(selection.names, selector)
+        if asked.empty_because:
+            warnings.insert(0, asked.empty_because)
         return {
             "streams": names,
-            "topics": list(dict.fromkeys(p.topic for p in want.partitions)),
-            "format": want.format.value,
-            "encoding": want.encoding.value,
-            "heartbeat": "checkpoint" if want.checkpoints else "comment",
-            "gap": "fail" if want.gap_fails else "tell",
+            "topics": list(dict.fromkeys(p.topic for p in spec.partitions)),
+            "format": asked.media_type,
+            "encoding": spec.encoding.value,
+            "heartbeat": "checkpoint" if spec.checkpoints else "comment",
+            "gap": "fail" if spec.gap_fails else "tell",
+            "caught_up": asked.caught_up,
             "filter": selector and selector.filter,
             "filter_microseconds": _microseconds(selector),
+            "evaluation": self._evaluation(selector, look.examined_share),
             "fields": list(selector.fields) if selector else [],
+            "warnings": warnings,
             "sample": selector and selector.sample,
             "canary": selector is None or selector.canaries,
-            "ends": ask.extent and ask.extent.document(),
-            "since": await self._since(ask, start),
+            "ends": asked.stop_condition and asked.stop_condition.document(),
+            "since": await self._since(asked, start),
             "start": self._start(start),
             "gaps": [gap.document() for gap in start.gaps],
             "recent": recent,
         }
 
-    async def _since(self, ask: request.Ask, start: Start) -> dict[str, Any] | None:
-        """The time that `since` was understood as, and what is odd about it."""
-        if ask.since_ms is None:
+    def _evaluation(self, selector: Selector | None, share: float | None) -> dict[str, Any] | None:
+        """Return for which events the filter or the sample is evaluated; None without either.
+
+        `share` is that of the recent events for which it was.
+        """
+        if selector is None or (selector.filter is None and selector.sample is None):
+            return None
+        by: list[str] | None = None
+        text = "evaluated for every event"
+        if pulls_alone(selector):
+            text += ", in turns of this client, because it is costly"
+        elif is_indexed(selector):
+            cover = FilterIndex[None]().choose(selector.covers)
+            assert cover is not None
+            by = sorted({".".join(key.path) or "sample" for key in cover})
+            text = f"indexed by {', '.join(by) or 'nothing: it never matches'}"
+            if share is not None:
+                text += f", {share:.0%} of recent events examined"
+        return {"by": by, "examined": share if by is not None else 1.0, "text": text}
+
+    async def _since(self, asked: request.StreamRequest, start: Start) -> dict[str, Any] | None:
+        """Return the time that `since` was understood as, with a note if it has no effect."""
+        if asked.since_ms is None:
             return None
         note: str | None = None
-        if ask.marks is not None:
-            note = "ignored: the id says where to begin"
-        elif ask.since_ms > now_ms():
-            note = "in the future: begins with the next event"
+        if asked.cursors is not None:
+            note = "ignored: the id says where to start"
+        elif asked.since_ms > now_ms():
+            note = "in the future: starts with the next event"
         else:
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    oldest = await self._hub.oldest(start.want)
+                    oldest = await self._hub.oldest(start.spec)
             except (LogError, TimeoutError):
-                oldest = ()  # it is only a note
+                oldest = ()  # the note is left out
             if oldest == start.position.offsets:
-                note = "nothing older is kept: begins with the oldest event"
-        return {"time": iso_of(ask.since_ms), "milliseconds": ask.since_ms, "note": note}
+                note = "starts with the oldest event that is stored"
+        return {"time": iso_of(asked.since_ms), "milliseconds": asked.since_ms, "note": note}
 
     def _start(self, start: Start) -> list[dict[str, Any]]:
-        """Where each partition would be read from, and how many offsets that is behind."""
+        """Return where each partition would begin, and how many offsets that is behind."""
         position = start.position
-        ends = self._hub.ends(start.want)
+        ends = self._hub.ends(start.spec)
         return [
             {
                 "topic": partition.topic,
@@ -175,24 +200,20 @@ class Explain:
             )
         ]
 
-    async def _recent(self, want: Want) -> list[Frame]:
-        """The newest events of all partitions, as far back as they are known of each: from the
-        tails, or from the log where these have only begun."""
-        each = max(1, _RECENT_MAX // len(want.partitions))
+    async def _recent(self, spec: SubscriptionSpec) -> list[Frame]:
+        """Return the newest events of all partitions, back to a time that all of them cover.
+
+        They come from the tails, or from the log if these have only begun.
+        """
+        each = max(1, _RECENT_MAX // len(spec.partitions))
         found: list[Frame] = []
         from_ms = 0
-        for partition in want.partitions:
-            end = self._hub.tails.end(partition)
-            offset = max(self._hub.tails.floor(partition), end - each)
-            run = self._hub.tails.since(partition, offset)
+        for partition in spec.partitions:
             try:
-                if run is None or not run.frames:
-                    offset = max(0, end - each)
-                    run = await self._hub.history.load(partition, offset)
+                frames, has_older = await self._hub.recent(partition, each)
             except LogError:
-                continue  # it is only a sample
-            frames = run.frames[-each:]
-            if frames and offset > 0:  # there may be more before them
+                continue  # the sample can do without this partition
+            if frames and has_older:
                 from_ms = max(from_ms, frames[0].timestamp_ms)
             found += frames
         recent = [frame for frame in found if frame.timestamp_ms >= from_ms]
@@ -200,27 +221,46 @@ class Explain:
 
 
 class _Look:
-    """A look at events on behalf of one client, in its turns and from its allowance."""
+    """Examines events for one client, in its turns and within its allowance."""
 
-    def __init__(self, *, hub: Hub, turns: Turns, client: str, allowance: Allowance | None) -> None:
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        selector: Selector | None,
+        turns: Turns,
+        client: str,
+        allowance: Allowance | None,
+    ) -> None:
         self._hub = hub
+        self._selector = selector
+        self._index = FilterIndex[None]()
+        self._index.add(None, () if selector is None else selector.covers)
+        self._examined = 0
         self._turns = turns
         self._client = client
         self._allowance = allowance
         self._looked = self._matched = self._size = 0
         self._took_s = 0.0
 
-    async def matching(self, want: Want, frames: Sequence[Frame]) -> dict[str, Any]:
-        """How many of these the client would be sent, and what that comes to."""
+    @property
+    def examined_share(self) -> float | None:
+        """The share of the events for which the index finds the selector; None without events."""
+        return round(self._examined / self._looked, 4) if self._looked else None
+
+    async def matching(self, frames: Sequence[Frame]) -> dict[str, Any]:
+        """Return how many of these events the client would get, with rates and sizes."""
         error: str | None = None
         rest = frames
         while rest and error is None:
             if self._allowance is not None and await self._allowance.wait_s() > 0:
-                error = "Your client IP has looked at as much of the past as it may in a minute"
+                error = "Your client IP has reached its limit of history per minute"
             else:
                 async with self._turns.turn(self._client):
-                    rest = self._piece(want, rest)
-        seconds = (frames[-1].timestamp_ms - frames[0].timestamp_ms) / 1000 if frames else 0.0
+                    rest = self._piece(rest)
+        # Up to now, so that a stream that has become quiet does not seem busy.
+        end_ms = max(now_ms(), frames[-1].timestamp_ms) if frames else 0
+        seconds = (end_ms - frames[0].timestamp_ms) / 1000 if frames else 0.0
         looked, matched, size = self._looked, self._matched, self._size
         return {
             "looked_at": looked,
@@ -230,13 +270,13 @@ class _Look:
             "from": iso_of(frames[0].timestamp_ms) if frames else None,
             "to": iso_of(frames[-1].timestamp_ms) if frames else None,
             "bytes_per_event": round(size / matched) if matched else None,
-            "events_per_second": round(matched / seconds, 3) if seconds else None,
+            "events_per_second": round(matched / seconds, 6) if seconds else None,
             "bytes_per_second": round(size / seconds) if seconds else None,
             "microseconds_per_event": round(self._took_s / looked * 1e6, 1) if looked else None,
         }
 
-    def _piece(self, want: Want, frames: Sequence[Frame]) -> Sequence[Frame]:
-        """Looks at events for a while; what is left."""
+    def _piece(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Look at events for a while; return what is left."""
         began = time.perf_counter()
         done = passed = 0
         while done < len(frames) and time.perf_counter() - began < PIECE_S:
@@ -247,8 +287,9 @@ class _Look:
                 continue
             self._looked += 1
             passed += len(data)
-            selector = want.selector
-            documents = self._hub.catch_up.documents
+            selector = self._selector
+            documents = self._hub.documents
+            self._examined += len(self._index.candidates(frame, documents))
             chosen = data if selector is None else selector.select(frame, documents)
             if chosen is not None:
                 self._matched += 1
@@ -260,14 +301,17 @@ class _Look:
 
 
 def _microseconds(selector: Selector | None) -> float | None:
-    """What the filter may take for an ordinary event of 10 KB."""
+    """Return the estimated time of the filter for an ordinary event of 10 KB, in µs."""
     cost = None if selector is None else selector.cost
     return None if cost is None else round(cost.reference_us, 1)
 
 
 def _names(scope: Scope) -> list[str]:
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    names = [name for text in query.get("streams", []) for name in text.split(",") if name]
+    request.expect(scope, "streams")
+    texts = Query(scope).all("streams")
+    names = [name for text in texts for name in text.split(",") if name]
     if not names:
-        raise InvalidParameter("streams is missing: give the names of streams, like ?streams=a,b")
+        raise InvalidParameter(
+            "The parameter streams is missing: pass names of streams, such as ?streams=a,b"
+        )
     return names

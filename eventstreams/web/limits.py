@@ -1,66 +1,62 @@
-"""What one client, and all together, may take up. A lease is a context manager: returned once."""
+"""Limits what one client, and all clients together, may use."""
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from typing import Self
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from eventstreams.access.policy import Policy
+from eventstreams.config.settings import LimitSettings
 from eventstreams.errors import (
     GatewayFull,
     MissingClientAddress,
     TooManyConnections,
     TooManyConnects,
 )
-from eventstreams.fanout.selector import Selector
-from eventstreams.ledger.book import RATE, Rate
-from eventstreams.ledger.ledger import Ledger
-from eventstreams.settings import LimitSettings
+from eventstreams.quota.counters import RATE, Rate
+from eventstreams.quota.quota import Quota
 from eventstreams.web.address import site_of
 
 _ALL = "*"
 _RETRY_AFTER_S = 10
 _QUANTUM_BYTES = 1 << 20
-"""What is paid for at once, so that others are asked seldom."""
+"""How many bytes are requested from the quota at once, to keep requests to it rare."""
 
 
 class Allowance:
-    """How much of what is past a client may be sent, or have looked at, yet."""
+    """How many bytes of past events may still be sent to, or examined for, one client."""
 
-    __slots__ = ("_key", "_ledger", "_paid", "_per_minute")
+    __slots__ = ("_key", "_paid", "_per_minute", "_quota")
 
-    def __init__(self, ledger: Ledger, key: str, per_minute: int) -> None:
-        self._ledger = ledger
+    def __init__(self, quota: Quota, key: str, per_minute: int) -> None:
+        self._quota = quota
         self._key = key
         self._per_minute = per_minute
         self._paid = 0
 
     async def wait_s(self) -> float:
-        """0.0 where the next bytes may go; else for how long not."""
+        """Return the wait before the next bytes in seconds; 0.0 if they may go now."""
         quantum = min(_QUANTUM_BYTES, self._per_minute // 16 + 1)
         while self._paid <= 0:
-            wait_s = await self._ledger.spend(self._key, quantum, self._per_minute)
+            wait_s = await self._quota.spend(self._key, quantum, self._per_minute)
             if wait_s > 0:
                 return wait_s
             self._paid += quantum
         return 0.0
 
     def used(self, size: int) -> None:
-        """Record that so many bytes were sent, or looked at and not sent."""
+        """Record that `size` bytes were sent, or examined and not sent."""
         self._paid -= size
 
 
 class Lease:
-    """Of one stream; given back when the block ends."""
+    """The quota of one stream: a context manager that returns it, once, at the end of its block."""
 
-    __slots__ = ("_keys", "_ledger", "allowance")
+    __slots__ = ("_keys", "_quota", "allowance")
 
-    def __init__(
-        self, ledger: Ledger, keys: Mapping[str, int], allowance: Allowance | None
-    ) -> None:
-        self._ledger = ledger
+    def __init__(self, quota: Quota, keys: Mapping[str, int], allowance: Allowance | None) -> None:
+        self._quota = quota
         self._keys: Mapping[str, int] = keys
         self.allowance = allowance
 
@@ -70,18 +66,16 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         keys, self._keys = self._keys, {}
         if keys:
-            self._ledger.give(keys)
+            self._quota.give(keys)
 
 
 class Limits:
-    def __init__(self, policy: Callable[[], Policy], ledger: Ledger) -> None:
+    def __init__(self, policy: Callable[[], Policy], quota: Quota) -> None:
         self._policy = policy
-        self._ledger = ledger
-        self._filters: Counter[str] = Counter()
-        """By canonical text."""
+        self._quota = quota
 
     async def lease(self, address: str | None) -> Lease:
-        """For one stream of the client at `address`; None where the proxy in front does not say.
+        """Return a lease for one stream of the client at `address`, None if that is not known.
 
         Raises MissingClientAddress, TooManyConnections, TooManyConnects, GatewayFull.
         """
@@ -99,19 +93,38 @@ class Limits:
                 rate = Rate(site, connects)
             allowance = self.allowance(address)
         if keys or rate:
-            _grant(await self._ledger.take(keys, rate), limits)
-        return Lease(self._ledger, keys, allowance)
+            _grant(await self._quota.take(keys, rate), limits)
+        return Lease(self._quota, keys, allowance)
 
     def allowance(self, address: str | None) -> Allowance | None:
-        """How much of what is past the client may look at; None where that is not limited.
+        """Return the client's allowance of past events, or None if that is not limited.
 
         Raises MissingClientAddress.
         """
         catch_up = self._policy().limits.client_ip_catch_up_bytes_per_minute
-        return None if catch_up is None else Allowance(self._ledger, _site(address), catch_up)
+        return None if catch_up is None else Allowance(self._quota, _site(address), catch_up)
+
+    async def usage(self, address: str | None) -> dict[str, Any]:
+        """Return each limit of the client at `address`, and what all its requests use of it.
+
+        What has no limit is not counted: both are None. Raises MissingClientAddress.
+        """
+        limits = self._policy().limits
+        connects = limits.client_ip_connects_per_minute
+        catch_up = limits.client_ip_catch_up_bytes_per_minute
+        used = None
+        if not (limits.client_ip_connections is None and connects is None and catch_up is None):
+            used = await self._quota.usage(_site(address))
+        return {
+            "open": _used(limits.client_ip_connections, used and used.held),
+            "opened_per_minute": _used(connects, used and used.connects_s * (connects or 0) / 60),
+            "history_bytes_per_minute": _used(
+                catch_up, used and used.bytes_s * (catch_up or 0) / 60
+            ),
+        }
 
     async def connect(self, address: str | None) -> None:
-        """For a request that costs something and is no stream: it counts as if it opened one.
+        """Count a costly request that is not a stream as if it opened one.
 
         Raises MissingClientAddress, TooManyConnects.
         """
@@ -119,54 +132,34 @@ class Limits:
         connects = limits.client_ip_connects_per_minute
         if connects is not None:
             rate = Rate(_site(address), connects)
-            _grant(await self._ledger.take({}, rate), limits)
+            _grant(await self._quota.take({}, rate), limits)
 
-    @contextlib.contextmanager
-    def filtering(self, selector: Selector | None) -> Generator[None]:
-        """A place for the filter of one stream, if it has one.
 
-        Raises GatewayFull where it would be one filter too many.
-        """
-        filter_ = None if selector is None else selector.filter
-        if filter_ is None:
-            yield
-            return
-        most = self._policy().limits.filters_max
-        if filter_ not in self._filters and len(self._filters) >= most:
-            raise GatewayFull(
-                f"There are {most} different filters in use, as many as there may be",
-                _RETRY_AFTER_S,
-            )
-        self._filters[filter_] += 1
-        try:
-            yield
-        finally:
-            self._filters[filter_] -= 1
-            if not self._filters[filter_]:
-                del self._filters[filter_]
+def _used(most: int | None, used: float | None) -> dict[str, int | None]:
+    return {"max": most, "used": None if most is None or used is None else math.ceil(used)}
 
 
 def _site(address: str | None) -> str:
-    """Raises MissingClientAddress."""
+    """Return what limits count by. Raises MissingClientAddress."""
     if not address:
         raise MissingClientAddress(
-            "X-Client-IP is required where connections are limited: this one comes from an address "
-            "that http.trusted_proxies names, and says nothing of its client"
+            "X-Client-IP is required because connections are limited: this request comes from a "
+            "proxy that http.trusted_proxies names, and does not name its client"
         )
     return site_of(address)
 
 
 def _grant(refused: str, limits: LimitSettings) -> None:
-    """Raises what the ledger's answer stands for, if it is not that all is granted."""
+    """Raise the error for the limit that was exceeded; `refused` is empty if none was."""
     if refused == RATE:
         raise TooManyConnects(
-            f"Your client IP may open {limits.client_ip_connects_per_minute} streams a minute",
+            f"Your client IP may open {limits.client_ip_connects_per_minute} streams per minute",
             _RETRY_AFTER_S,
         )
     if refused == _ALL:
-        raise GatewayFull("As many streams are open as there may be", _RETRY_AFTER_S)
+        raise GatewayFull("The gateway has reached its limit of open streams", _RETRY_AFTER_S)
     if refused:
         raise TooManyConnections(
-            f"Your client IP has {limits.client_ip_connections} streams open, as many as it may",
+            f"Your client IP has {limits.client_ip_connections} streams open, which is the limit",
             _RETRY_AFTER_S,
         )

@@ -1,35 +1,34 @@
-"""The streams that are open here: who reads what, how far they are, and a line in the log when one
-ends.
-"""
+"""Keeps track of the open streams of this process, and logs each stream that ends."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.types import Scope
 
-from eventstreams.access.errors import Forbidden
-from eventstreams.access.identity import Identity
-from eventstreams.fanout.ending import Reason
+from eventstreams.access.tokens import Identity
+from eventstreams.errors import Forbidden
 from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.send import EndReason
 from eventstreams.fanout.subscription import Subscription
 from eventstreams.metrics import Metrics
-from eventstreams.model.stream import Catalogue
+from eventstreams.model.catalogue import Catalogue
 from eventstreams.web.address import shortened
-from eventstreams.web.request import header
+from eventstreams.web.headers import header
 
 _log = logging.getLogger("eventstreams.access")
 _USER_AGENT_MAX = 200
 _TURN = 100
-"""Streams described before others get their turn."""
+"""How many streams are described before yielding to the event loop."""
 
 
 class OpenStream:
-    __slots__ = ("began", "client", "names", "number", "scopes", "subscription", "user_agent")
+    __slots__ = ("began_s", "client", "names", "number", "scopes", "subscription", "user_agent")
 
     def __init__(
         self,
@@ -41,22 +40,21 @@ class OpenStream:
         scopes: frozenset[str],
         subscription: Subscription,
     ) -> None:
-        """`scopes`: what its client has shown to have."""
+        """`scopes` are those of the client's token or ticket."""
         self.number = number
         self.names = names
         self.client = client
         self.user_agent = user_agent
         self.scopes = scopes
         self.subscription = subscription
-        self.began = time.time()
+        self.began_s = time.monotonic()
 
     def document(self, hub: Hub) -> dict[str, Any]:
-        """What an operator is told of it. `behind` counts offsets, `unsent` bytes."""
+        """Return the description for operators. `behind` counts offsets, `unsent` bytes."""
         subscription = self.subscription
-        want, connection = subscription.want, subscription.connection
-        selector = want.selector
-        offsets = zip(want.partitions, subscription.position.offsets, strict=True)
-        behind = sum(max(0, hub.tails.end(partition) - at) for partition, at in offsets)
+        spec, connection = subscription.spec, subscription.connection
+        selector = spec.selector
+        behind = hub.lag(subscription.position)
         return {
             **self._summary(),
             "state": "live" if subscription.cohort is not None or not behind else "catching_up",
@@ -65,8 +63,8 @@ class OpenStream:
             "filter": selector and selector.filter,
             "fields": list(selector.fields) if selector else [],
             "sample": selector and selector.sample,
-            "format": want.format.value,
-            "encoding": want.encoding.value,
+            "format": spec.format.value,
+            "encoding": spec.encoding.value,
         }
 
     def _summary(self) -> dict[str, Any]:
@@ -75,17 +73,17 @@ class OpenStream:
             "client": self.client,
             "streams": list(self.names),
             "user_agent": self.user_agent,
-            "duration_s": round(time.time() - self.began, 3),
+            "duration_s": round(time.monotonic() - self.began_s, 3),
             "events": sent.events,
             "bytes": sent.bytes,
         }
 
-    def log_end(self, reason: Reason) -> None:
+    def log_end(self, reason: EndReason) -> None:
         _log.info("stream ended", extra={**self._summary(), "reason": reason.value})
 
 
 class OpenStreams:
-    """Of one process."""
+    """The open streams of one process."""
 
     def __init__(
         self,
@@ -102,6 +100,7 @@ class OpenStreams:
         self._log = log
         self._whole_addresses = whole_addresses
         self._open: dict[int, OpenStream] = {}  # oldest first
+        self._clients: Counter[str] = Counter()
         self._count = 0
 
     def add(
@@ -114,7 +113,9 @@ class OpenStreams:
         subscription: Subscription,
     ) -> OpenStream:
         peer: tuple[str, int] | None = scope.get("client")
-        address = client or (peer[0] if peer else "unknown")  # a proxy's, which does not say whose
+        address = client or (
+            peer[0] if peer else "unknown"
+        )  # that of a proxy which does not name its client
         if not self._whole_addresses:
             address = shortened(address)
         user_agent = (header(scope, b"user-agent") or "")[:_USER_AGENT_MAX]
@@ -131,42 +132,51 @@ class OpenStreams:
         self._open[stream.number] = stream
         for name in names:
             self._metrics.stream_clients.labels(name).inc()
-        self._check(stream)  # it may have got a scope since this one was let in
+            self._clients[name] += 1
+        self._check(stream)  # the stream may have gained a scope since the request was authorized
         return stream
 
-    def remove(self, stream: OpenStream, reason: Reason) -> None:
-        """Once. Logs it."""
+    def remove(self, stream: OpenStream, reason: EndReason) -> None:
+        """Remove a stream that has ended, and log it. Must be called once for each stream."""
         del self._open[stream.number]
         for name in stream.names:
             self._metrics.stream_clients.labels(name).dec()
+            self._clients[name] -= 1
         self._metrics.streams_ended.labels(reason.value).inc()
         if self._log:
             stream.log_end(reason)
 
     def revoke(self) -> None:
-        """Ends those that may not be read any more, as streams are declared now."""
+        """End the streams that their clients may no longer read under the current catalogue."""
         for stream in self._open.values():
             self._check(stream)
 
     def _check(self, stream: OpenStream) -> None:
-        """By its topics: the stream that it was asked for by may be gone or have another name."""
-        topics = {partition.topic for partition in stream.subscription.want.partitions}
+        """End the stream if its client lacks a scope.
+
+        Scopes follow from the topics, because the requested stream may be gone or renamed.
+        """
+        topics = {partition.topic for partition in stream.subscription.spec.partitions}
         lacking = self._catalogue().scopes_of(topics) - stream.scopes
         if lacking:
-            stream.subscription.end(Reason.REVOKED, Forbidden(sorted(lacking)))
+            stream.subscription.end(EndReason.REVOKED, Forbidden(sorted(lacking)))
 
     async def documents(self) -> AsyncGenerator[tuple[int, dict[str, Any]]]:
-        """(number, what is told of it), oldest first."""
+        """Yield the number and the description of each stream, oldest first."""
         for n, (number, stream) in enumerate(list(self._open.items()), 1):
             if number in self._open:
                 yield number, stream.document(self._hub)
             if n % _TURN == 0:
                 await asyncio.sleep(0)
 
+    def clients_by_stream(self) -> Counter[str]:
+        """Return how many open streams read each stream."""
+        return self._clients.copy()
+
     def close(self, number: int) -> bool:
-        """Ends it at the next frame; False where it is not, or no more, open."""
+        """End a stream at its next frame boundary; return False if it is not open."""
         stream = self._open.get(number)
         if stream is None:
             return False
-        stream.subscription.end(Reason.CLOSED)
+        stream.subscription.end(EndReason.CLOSED)
         return True

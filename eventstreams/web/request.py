@@ -1,73 +1,83 @@
-"""What a stream request asks for: names, from where, how far, what of it. Parsing only."""
+"""Parses stream requests: names, start, stop condition and selection."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from starlette.types import Scope
 
-from eventstreams.errors import InvalidParameter, InvalidTimestamp, ServiceProblem
-from eventstreams.fanout.bound import now_ms
-from eventstreams.fanout.selector import parse_selector
-from eventstreams.fanout.want import Format, Want, everything
-from eventstreams.model.extent import Extent, unwrap
-from eventstreams.model.instant import parse_moment
-from eventstreams.model.position import Mark, parse_last_event_id
-from eventstreams.settings import Compression
+from eventstreams.config.settings import Compression
+from eventstreams.errors import InvalidParameter, InvalidTimestamp
+from eventstreams.fanout.spec import Format, SubscriptionSpec, everything
+from eventstreams.fanout.stop import now_ms
+from eventstreams.filters.selector import parse_selector
+from eventstreams.model.last_event_id import read_last_event_id
+from eventstreams.model.position import PartitionCursor
+from eventstreams.model.stop_condition import StopCondition, unwrap
+from eventstreams.model.timestamp import parse_moment
+from eventstreams.turns import Turns
 from eventstreams.web import coding
+from eventstreams.web.headers import header, header_list, is_browser
+from eventstreams.web.query import Query
 
 PREFIX = "/v2/stream/"
 NAMES_MAX = 1000
-"""Streams in a path."""
-PARAMETERS_MAX = 100
-"""In a query. Each costs a microsecond or two, several times over."""
-_ID_PARAMETERS = ("last-event-id", "lasteventid")
-_SINGLE = (
-    *("filter", "fields", "sample", "canary", "until", "limit", "max_seconds"),
-    *("heartbeat", "gap", "compress"),
+"""The most streams in a path."""
+MEDIA_TYPES: Mapping[str, Format] = {
+    **{format_.value: format_ for format_ in Format},
+    "application/x-ndjson": Format.NDJSON,
+    "application/jsonl": Format.NDJSON,
+}
+"""The media types of streams, each with the format that it names."""
+_TYPE_END = re.compile(r"[,;\s]")
+PARAMETERS = (
+    *("since", "until", "limit", "max_seconds"),
+    *("filter", "fields", "sample", "canary"),
+    *("heartbeat", "gap", "caught_up", "compress"),
+    *("last-event-id", "ticket"),
 )
-_WHOLE = re.compile(r"\d{1,15}", re.ASCII)
+"""The query parameters of a stream. The id may also be written `Last-Event-ID` or `lastEventId`."""
+_ID_PARAMETERS = ("last-event-id", "lasteventid")
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
 _FORMS = (
-    "give milliseconds since 1970 (13 digits), seconds (10 digits), ISO 8601 like "
+    "use milliseconds since 1970 (13 digits), seconds (10 digits), ISO 8601 like "
     "2026-01-31T12:00:00Z, a time ago like -15m, -2h or -7d, or earliest"
 )
 _JOINED_IDS = re.compile(
     r"(?:(?<=\])|(?<=\]\})|v[12]\.[\w-]++)\s*+,\s*+(?=[\[{])|(?<!\s)\s*+,\s*+(?=v[12]\.)"
 )
-"""Between ids that a proxy has joined to one header line; never within one. It takes time in
-proportion to the text: no white space is gone through more than a few times."""
+"""Matches between ids that a proxy has joined into one header line, never within one. It takes time
+in proportion to the text: it scans no white space more than a few times."""
 
 
-class Query(NamedTuple):
-    """The query's parameters that mean something here, undecided."""
+class StreamRequest(NamedTuple):
+    """What a request for streams asks for, except the streams' names."""
 
-    since: list[str]
-    last_event_id: str | None
-    single: dict[str, str]
-    """Those of `_SINGLE` that are there and not empty."""
-
-
-class Ask(NamedTuple):
-    """All that a request for streams says, but for the streams' names."""
-
-    template: Want
-    extent: Extent | None
+    spec: SubscriptionSpec
+    """The spec without partitions, which depend on the streams' names."""
+    media_type: str
+    """The media type of the response, one of `MEDIA_TYPES`. It is not part of the spec, because
+    the bytes of NDJSON are the same under each of its names."""
+    stop_condition: StopCondition | None
     since_ms: int | None
-    marks: tuple[Mark | str, ...] | None
+    cursors: tuple[PartitionCursor | str, ...] | None
+    caught_up: bool
+    """Whether a control frame is sent when the client has all events so far."""
+    empty_because: str | None = None
+    """A warning that says why no event can match; None if events can."""
 
 
 def names_streams(scope: Scope) -> bool:
-    """Whether it is the path of a stream."""
+    """Return whether the path is that of a stream."""
     names = _names(scope)
     return bool(names) and "/" not in names
 
 
 def stream_names(scope: Scope) -> list[str]:
-    """The names in the path of a stream. Raises InvalidParameter."""
+    """Return the names in the path of a stream. Raises InvalidParameter."""
     names = unquote(_names(scope)).split(",", NAMES_MAX)
     if len(names) > NAMES_MAX:
         raise InvalidParameter(f"The path names more than {NAMES_MAX} streams")
@@ -80,43 +90,86 @@ def _names(scope: Scope) -> str:
     return path.removeprefix(PREFIX).removesuffix("/")
 
 
-def read(scope: Scope, compression: Compression) -> Ask:
-    """Raises InvalidTimestamp, InvalidParameter, InvalidFilter, InvalidFields, InvalidSample,
-    InvalidAssignment."""
-    query = parse_query(scope)
+async def read(turns: Turns, client: str, scope: Scope, compression: Compression) -> StreamRequest:
+    """Parse a request that is handled in a turn of the client. Raises as `reading`.
+
+    If its id names many partitions, the rest is parsed in further turns.
+    """
+    expect(scope)
+    steps = reading(scope, compression)
+    try:
+        next(steps)
+    except StopIteration as done:
+        asked: StreamRequest = done.value
+        return asked
+    return await turns.run_steps(client, steps)
+
+
+def expect(scope: Scope, *more: str) -> None:
+    """Raise InvalidParameter for a query parameter that neither streams take nor `more` names."""
+    Query(scope).expect((*more, *PARAMETERS), _is_other_spelling)
+
+
+def reading(scope: Scope, compression: Compression) -> Generator[None, None, StreamRequest]:
+    """Parse the request in steps of a few milliseconds; most requests take a single step.
+
+    Raises InvalidTimestamp, InvalidParameter, InvalidFilter, InvalidFields, InvalidSample,
+    InvalidAssignment.
+    """
+    query = Query(scope)
     now = now_ms()
-    since_ms = parse_since(query.since, now)
-    bounds = _extent(query.single, now)
+    since_ms = _since_ms(query, now)
+    bounds = _stop_condition(query, now)
     selector = parse_selector(
-        *(query.single.get(name) for name in ("filter", "fields", "sample")),
-        canaries=_choice(query.single, "canary", ("true", "false")) != "false",
+        *(query.one(name) for name in ("filter", "fields", "sample")),
+        canaries=query.choice("canary", "true", "false") != "false",
     )
-    checkpoints = _choice(query.single, "heartbeat", ("checkpoint", "comment"))
-    gap = _choice(query.single, "gap", ("tell", "fail"))
+    checkpoints = query.choice("heartbeat", "checkpoint", "comment")
+    gap = query.choice("gap", "tell", "fail")
+    caught_up = query.choice("caught_up", "event") is not None
     from_browser = is_browser(scope)
     encoding = coding.choose(
         compression,
         header_list(scope, b"accept-encoding"),
-        query.single.get("compress"),
+        query.one("compress"),
         is_browser=from_browser,
     )
-    text = _last_event_id(scope) or query.last_event_id
+    text = _last_event_id(scope) or _last_event_id_parameter(query)
     carried, text = unwrap(text) if text else (None, None)
-    extent = carried if carried is not None else bounds
-    template = everything(wanted_format(scope))._replace(
+    stop_condition = carried if carried is not None else bounds
+    media_type = wanted_type(scope)
+    spec = everything(MEDIA_TYPES[media_type])._replace(
         selector=selector,
         checkpoints=from_browser if checkpoints is None else checkpoints == "checkpoint",
         gap_fails=gap == "fail",
-        extent=None if extent is None else extent._replace(left=None),
+        stop_condition=None if stop_condition is None else stop_condition._replace(remaining=None),
         encoding=encoding,
     )
-    marks = parse_last_event_id(text) if text else None
-    return Ask(template, extent, since_ms, marks)
+    cursors = (yield from read_last_event_id(text)) if text else None
+    empty_because = _empty_because(since_ms, stop_condition, now) if cursors is None else None
+    return StreamRequest(
+        spec, media_type, stop_condition, since_ms, cursors, caught_up, empty_because
+    )
+
+
+def _empty_because(
+    since_ms: int | None, stop_condition: StopCondition | None, now: int
+) -> str | None:
+    """Return why a stream that starts without an id ends before its first event, if it does."""
+    until_ms = None if stop_condition is None else stop_condition.until_ms
+    if until_ms is None or until_ms >= (now if since_ms is None else since_ms):
+        return None
+    if since_ms is None:
+        return "until is in the past and since is missing, so there are no events"
+    return "until is before since, so there are no events"
 
 
 def _last_event_id(scope: Scope) -> str | None:
-    """The newest id: of several header lines the last that is not empty, because a client that was
-    started with one appends those that it receives."""
+    """Return the newest id, or None.
+
+    Of several header lines, the last one that is not empty counts, because a client that was
+    started with an id appends those that it receives.
+    """
     lines = [value for key, value in scope["headers"] if key == b"last-event-id" and value.strip()]
     if not lines:
         return None
@@ -124,31 +177,27 @@ def _last_event_id(scope: Scope) -> str | None:
     return _JOINED_IDS.split(text)[-1].strip()
 
 
-def parse_query(scope: Scope) -> Query:
-    """Raises InvalidParameter."""
-    text = scope.get("query_string", b"").decode("latin-1")
-    since: list[str] = []
-    last_event_id = None
-    single: dict[str, str] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True):
-        if name == "since" or name.startswith("since["):
-            since.append(value if name == "since" else name)
-        elif name.lower() in _ID_PARAMETERS and value:
-            last_event_id = value
-        elif name in _SINGLE and value.strip():
-            if name in single:
-                raise InvalidParameter(f"{name} is given more than once")
-            single[name] = value
-    return Query(since, last_event_id, single)
+def _is_other_spelling(name: str) -> bool:
+    """Return whether this is an id in other letters, or the list form of `since`, which `_since_ms`
+    rejects by its name."""
+    return name.lower() in _ID_PARAMETERS or name.startswith("since[")
 
 
-def parse_since(values: Sequence[str], now: int) -> int | None:
-    """Milliseconds; None where absent or empty. Raises InvalidTimestamp."""
-    if not values:
-        return None
+def _last_event_id_parameter(query: Query) -> str | None:
+    found = [value for name, value in query.pairs if name.lower() in _ID_PARAMETERS and value]
+    return found[-1] if found else None
+
+
+def _since_ms(query: Query, now: int) -> int | None:
+    """Return milliseconds; None if absent or empty. Raises InvalidTimestamp."""
+    values = [
+        value if name == "since" else name  # the list form `since[…]` is refused by its name
+        for name, value in query.pairs
+        if name == "since" or name.startswith("since[")
+    ]
     if len(values) > 1:
         raise InvalidTimestamp(f"since is given {len(values)} times: {', '.join(values)}")
-    text = values[0].strip()
+    text = values[0].strip() if values else ""
     return _moment("since", text, now) if text else None
 
 
@@ -159,59 +208,28 @@ def _moment(name: str, text: str, now: int) -> int:
     return max(0, at)
 
 
-def _extent(single: Mapping[str, str], now: int) -> Extent | None:
-    until, limit, seconds = (single.get(name) for name in ("until", "limit", "max_seconds"))
+def _stop_condition(query: Query, now: int) -> StopCondition | None:
+    until, seconds = query.one("until"), query.one("max_seconds")
+    limit = query.whole("limit", "events", least=1, digits_max=15)
     if until is None and limit is None and seconds is None:
         return None
-    if limit is not None and not (_WHOLE.fullmatch(limit.strip()) and int(limit)):
-        raise InvalidParameter(f"limit={limit} is not a whole number of events from 1 on")
     if seconds is not None and not (_SECONDS.fullmatch(seconds.strip()) and float(seconds)):
-        raise InvalidParameter(f"max_seconds={seconds} is not a number of seconds above 0")
-    return Extent(
+        raise InvalidParameter(f"max_seconds={seconds} is not a number of seconds greater than 0")
+    return StopCondition(
         until_ms=None if until is None else _moment("until", until, now),
         deadline_ms=None if seconds is None else now + max(1, round(float(seconds) * 1000)),
-        left=None if limit is None else int(limit),
+        remaining=limit,
     )
 
 
-def _choice(single: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
-    value = single.get(name)
-    if value is not None and value not in choices:
-        raise InvalidParameter(f"{name}={value} is not one of: {', '.join(choices)}")
-    return value
+def wanted_type(scope: Scope) -> str:
+    """Return the media type that Accept begins with, SSE if it is another one; there is no 406.
 
-
-def is_browser(scope: Scope) -> bool:
-    """Browsers say which site a request comes from; Node's fetch says its mode alone."""
-    return any(key == b"sec-fetch-site" for key, _ in scope["headers"])
-
-
-def wanted_format(scope: Scope) -> Format:
-    """As upstream: a prefix test, and never 406."""
+    Only the beginning counts, as upstream does it, so weights (`;q=`) have no effect. Upstream
+    takes anything that begins with application/json, like application/jsonlines, for that type.
+    """
     accept = header(scope, b"accept") or ""
-    return Format.NDJSON if accept.startswith("application/json") else Format.SSE
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("utf-8", "replace"))
-    return None
-
-
-class RepeatedHeader(ServiceProblem):
-    title = "Repeated Header"
-
-
-def single_header(scope: Scope, name: bytes) -> str | None:
-    """A header that may have one line only (RFC 9110, 5.3): of two, a proxy in front could use the
-    other one. Raises RepeatedHeader."""
-    if sum(key == name for key, _ in scope["headers"]) > 1:
-        raise RepeatedHeader(f"The request has several {name.decode()} headers; send one")
-    return header(scope, name)
-
-
-def header_list(scope: Scope, name: bytes) -> str | None:
-    """Of a header that is a list: its lines as one, as RFC 9110 has it."""
-    lines = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-    return ", ".join(lines) if lines else None
+    first = _TYPE_END.split(accept, 1)[0]
+    if first in MEDIA_TYPES:
+        return first
+    return Format.NDJSON.value if first.startswith(Format.NDJSON.value) else Format.SSE.value

@@ -1,8 +1,8 @@
-"""GET /v2/selftest: a short stream that shows whether a proxy in between buffers.
+"""Serves GET /v2/selftest, a short stream that shows whether a proxy buffers responses.
 
-Ten events, a fifth of a second apart, each with the time it was sent. Where they arrive all at once
-something between here and the client holds them back. Low traffic, so sse-starlette serves it; the
-hot path does not go through it (a task group and a timer for every client).
+It sends ten events, a fifth of a second apart, each with the time it was sent. If they arrive all
+at once, something between the gateway and the client buffers them. Its traffic is low, so it uses
+sse-starlette, which needs a task group and a timer for every client.
 """
 
 from __future__ import annotations
@@ -14,18 +14,34 @@ from collections.abc import AsyncIterator
 import orjson
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import AppStatus
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-# At import it patches uvicorn's signal handler; the server ends what is open by itself.
+from eventstreams.web.address import Proxies
+from eventstreams.web.limits import Limits
+
+# On import, the library patches uvicorn's signal handler; our server ends open streams itself.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 _EVENTS = 10
 _EVERY_S = 0.2
 
 
-async def selftest(_: Request) -> Response:
-    return EventSourceResponse(_events(), ping=0, headers={"x-accel-buffering": "no"})
+class SelfTest:
+    """An ASGI application. Its streams count against the limits like any other stream."""
+
+    def __init__(self, *, limits: Limits, proxies: Proxies) -> None:
+        self._limits = limits
+        self._proxies = proxies
+
+    def routes(self) -> list[Route]:
+        return [Route("/v2/selftest", self, methods=["GET"])]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises as `Limits.lease`."""
+        with await self._limits.lease(self._proxies.client(scope)):
+            stream = EventSourceResponse(_events(), ping=0, headers={"x-accel-buffering": "no"})
+            await stream(scope, receive, send)
 
 
 async def _events() -> AsyncIterator[ServerSentEvent]:

@@ -1,6 +1,6 @@
-"""GET /v1/stream-configs[/{a|b}]: what producers and consumers are told of streams.
+"""Serves GET /v1/stream-configs[/{a|b}]: the stream settings for producers and consumers.
 
-The answer is `{name: settings}`, which is what EventGate serves; `constraints` are those of
+The response is `{name: settings}`, as EventGate serves it; `constraints` are those of
 EventStreamConfig's own API.
 """
 
@@ -13,26 +13,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from eventstreams.declarations import Declarations
+from eventstreams.config.reloader import CatalogueWatcher
 from eventstreams.errors import InvalidParameter
 from eventstreams.model.stream_config import parse_constraints
+from eventstreams.web.query import Query
 
 _NAMES_MAX = 250
+_PARAMETERS = ("streams", "constraints")
+_UPSTREAM = ("action", "format", "formatversion", "all_settings", "uselang", "origin")
+"""Parameters of MediaWiki's API that clients of EventStreamConfig send. They change nothing here:
+the response always has all settings, in JSON."""
 _CACHE = "public, max-age=10"
 
 
-def stream_config_routes(declarations: Declarations) -> list[Route]:
+def stream_config_routes(catalogue_watcher: CatalogueWatcher) -> list[Route]:
     async def get(request: Request) -> Response:
-        text = request.path_params.get("streams") or request.query_params.get("streams") or ""
+        query = Query(request.scope)
+        query.expect((*_PARAMETERS, *_UPSTREAM))
+        text = request.path_params.get("streams") or query.one("streams") or ""
         names = [name for name in re.split(r"[|,]", text) if name]
         if len(names) > _NAMES_MAX:
             raise InvalidParameter(f"streams has {len(names)} names; at most {_NAMES_MAX}")
-        constraints = request.query_params.get("constraints")
+        constraints = query.one("constraints")
         try:
             wanted = parse_constraints(constraints) if constraints else {}
         except ValueError as error:
             raise InvalidParameter(f"constraints: {error}") from error
-        found = declarations.configs.select(names or None, wanted)
+        found = catalogue_watcher.configs.select(names or None, wanted)
         return Response(
             orjson.dumps(found),
             media_type="application/json",

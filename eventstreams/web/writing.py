@@ -1,4 +1,4 @@
-"""Writes large answers piece by piece, and drops clients that do not take them."""
+"""Writes large responses piece by piece, and disconnects clients that do not read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eventstreams.web.answers import Headers
 
 _PIECE_BYTES = 64 * 1024
 _UNWRITTEN_BYTES_MAX = 64 * 1024
-"""What a connection buffers before its writers must wait, unless it is to be written out."""
+"""How much a connection buffers before writers must wait, except during the last wait."""
 
 
 async def write(
@@ -27,8 +27,8 @@ async def write(
 ) -> None:
     """Send a response of these parts; return when all of it is written to the connection.
 
-    The client may take nothing for `stall_s`, and must be as fast as `bytes_per_s_min` on average
-    beside that; otherwise its connection is dropped.
+    The client may accept no bytes for `stall_s` seconds in total, and must otherwise read at
+    `bytes_per_s_min` on average; if it does not, its connection is dropped.
     """
     size = sum(map(len, parts))
     headers = [*headers, (b"content-length", b"%d" % size)]
@@ -45,12 +45,12 @@ async def write(
                 limit.reschedule(began_s + sent / bytes_per_s_min)
             if size > _PIECE_BYTES:
                 _buffer(connection, 0)
-            # The server waits for room before it takes this: now, for all to be written.
+            # The server waits for room before it accepts this, now until everything is written.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
     except TimeoutError:
         if connection is not None:
             connection.abort()
-            await asyncio.sleep(0)  # so that the server has seen that the client is gone
+            await asyncio.sleep(0)  # so that the server notices the disconnect
     else:
         if size > _PIECE_BYTES:
             _buffer(connection, _UNWRITTEN_BYTES_MAX)
@@ -63,7 +63,7 @@ def _buffer(connection: Any, bytes_max: int) -> None:
 
 
 def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The parts put together in pieces of about _PIECE_BYTES."""
+    """Yield the parts, joined into pieces of about _PIECE_BYTES."""
     gathered: list[bytes] = []
     size = 0
     for part in parts:

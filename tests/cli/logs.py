@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eventstreams.log.sqlite import SqliteLog
+from eventstreams.config.settings import SqliteSettings
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Event
-from eventstreams.settings import SqliteSettings
 
 
 def events_in(directory: Path, topic: str) -> list[Event]:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from eventstreams.cli import main
+from eventstreams.cli.progress import Progress
 from eventstreams.model.event import Partition
 from tests.cli.logs import documents_in, events_in, make_topic
 
@@ -45,6 +46,21 @@ def test_an_imported_file_is_in_the_log_byte_for_byte_and_in_order(data: Path) -
     assert f"{TEST}/0: 5,000" in result.stdout
 
 
+def test_an_import_names_the_log_that_it_creates_or_appends_to(data: Path) -> None:
+    assert _import(data, b'{"n":1}\n').stderr == f"created the log in {data}\n"
+    assert _import(data, b'{"n":2}\n').stderr == f"appending to the log in {data}\n"
+
+
+def test_an_import_uses_the_log_of_the_settings_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = _run("import", "-", "--stream", "test", given='{"n":1}')
+    assert result.exit_code == 0
+    assert result.stderr == f"created the log in {tmp_path}/data\n"
+    assert documents_in(tmp_path / "data", TEST) == [{"n": 1}]
+
+
 def test_an_alias_imports_to_the_first_topic_and_another_topic_can_be_named(data: Path) -> None:
     assert _import(data, b'{"n":1}\n', stream="recentchange").exit_code == 0
     other = "codfw.mediawiki.recentchange"
@@ -60,7 +76,7 @@ def test_events_go_to_the_partition_named(data: Path) -> None:
     assert {event.partition for event in events_in(data, TEST)} == {Partition(TEST, 2)}
 
 
-def test_a_partition_that_is_not_there_is_one_clear_line(data: Path) -> None:
+def test_a_missing_partition_is_reported_in_one_line(data: Path) -> None:
     result = _import(data, b'{"n":1}\n', "--partition", 7)
     assert result.exit_code == 1
     assert "events.ndjson:1: not appended: topic eventstreams.test has no partition 7" in (
@@ -69,7 +85,7 @@ def test_a_partition_that_is_not_there_is_one_clear_line(data: Path) -> None:
     assert events_in(data, TEST) == []
 
 
-def test_a_record_has_the_time_of_its_event_unless_asked_otherwise(data: Path) -> None:
+def test_a_record_has_the_time_of_its_event_by_default(data: Path) -> None:
     line = b'{"meta":{"dt":"1970-01-01T00:00:09.123Z"}}\n{"meta":{}}\n'
     before_ms = time.time_ns() // 1_000_000
     assert _import(data, line).exit_code == 0
@@ -79,7 +95,7 @@ def test_a_record_has_the_time_of_its_event_unless_asked_otherwise(data: Path) -
     assert all(stamp >= before_ms for stamp in stamps[1:])
 
 
-def test_the_first_bad_line_stops_an_import_and_it_can_go_on_from_there(data: Path) -> None:
+def test_an_import_stops_at_a_bad_line_and_can_continue_there(data: Path) -> None:
     text = b'{"n":1}\n\n{"n":2}\n[3]\n{"n":4}\n'
     result = _import(data, text)
     assert result.exit_code == 1
@@ -92,19 +108,19 @@ def test_the_first_bad_line_stops_an_import_and_it_can_go_on_from_there(data: Pa
     assert documents_in(data, TEST) == [{"n": n} for n in (1, 2, 3, 4)]
 
 
-def test_bad_lines_can_be_skipped_and_each_is_named(data: Path) -> None:
+def test_skipped_bad_lines_are_each_reported(data: Path) -> None:
     result = _import(data, b'{"n":1}\nno\n\xff\n{"n":2}', "--skip-bad")
     assert result.exit_code == 0
     assert "events.ndjson:2: not JSON" in result.stderr
     assert "events.ndjson:3: not UTF-8" in result.stderr
-    assert "skipped 2 bad lines" in result.stdout
+    assert "skipped 2 invalid lines" in result.stdout
     assert documents_in(data, TEST) == [{"n": 1}, {"n": 2}]
 
 
-def test_a_dry_run_finds_what_is_bad_and_makes_no_log(data: Path) -> None:
+def test_a_dry_run_reports_bad_lines_and_creates_no_log(data: Path) -> None:
     result = _import(data, b'{"n":1}\n1\n{"n":2}\n2\n', "--dry-run", "--skip-bad")
     assert result.exit_code == 0
-    assert "checked 2 events, appended none" in result.stdout
+    assert "checked 2 events without appending" in result.stdout
     assert result.stderr.splitlines() == [
         f"{data.parent}/events.ndjson:2: not a JSON object but a number",
         f"{data.parent}/events.ndjson:4: not a JSON object but a number",
@@ -126,7 +142,7 @@ def test_produce_takes_documents_or_lines(data: Path) -> None:
     assert documents_in(data, TEST) == [{"n": n} for n in (1, 2, 3, 4)]
 
 
-def test_a_bad_argument_keeps_all_of_them_out(data: Path) -> None:
+def test_one_bad_argument_prevents_any_append(data: Path) -> None:
     result = _run("produce", "--stream", "test", "--data-dir", data, '{"n":1}', "{")
     assert result.exit_code == 2
     assert "argument 2: not JSON" in result.stderr
@@ -142,11 +158,11 @@ def test_a_bad_argument_keeps_all_of_them_out(data: Path) -> None:
         (["-", "--stream", "zzzz"], "there are: eventlogging_Test, eventstreams.error"),
         (["-", "--stream", "test", "--topic", "x"], "has no topic 'x'; there are:"),
         (["-", "--stream", "test", "--kafka", "localhost"], "'localhost' is not HOST:PORT"),
-        (["-", "--stream", "test", "--kafka", "a:1", "--data-dir", "x"], "contradict"),
+        (["-", "--stream", "test", "--kafka", "a:1", "--data-dir", "x"], "cannot be used together"),
         (["-"], "Missing option '--stream'"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(
+def test_wrong_usage_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,7 +172,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_log_that_is_no_log_is_one_clear_line(data: Path) -> None:
+def test_a_file_that_is_no_log_is_reported_in_one_line(data: Path) -> None:
     data.mkdir()
     (data / "log.sqlite3").write_bytes(b"not a database" * 1000)
     result = _run("produce", "--stream", "test", "--data-dir", data, "{}")
@@ -165,14 +181,14 @@ def test_a_log_that_is_no_log_is_one_clear_line(data: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_brokers_that_do_not_answer_are_one_clear_line() -> None:
+def test_unreachable_brokers_are_reported_in_one_line() -> None:
     result = _run("produce", "--stream", "test", "--kafka", "127.0.0.1:1", "{}")
     assert result.exit_code == 1
     assert "127.0.0.1:1" in result.stderr
     assert "Traceback" not in result.output
 
 
-def test_a_line_is_appended_as_soon_as_it_is_piped_in_and_ctrl_c_says_how_far_it_came(
+def test_piped_lines_are_appended_at_once_and_ctrl_c_reports_progress(
     data: Path,
 ) -> None:
     command = [sys.executable, "-m", "eventstreams", "produce", "--stream", "test"]
@@ -192,8 +208,45 @@ def test_a_line_is_appended_as_soon_as_it_is_piped_in_and_ctrl_c_says_how_far_it
     assert process.wait(30) == 1  # before the pipe is closed, which would be an end of its own
     stdout, stderr = process.communicate()
     assert b"appended 1 event " in stdout
-    assert stderr.splitlines() == [
+    assert stderr.splitlines()[1:] == [
         b"Error: interrupted",
         b"Everything before line 2 is appended",
     ]
     assert documents_in(data, TEST) == [{"n": 1}]
+
+
+def test_ctrl_c_before_the_first_line_says_nothing_of_lines(data: Path) -> None:
+    command = [sys.executable, "-m", "eventstreams", "produce", "--stream", "test"]
+    with subprocess.Popen(
+        [*command, "--data-dir", data],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 1
+        rest = process.stderr.read()
+    assert first.startswith(b"created the log")
+    assert rest in (b"Error: interrupted; nothing was appended\n", b"Error: interrupted\n")
+
+
+def test_an_interrupt_while_a_command_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eventstreams.cli.produce.find_destination", interrupted)
+    result = _run("produce", "--stream", "test", "--data-dir", "d", "{}")
+    assert (result.exit_code, result.stderr) == (1, "Error: interrupted\n")
+
+
+def test_progress_counts_one_event_in_the_singular(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for count in (1, 2):
+        Progress(size=None).show(count, 0)
+    shown = capsys.readouterr().err.split("\r")
+    assert shown[1].startswith("1 event  ")
+    assert shown[2].startswith("2 events  ")

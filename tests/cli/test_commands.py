@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from eventstreams.cli import main
 from eventstreams.cli.config import read_config, shipped_config
 
-COMMANDS = ("serve", "tail", "produce", "import", "check")
+COMMANDS = ("serve", "tail", "produce", "import", "restore", "relay", "check", "propagate")
 
 
 def _run(*arguments: object) -> Result:
@@ -36,7 +36,7 @@ def test_an_unknown_option_is_a_usage_error(command: str) -> None:
     assert "Error: No such option" in result.stderr
 
 
-def test_what_the_commands_need_is_loaded_only_when_they_are_called() -> None:
+def test_modules_of_commands_are_imported_on_use() -> None:
     code = (
         "import sys, eventstreams.cli.tail; "
         "print([m for m in ('aiokafka', 'starlette', 'uvicorn') if m in sys.modules])"
@@ -54,13 +54,16 @@ def test_the_shipped_configuration_is_valid(name: str) -> None:
     assert "mediawiki.recentchange (recentchange)" in result.stdout
 
 
-def test_check_without_a_file_takes_the_shipped_one() -> None:
-    assert _run("check").stdout == _run("check", "--config", shipped_config()).stdout
+def test_check_uses_the_shipped_configuration_by_default() -> None:
+    default = _run("check").stdout.replace("shipped with eventstreams; --config names another", "-")
+    named = _run("check", "--config", shipped_config()).stdout.replace("--config", "-")
+    log = shipped_config().with_name("data")
+    assert default == named.replace(f"in {log}", f"in {Path.cwd() / 'data'}")
     settings, catalogue = read_config(None)
     assert settings.demo.stream in catalogue.names
 
 
-def test_check_says_every_problem_of_both_files_at_once(tmp_path: Path) -> None:
+def test_check_reports_all_problems_of_both_files(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text(
         "catalogue: cat.yaml\nhttp: {port: 70000, prot: 1}\nlog: {backend: paper}\n"
     )
@@ -73,7 +76,7 @@ def test_check_says_every_problem_of_both_files_at_once(tmp_path: Path) -> None:
         assert sum(part in line for line in lines) == 1, part
 
 
-def test_check_says_problems_of_every_kind_at_once_and_each_once(tmp_path: Path) -> None:
+def test_check_reports_problems_of_every_kind_once(tmp_path: Path) -> None:
     (tmp_path / "short").write_text("x")
     (tmp_path / "settings.yaml").write_text(
         "limits: {streams_max: 0}\n"
@@ -90,8 +93,82 @@ def test_check_says_problems_of_every_kind_at_once_and_each_once(tmp_path: Path)
         *("access.producer_keys", "access.admin_key_file", "intake.error_stream"),
     )
     for part in expected:
-        assert sum(f"settings.yaml: {part}: " in line for line in lines) == 1, (part, lines)
+        place = re.compile(rf"settings\.yaml:\d: {re.escape(part)}: ")
+        assert sum(place.search(line) is not None for line in lines) == 1, (part, lines)
     assert len(lines) == len(expected), "and none that only follows from another"
+
+
+MISTAKES = [
+    ("http:\n  prot: 80\n", "s.yaml:2: http.prot: unknown setting; did you mean port?"),
+    ("streams:\n  a: {}\n", "s.yaml:1: streams: unknown setting; this looks like a catalogue"),
+    ("metrics:\n  port: 8092\n", "s.yaml:2: metrics.port: 8092 is the port of http"),
+    ("schemas:\n- .\n- nope\n", "s.yaml:3: schemas[1]: there is no folder"),
+    ("catalogue: other.yaml\n", "other.yaml: No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), MISTAKES)
+def test_check_names_the_file_and_line_of_a_mistake(
+    text: str, problem: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(text + "intake: {error_stream: null}\n")
+    (tmp_path / "streams.yaml").write_text("streams: {a: {schema_title: a}}\n")
+    result = _run("check", "--config", file)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert f"Error: {tmp_path}/{problem}" in line
+
+
+def test_a_misspelt_command_gets_a_suggestion() -> None:
+    result = _run("tial")
+    assert result.exit_code == 2
+    assert "No such command 'tial'; did you mean tail?" in result.stderr
+
+
+def test_summaries_of_commands_fit_80_columns() -> None:
+    result = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+def test_check_suggests_the_nearest_schema_title(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    schemas = shipped_config().with_name("schemas")
+    file.write_text(f"schemas: [{schemas}]\nintake: {{error_stream: null}}\n")
+    catalogue = tmp_path / "streams.yaml"
+    catalogue.write_text("my.changes:\n  topics: [t]\n  schema_title: test/evnet\n")
+    result = _run("check", "--config", file)
+    assert result.exit_code == 2
+    assert f"Error: {catalogue}:3: streams.my.changes.schema_title: " in result.stderr
+    assert "did you mean 'test/event'?" in result.stderr
+    catalogue.write_text(catalogue.read_text().replace("evnet", "event"))
+    valid = _run("check", "--config", file)
+    assert valid.exit_code == 0
+    for source in (f"settings    {file} (--config)", f"catalogue   {catalogue}", str(schemas)):
+        assert source in valid.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("http: {host: 127.0.0.2}", 0),
+        ("http: {host: 0.0.0.0}", 2),
+        ("http: {host: '::'}\nonly: gateway", 1),
+        ("http: {host: 192.0.2.1}\nlimits: {client_ip_connections: 5}", 1),
+        ("http: {host: localhost}", 0),
+    ],
+)
+def test_check_warns_of_a_public_address_without_limits_or_keys(
+    text: str, warnings: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"{text}\nintake: {{error_stream: null}}\n")
+    (tmp_path / "streams.yaml").write_text("streams: {a: {}}\n")
+    result = _run("check", "--config", file)
+    assert result.exit_code == 0, result.output
+    found = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    assert len(found) == warnings
+    assert all(f"{file}:1: http.host: " in line for line in found)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +181,7 @@ def test_check_says_problems_of_every_kind_at_once_and_each_once(tmp_path: Path)
         ("catalogue: 5", "catalogue: "),
     ],
 )
-def test_a_wrong_configuration_is_one_line_and_exit_code_2(
+def test_an_invalid_configuration_is_one_line_and_exit_code_2(
     text: str | None, problem: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.yaml"
@@ -121,13 +198,13 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--no-demo", "--demo-rate", "5"], "contradict"),
+        (["--no-demo", "--demo-rate", "5"], "cannot be used together"),
         (["--port", "99999"], "--port"),
         (["--workers", "0"], "--workers"),
         (["--demo-rate", "-1"], "--demo-rate"),
     ],
 )
-def test_serve_refuses_flags_that_make_no_sense(arguments: list[str], message: str) -> None:
+def test_serve_refuses_contradictory_flags(arguments: list[str], message: str) -> None:
     result = _run("serve", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -144,71 +221,80 @@ def test_serve_refuses_flags_that_make_no_sense(arguments: list[str], message: s
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_a_path_that_can_not_be_is_a_usage_error(arguments: list[str]) -> None:
+def test_an_impossible_path_is_a_usage_error(arguments: list[str]) -> None:
     result = _run(*arguments)
     assert result.exit_code == 2
-    assert r"'a\x00b' is no path: it holds a NUL" in result.stderr
+    assert r"'a\x00b' is not a path: it contains a NUL character" in result.stderr
 
 
-def test_a_path_in_the_settings_that_can_not_be_is_told(tmp_path: Path) -> None:
+def test_an_impossible_path_in_the_settings_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(r'{catalogue: "a\0b", log: {data_dir: "c\0d"}}')
     for command in ("check", "serve"):
         result = _run(command, "--config", file)
         assert result.exit_code == 2
         for place in ("catalogue", "log.data_dir"):
-            assert f"Error: {file}: {place}: holds a NUL\n" in result.stderr
+            assert f"Error: {file}: {place}: contains a NUL character\n" in result.stderr
 
 
-def test_a_value_that_is_no_date_is_told_with_its_place(tmp_path: Path) -> None:
+def test_only_the_settings_file_decides_where_its_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    (folder / "streams.yaml").write_text("streams: {a: {}}")
+    file = folder / "settings.yaml"
+    file.write_text("access: {producer_keys: keys.yaml}\nlog: {data_dir: kept}")
+    monkeypatch.chdir(tmp_path)
+    assert "etc/keys.yaml" in _run("check", "--config", "etc/settings.yaml").stderr
+    digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+    (folder / "keys.yaml").write_text(f"a: {{keys_sha256: [{digest}], streams: [a]}}")
+    checked = _run("check", "--config", "etc/settings.yaml")
+    assert checked.exit_code == 0, checked.stderr
+    assert f"sqlite, in {folder}/kept\n" in checked.stdout
+    assert f"sqlite, in {tmp_path}/data\n" in _run("check").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tail", "x", "-n", "abc"), "'abc' is not a valid whole number"),
+        (("serve", "--demo-rate", "fast"), "'fast' is not a valid number"),
+    ],
+)
+def test_numbers_are_called_numbers(arguments: tuple[str, ...], said: str) -> None:
+    result = _run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("command", ["tail", "export", "relay"])
+def test_canary_events_are_left_out_by_one_option(command: str) -> None:
+    options = re.findall(r"--[a-z-]*canar[a-z]*", _run(command, "--help").stdout)
+    assert options == ["--no-canary"]
+
+
+def test_a_problem_with_a_relay_names_the_option() -> None:
+    result = _run("serve", "--relay", "http://127.0.0.1:1/v2/stream/x")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: --relay: x is not in the catalogue")
+
+
+def test_an_invalid_date_is_reported_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("http:\n  homepage: 2024-13-45\n")
     result = _run("check", "--config", file)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"Error: {file}:2:13: not YAML: the value is no timestamp")
+    assert result.stderr.startswith(
+        f"Error: {file}:2:13: not YAML: the value is not a valid timestamp"
+    )
 
 
-def test_the_embedded_logs_folder_has_no_use_with_kafka() -> None:
+def test_data_dir_is_refused_with_kafka() -> None:
     kafka = shipped_config().with_name("kafka.yaml")
     result = _run("serve", "--config", kafka, "--data-dir", "x")
     assert result.exit_code == 2
-    assert "--data-dir has no use: log.backend is kafka" in result.stderr
-
-
-def _readme_commands() -> list[list[str]]:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    found: list[list[str]] = []
-    for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL):
-        for line in block.splitlines():
-            if match := re.match(r"\.venv/bin/eventstreams (.+?)(?:\s*[>#].*)?$", line):
-                found.append([part.strip("'") for part in re.findall(r"'[^']*'|\S+", match[1])])
-    return found
-
-
-@pytest.mark.parametrize("arguments", _readme_commands(), ids=" ".join)
-def test_every_command_of_the_readme_is_understood(arguments: list[str]) -> None:
-    with main.make_context("eventstreams", [*arguments]) as context:
-        command = main.get_command(context, arguments[0])
-        assert command is not None
-        with command.make_context(arguments[0], arguments[1:], parent=context):
-            pass
-
-
-def test_the_readme_names_every_command_and_no_file_that_is_not_there() -> None:
-    root = Path(__file__).parents[2]
-    readme = (root / "README.md").read_text()
-    assert len(_readme_commands()) >= len(COMMANDS)
-    for command in COMMANDS:
-        assert f"`eventstreams {command}" in readme
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
-        file, _, heading = target.partition("#")
-        assert (root / file).exists(), target
-        headings = (
-            re.findall(r"^#+ (.*)", (root / file).read_text(), re.MULTILINE) if heading else []
-        )
-        assert not heading or heading in {h.lower().replace(" ", "-") for h in headings}, target
-    for script in re.findall(r"^scripts/\w+", readme, re.MULTILINE):
-        assert (root / script).exists(), script
+    assert "--data-dir has no effect: log.backend is kafka" in result.stderr
 
 
 def test_the_changelog_names_this_version() -> None:

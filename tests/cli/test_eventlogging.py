@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from eventstreams.cli import main
 from eventstreams.cli.config import shipped_config
 from tests.cli.logs import documents_in, events_in
+from tests.support.eventlogging import line
 
 TEST = "eventlogging_Test"
 ERRORS = "eventstreams.error"
@@ -32,12 +33,6 @@ def data(tmp_path: Path) -> Path:
 
 def _run(*arguments: object, given: bytes | str | None = None) -> Result:
     return CliRunner().invoke(main, [str(a) for a in arguments], input=given)
-
-
-def line(message: Any, number: int = 1, schema: str = "Test") -> str:
-    capsule = {"schema": schema, "revision": 13, "event": {"OtherMessage": message}}
-    query = quote(json.dumps(capsule))
-    return f"?{query}; srv0.example.org {number} 2013-01-19T23:16:38 - Mozilla/5.0 (X11)"
 
 
 def process(data: Path, lines: list[str], *options: object, log_format: str = FORMAT) -> Result:
@@ -81,7 +76,7 @@ def test_a_line_that_is_read_twice_has_the_same_id(data: Path) -> None:
     assert ids == [("749684341abf513186c71f74c6a09502", "74968434-1abf-5131-86c7-1f74c6a09502")] * 2
 
 
-def test_standard_input_is_read_and_bytes_that_are_not_utf_8_are_a_bad_line(data: Path) -> None:
+def test_bytes_on_standard_input_that_are_not_utf_8_are_a_bad_line(data: Path) -> None:
     good = line("é").encode()
     result = _run(
         *("eventlogging", "process", FORMAT, "-", "--data-dir", data),
@@ -101,7 +96,7 @@ def test_standard_input_is_read_and_bytes_that_are_not_utf_8_are_a_bad_line(data
         (line(7), "'.event.OtherMessage' should be string"),
     ],
 )
-def test_the_first_bad_line_stops_it_and_everything_before_is_in_the_log(
+def test_the_first_bad_line_stops_after_appending_all_before_it(
     data: Path, bad: str, reason: str
 ) -> None:
     lines = [line("1"), "", line("3"), bad, line("5")]
@@ -110,7 +105,7 @@ def test_the_first_bad_line_stops_it_and_everything_before_is_in_the_log(
     assert f"raw.log:4: {reason}" in stopped.stderr.replace(
         "the capsule is not JSON: it ", ""
     ).replace("ends too early, so ", "")
-    assert "to go on: --from-line 4" in stopped.stderr
+    assert "to continue, use --from-line 4" in stopped.stderr
     assert messages(data) == ["1", "3"]
     assert documents_in(data, ERRORS) == []
     assert process(data, lines, "--from-line", 5).exit_code == 0
@@ -124,7 +119,7 @@ def test_bad_lines_that_are_skipped_are_on_the_error_stream(data: Path) -> None:
     assert messages(data) == ["3", "5"]
     numbers = [each.split(":")[1] for each in result.stderr.splitlines() if "raw.log:" in each]
     assert numbers == ["1", "2", "4", "6"], "in their order"
-    assert "skipped 4 bad lines" in result.stdout
+    assert "skipped 4 invalid lines" in result.stdout
     errors = documents_in(data, ERRORS)
     raw = [each["raw_event"] for each in errors]
     assert lines[1] in raw
@@ -133,7 +128,7 @@ def test_bad_lines_that_are_skipped_are_on_the_error_stream(data: Path) -> None:
     assert invalid == [7, 8]
 
 
-def test_no_bad_line_is_too_many_for_the_error_stream(data: Path) -> None:
+def test_every_bad_line_becomes_an_error_event(data: Path) -> None:
     """Although a gateway bounds its error events, which anyone can cause."""
     result = process(data, ["garbage"] * 300 + [line(n) for n in range(300)], "--skip-bad")
     assert result.exit_code == 0
@@ -144,12 +139,12 @@ def test_a_dry_run_checks_and_appends_nothing(data: Path) -> None:
     lines = [line("1"), line(7), "garbage"]
     result = process(data, lines, "--dry-run", "--skip-bad")
     assert result.exit_code == 0
-    assert "checked 1 event, appended none" in result.stdout
+    assert "checked 1 event without appending" in result.stdout
     assert not data.exists()
     assert process(data, lines, "--dry-run").exit_code == 1
 
 
-def test_print_writes_events_alone_to_standard_output(data: Path) -> None:
+def test_print_writes_only_events_to_standard_output(data: Path) -> None:
     result = process(data, [line("1"), line("2"), line(7), line("4")], "--print")
     assert result.exit_code == 1
     printed = [json.loads(each) for each in result.stdout.splitlines()]
@@ -158,7 +153,7 @@ def test_print_writes_events_alone_to_standard_output(data: Path) -> None:
     assert not data.exists()
 
 
-def test_a_terminal_shows_how_far_it_is(data: Path) -> None:
+def test_a_terminal_shows_progress(data: Path) -> None:
     file = data.parent / "raw.log"
     file.write_text("".join(f"{line(str(n), n)}\n" for n in range(3)))
     ours, theirs = os.openpty()
@@ -179,21 +174,27 @@ def test_a_terminal_shows_how_far_it_is(data: Path) -> None:
     assert done.stdout.startswith(b"appended 3 events")
 
 
-def test_a_format_that_makes_no_sense_is_wrong_usage(data: Path) -> None:
+def test_an_invalid_format_is_a_usage_error(data: Path) -> None:
     result = process(data, [line("1")], log_format="%q %z")
     assert result.exit_code == 2
     assert "FORMAT: %z is not one of %q, %j" in result.stderr
     assert "     ^" in result.stderr
 
 
-def test_without_listed_schemas_it_says_what_to_set(tmp_path: Path, data: Path) -> None:
+def test_a_file_in_place_of_the_format_is_recognized(data: Path) -> None:
+    result = _run("eventlogging", "process", "raw.log", "%q", "--data-dir", data)
+    assert result.exit_code == 2
+    assert "FORMAT comes before FILE; FORMAT: a format needs %q or %j" in result.stderr
+
+
+def test_missing_legacy_schemas_name_the_setting(tmp_path: Path, data: Path) -> None:
     config = _config(tmp_path, {})
     result = process(data, [line("1")], "--config", config)
     assert result.exit_code == 2
-    assert "legacy.schemas: lists no schema" in result.stderr
+    assert "legacy.schemas is empty" in result.stderr
 
 
-def test_replay_appends_what_was_refused_once_it_fits(tmp_path: Path, data: Path) -> None:
+def test_replay_appends_refused_events_that_are_valid_now(tmp_path: Path, data: Path) -> None:
     """Errors of this gateway: events, queries and, of EventLogging, capsules."""
     fits = {"schema": "Test", "revision": 1, "event": {"OtherMessage": "capsule"}}
     event = {
@@ -223,7 +224,7 @@ def test_replay_appends_what_was_refused_once_it_fits(tmp_path: Path, data: Path
     assert len(messages(data)) == 4
 
 
-def test_what_went_to_the_error_stream_can_be_replayed(tmp_path: Path, data: Path) -> None:
+def test_error_events_of_raw_lines_can_be_replayed(tmp_path: Path, data: Path) -> None:
     """From end to end: refused for an unlisted schema, taken once it is listed."""
     refused = process(data, [line(7), "garbage"], "--skip-bad")
     assert refused.exit_code == 0
@@ -265,7 +266,7 @@ def _config(folder: Path, schemas: dict[str, str]) -> Path:
         ({"a/b": "1.0.0"}, "legacy.schemas"),
     ],
 )
-def test_check_says_what_a_listed_schema_lacks(
+def test_check_reports_missing_fields_of_legacy_schemas(
     tmp_path: Path, schemas: dict[str, str], problem: str
 ) -> None:
     result = _run("check", "--config", _config(tmp_path, schemas))

@@ -25,7 +25,7 @@ def _read(chunks: list[bytes], bytes_max: int = 1000) -> list[Line]:
     st.lists(st.integers(0, 200)),
     st.booleans(),
 )
-def test_lines_do_not_depend_on_how_the_file_arrives(
+def test_lines_do_not_depend_on_the_chunks_of_a_file(
     texts: list[bytes], cuts: list[int], ends_with_newline: bool
 ) -> None:
     whole = b"\n".join(texts) + (b"\n" if texts and ends_with_newline else b"")
@@ -68,10 +68,10 @@ def test_a_byte_order_mark_before_the_first_line_is_not_part_of_it() -> None:
         (b'{"meta":"x"}', "its meta is not an object but a string"),
     ],
 )
-def test_what_is_no_event_is_refused_with_its_reason(text: bytes, reason: str) -> None:
+def test_invalid_events_are_refused_with_a_reason(text: bytes, reason: str) -> None:
     with pytest.raises(BadDocument) as caught:
         parse_document(text)
-    assert str(caught.value).startswith(reason) or "nested too deep" in str(caught.value)
+    assert str(caught.value).startswith(reason) or "nested too deeply" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_odd_but_valid_documents_are_events(text: str) -> None:
         (None, None),
     ],
 )
-def test_an_event_says_when_it_happened_in_meta_dt(meta: object, time_ms: int | None) -> None:
+def test_the_time_of_an_event_is_meta_dt(meta: object, time_ms: int | None) -> None:
     assert event_time_ms({"meta": meta}) == time_ms

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from eventstreams.cli import main
 from eventstreams.cli.state import StateFile
 from eventstreams.errors import ConfigError
-from tests.cli.upstream import OK, TailProcess, frame, refusal, upstream
+from tests.support.upstream import OK, TailProcess, frame, refusal, upstream
 
 WHOLE_IDS = (
     '[{"topic":"a","partition":0,"offset":42,"timestamp":1769860800123}]',
@@ -28,17 +28,17 @@ WHOLE_IDS = (
     ("content", "message"),
     [
         # no content at all is what a crash may leave of a file that is written in place
-        (b"", "is empty; remove the file to start without it"),
-        (b"\n", "holds only white space"),
-        (b" \t\r\n\n", "holds only white space"),
-        (b"\0" * 67, "does not hold the id of an event"),
-        (b"one\ntwo\n", "does not hold the id of an event"),
+        (b"", "is empty; remove the file to start from now"),
+        (b"\n", "contains only white space"),
+        (b" \t\r\n\n", "contains only white space"),
+        (b"\0" * 67, "does not contain an event id"),
+        (b"one\ntwo\n", "does not contain an event id"),
         (b"\xff\xfe", "is not UTF-8"),
-        (b"x" * (2 * 2**20 + 1), "does not hold the id of an event"),
-        (b'[{"topic":"a","parti', "holds a damaged id"),
-        (b'{"left":3,"id":[{"topic"', "holds a damaged id"),
-        (b"v1.BmNk", "holds a damaged id"),
-        (b"[]\n", "holds a damaged id"),
+        (b"x" * (2 * 2**20 + 1), "does not contain an event id"),
+        (b'[{"topic":"a","parti', "contains a damaged id"),
+        (b'{"left":3,"id":[{"topic"', "contains a damaged id"),
+        (b"v1.BmNk", "contains a damaged id"),
+        (b"[]\n", "contains a damaged id"),
     ],
     ids=range(11),
 )
@@ -79,7 +79,7 @@ def test_no_file_means_no_id(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+def test_a_state_file_must_be_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(ConfigError, match="is not a regular file"):
@@ -116,9 +116,9 @@ except Exception as error:
 
 @pytest.mark.parametrize(
     ("file_mode", "folder_mode", "message"),
-    [(0o000, 0o777, "can't be read"), (0o644, 0o555, "no file can be written")],
+    [(0o000, 0o777, "cannot be read"), (0o644, 0o555, "no file can be written")],
 )
-def test_a_state_file_without_permission_is_said_at_start(
+def test_a_state_file_without_permission_is_reported_at_start(
     file_mode: int, folder_mode: int, message: str, tmp_path: Path
 ) -> None:
     for parent in tmp_path.parents[:3]:  # pytest lets no other user in
@@ -137,7 +137,7 @@ def test_a_state_file_without_permission_is_said_at_start(
     assert "Permission denied" in output
 
 
-def test_an_id_is_on_the_disk_before_it_replaces_the_old_one(
+def test_an_id_is_on_disk_before_it_replaces_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = StateFile(tmp_path / "state")

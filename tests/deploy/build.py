@@ -1,7 +1,7 @@
-"""Carries out a Dockerfile's steps in folders: `python -m tests.deploy.build BASE WORK`.
+"""Executes the steps of a Dockerfile in folders: `python -m tests.deploy.build BASE WORK`.
 
-BASE is the root of a Debian with Python, in place of the image that FROM names. The last stage is
-WORK/image. To be run by scripts/container-check, in a mount namespace of its own.
+BASE is the root of a Debian with Python, which replaces the image of FROM. The last stage is
+WORK/image. scripts/container-check runs it in a separate mount namespace.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOP = Path(__file__).parents[2]
 
 
 def build(base: Path, work: Path) -> None:
-    """Raises CalledProcessError for a step that fails, FileNotFoundError for nothing to copy."""
+    """Raises CalledProcessError if a step fails, FileNotFoundError if there is nothing to copy."""
     stages = parse((TOP / "Dockerfile").read_text())
     roots: dict[str, Path] = {}
     context = Context(TOP)
@@ -40,7 +40,7 @@ def _carry_out(stage: Stage, root: Path, roots: Mapping[str, Path], context: Con
     mount_devices(root)
     certificates = mount_network(root, os.environ.get("PIP_CERT"))
     of_pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    of_pip.pop("PIP_FIND_LINKS", None)  # a folder of the machine, not of the image
+    of_pip.pop("PIP_FIND_LINKS", None)  # a folder of this machine, not of the image
     if certificates is not None:
         of_pip["PIP_CERT"] = certificates
     for step in stage.steps:

@@ -1,5 +1,5 @@
-"""For tests that need a gateway."""
+"""Tests in this folder run gateways."""
 
-from tests.web.conftest import _no_blocking, anyio_backend, embedded
+from tests.support.fixtures import _no_blocking, anyio_backend, embedded
 
 __all__ = ["_no_blocking", "anyio_backend", "embedded"]

@@ -1,8 +1,8 @@
-"""Runs what tests.deploy.build made, as an engine would: `python -m tests.deploy.container WORK`.
+"""Runs the result of tests.deploy.build like a container: `python -m tests.deploy.container WORK`.
 
-The user, the command, the health check and the signal are those of the Dockerfile. The root is
-read-only but for the volume and a /tmp; the process is the first of its namespace, without
-capabilities. To be run by scripts/container-check, in mount and network namespaces of its own.
+User, command, health check and signal are those of the Dockerfile. The root is read-only except for
+the volume and /tmp; the process is the first of its namespace and has no capabilities.
+scripts/container-check runs it in separate mount and network namespaces.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Container:
         self.url = f"http://127.0.0.1:{image.ports[0]}"
 
     def command(self, words: list[str]) -> list[str]:
-        """What starts these words in it."""
+        """Return the command that runs these words in the container."""
         image = self._image
         return command_in(
             self._root,
@@ -49,7 +49,7 @@ class Container:
         )
 
     def status_of(self, words: list[str]) -> int:
-        """The exit status of a program that runs beside it."""
+        """Return the exit status of another program in the container."""
         command = self.command(words)
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
@@ -61,7 +61,7 @@ class Container:
 
     @contextmanager
     def started(self) -> Iterator[subprocess.Popen[str]]:
-        """Its entry point and command."""
+        """Return the entry point and command."""
         words = [*self._image.entrypoint, *self._image.command]
         process = subprocess.Popen(self.command(words), stderr=subprocess.PIPE, text=True)
         try:
@@ -72,7 +72,7 @@ class Container:
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[str]]:
-        """The same, once it says that it listens."""
+        """Run it, once it has logged that it listens."""
         with self.started() as process:
             assert process.stderr is not None
             for line in process.stderr:
@@ -84,7 +84,7 @@ class Container:
 
 
 def first_process(unshare: int) -> int:
-    """The process that is number 1 in the namespace that `unshare` makes."""
+    """Return the process that is number 1 in the namespace of `unshare`."""
     for _ in _until(PATIENCE_S, "it has no process"):
         for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
             return int(child)
@@ -92,7 +92,7 @@ def first_process(unshare: int) -> int:
 
 
 def _until(patience_s: float, problem: str) -> Iterator[None]:
-    """Looks again and again at what has no way of telling."""
+    """Wait until a condition holds, by polling."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         yield
@@ -101,14 +101,14 @@ def _until(patience_s: float, problem: str) -> Iterator[None]:
 
 
 def loopback_up() -> None:
-    """A new network namespace has it, switched off."""
+    """Enable the loopback device, which is down in a new network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", _IFF_UP)
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
 
 
 def mount_all(image: Stage, root: Path, work: Path) -> None:
-    """Read-only, with a /tmp in memory, and each volume with what the image has at its place."""
+    """Mount the root read-only, with /tmp in memory, and volumes with the image's content."""
     make_read_only(root)
     mount_devices(root)
     mount("-t", "tmpfs", "-o", "mode=1777,nosuid,nodev,noexec", "tmpfs", root / "tmp")
@@ -119,7 +119,7 @@ def mount_all(image: Stage, root: Path, work: Path) -> None:
 
 
 def check(work: Path) -> None:
-    """Raises AssertionError for what is not as it should be."""
+    """Check the container. Raises AssertionError."""
     loopback_up()
     image = parse((TOP / "Dockerfile").read_text())[-1]
     root = work / "image"
@@ -159,7 +159,7 @@ def _status(pid: int) -> dict[str, list[str]]:
 
 
 def _ends_before_it_serves(container: Container) -> None:
-    """Process 1 gets no signal that it does not handle: it is told as soon as it handles this."""
+    """Process 1 gets only signals that it handles, so send the signal as soon as it handles it."""
     bit = 1 << (signal.SIGTERM - 1)
     with container.started() as process:
         pid = first_process(process.pid)
@@ -168,7 +168,7 @@ def _ends_before_it_serves(container: Container) -> None:
                 break
         os.kill(pid, signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
-        _said("told to stop before it serves, it ends")
+        _said("stopped before it serves, it ends")
 
 
 def _runs_as(image: Stage, pid: int) -> None:
@@ -181,7 +181,7 @@ def _runs_as(image: Stage, pid: int) -> None:
 
 
 def _answers(container: Container, root: Path) -> None:
-    """From its own files: none of a checkout is in reach."""
+    """Run with the image's files only; no file of a checkout is visible."""
     with httpx.Client(base_url=container.url, timeout=PATIENCE_S) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 200
@@ -199,7 +199,7 @@ def _answers(container: Container, root: Path) -> None:
 
 
 def _first_event(container: Container, **query: str) -> int:
-    """Its offset."""
+    """Append an event, and return its offset."""
     url = f"{container.url}/v2/stream/mediawiki.recentchange"
     with httpx.stream("GET", url, params=query, timeout=PATIENCE_S) as stream:
         for line in stream.iter_lines():
@@ -216,7 +216,7 @@ def _ends_whole(
         lines = stream.iter_lines()
         next(line for line in lines if line.startswith("data: "))
         os.kill(first_process(process.pid), number)
-        *_, last = lines  # raises where the response has no proper end
+        *_, last = lines  # raises if the response has no proper end
         assert last.startswith("retry: "), last
     assert process.wait(PATIENCE_S) == 0
     _said(f"{number.name} ends its stream whole and the process with 0")

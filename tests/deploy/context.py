@@ -1,4 +1,4 @@
-"""The build context: which files .dockerignore lets through, and what COPY makes of them."""
+"""The build context: the files that .dockerignore includes, and COPY."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 
 
 class Context:
-    """The files of a folder that an image may be built from."""
+    """The files of a folder from which an image is built."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._rules = list(_rules((folder / ".dockerignore").read_text()))
 
     def allows(self, path: str) -> bool:
-        """The last rule that matches a path of the folder, or what is above the path, wins."""
+        """Return whether a path is included, by the last rule that matches it or a parent."""
         above = [path, *(str(each) for each in PurePosixPath(path).parents)][:-1]
         allowed = True
         for pattern, lets in self._rules:
@@ -26,7 +26,7 @@ class Context:
         return allowed
 
     def files(self, source: str) -> Iterator[str]:
-        """Those at or below a path; none where there are none."""
+        """Return the files at or below a path."""
         top = self._folder / source
         if not top.is_dir():
             if top.exists() and self.allows(source):
@@ -39,8 +39,10 @@ class Context:
                     yield path
 
     def copy(self, sources: Sequence[str], destination: Path, *, into: bool) -> int:
-        """As COPY does: what is in a folder, or a file `into` the destination or as it. Returns
-        how many files. Raises FileNotFoundError for a source without any."""
+        """Copy like COPY: the content of a folder, or a file to or `into` the destination.
+
+        Returns the number of files. Raises FileNotFoundError if there are none.
+        """
         count = 0
         for source in sources:
             found = list(self.files(source))
@@ -61,7 +63,7 @@ class Context:
 
 
 def _rules(text: str) -> Iterator[tuple[re.Pattern[str], bool]]:
-    """Each pattern, and whether it lets through."""
+    """Yield each pattern, and whether it includes files."""
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             pattern = line.strip()
@@ -69,7 +71,7 @@ def _rules(text: str) -> Iterator[tuple[re.Pattern[str], bool]]:
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    """`*` stays within a name, `**` does not. Other signs are letters, as ours are."""
+    """Return an expression: `*` matches within a name, `**` across names."""
     assert not set(pattern) & set("?[]\\"), pattern
     parts = re.split(r"(\*\*/|\*)", pattern)
     named = {"**/": "(?:.*/)?", "*": "[^/]*"}

@@ -1,6 +1,4 @@
-"""A Dockerfile as values: exactly the instructions that ours uses, and an error for any other, so
-that nothing is passed over in silence. Pure: reads text, runs nothing.
-"""
+"""Parses a Dockerfile. Only the instructions that ours uses are supported. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +11,11 @@ from typing import NamedTuple
 
 
 class DockerfileError(Exception):
-    """What stands there is not understood; the message names the line."""
+    """An unsupported instruction. The message names the line."""
 
 
 class Step(NamedTuple):
-    """One instruction that makes a stage's file system."""
+    """One instruction that changes a stage's file system."""
 
     line: int
     keyword: str
@@ -25,9 +23,9 @@ class Step(NamedTuple):
     value: str
     """A command, a path, or source and destination paths."""
     from_stage: str | None
-    """Of COPY: None is the build context."""
+    """The source stage of COPY; None for the build context."""
     directory: str
-    """Where it happens: the last WORKDIR."""
+    """The working directory: the last WORKDIR."""
     environment: dict[str, str]
 
     def __str__(self) -> str:
@@ -37,7 +35,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Stage:
-    """A stage, and what of it becomes the image's configuration."""
+    """A stage, with its part of the image's configuration."""
 
     base: str
     name: str | None
@@ -56,11 +54,11 @@ class Stage:
 
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What a base image of Debian starts with."""
+"""The environment of a Debian base image."""
 
 
 def parse(text: str) -> list[Stage]:
-    """Its stages in order. Raises DockerfileError."""
+    """Return the stages in order. Raises DockerfileError."""
     stages: list[Stage] = []
     for line, keyword, value in _instructions(text):
         if keyword == "FROM":
@@ -73,7 +71,7 @@ def parse(text: str) -> list[Stage]:
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Number of its first line, keyword and the rest, continued lines put together."""
+    """Yield the line number, keyword and arguments of each instruction."""
     parts: list[str] = []
     began = 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -161,7 +159,7 @@ def _pairs(line: int, value: str) -> dict[str, str]:
 
 
 def _words(line: int, value: str) -> list[str]:
-    """The exec form: what is started gets signals itself, with no shell between."""
+    """Parse the exec form, in which the program gets signals itself, without a shell."""
     try:
         words = json.loads(value)
     except ValueError:

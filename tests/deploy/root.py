@@ -1,6 +1,6 @@
-"""A folder as the root of a file system: what is mounted in it, and how a program starts in it.
+"""Uses a folder as the root of a file system: mounts in it, and starts programs in it.
 
-Needs root, and a mount namespace of its own (`unshare --mount`), in which all of it ends.
+Requires root, and a separate mount namespace (`unshare --mount`), which ends all mounts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _OF_THE_MACHINE = ("/etc/hosts", "/etc/resolv.conf")
 
 
 def mount(*arguments: str | Path) -> None:
-    """Raises CalledProcessError, with what mount said on stderr."""
+    """Mount. Raises CalledProcessError, with the error of mount on stderr."""
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
@@ -28,7 +28,7 @@ def mount_devices(root: Path) -> None:
 
 
 def mount_network(root: Path, pip_certificates: str | None) -> str | None:
-    """Names and certificates as this machine has them; returns where the latter are in `root`."""
+    """Provide this machine's host names and certificates; return the path of these in `root`."""
     for name in _OF_THE_MACHINE:
         if Path(name).exists():
             (root / name[1:]).touch()
@@ -41,7 +41,7 @@ def mount_network(root: Path, pip_certificates: str | None) -> str | None:
 
 
 def make_read_only(root: Path) -> None:
-    """All of it; what is mounted in it afterwards is as that is."""
+    """Make the root read-only; later mounts in it are unaffected."""
     mount("--bind", root, root)
     mount("-o", "remount,bind,ro", root)
 
@@ -54,16 +54,16 @@ def command_in(
     directory: str = "/",
     user: str | None = None,
 ) -> list[str]:
-    """What starts it as process 1 of its own process namespace, with nothing of our environment.
+    """Return a command that runs process 1 of a new process namespace, without our environment.
 
-    With a `user` (uid:gid) it has no capabilities and can't gain any.
+    With a `user` (uid:gid), it has no capabilities and cannot gain any.
     """
     as_user: list[str] = []
     if user is not None:
         uid, _, gid = user.partition(":")
         as_user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
         as_user += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        as_user += ["--pdeathsig=SIGKILL"]  # which a change of user would take away
+        as_user += ["--pdeathsig=SIGKILL"]  # which a change of user would reset
     return [
         *("unshare", "--pid", "--fork", "--kill-child=SIGKILL", f"--mount-proc={root}/proc"),
         *("chroot", str(root), *as_user, "env", "--ignore-environment", f"--chdir={directory}"),

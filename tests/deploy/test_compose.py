@@ -1,6 +1,5 @@
-"""compose.yaml, as far as it can be had without an engine: it is what the specification says, and
-its broker, topics and settings make a gateway that serves, with a real Kafka, which is given what
-the image's own program makes of the environment.
+"""Tests compose.yaml without a container engine: it matches the specification, and its broker,
+topics and settings make a working gateway, with a real Kafka configured as by the image's program.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ import yaml
 from compose_spec import PyCompose
 
 from eventstreams.cli.config import read_config
+from eventstreams.config.settings import KafkaSettings, LogSettings
 from eventstreams.gateway import open_log
-from eventstreams.model.stream import Catalogue
-from eventstreams.settings import KafkaSettings, LogSettings
+from eventstreams.model.catalogue import Catalogue
 from tests.deploy.dockerfile import parse
-from tests.kafka_node import SCRIPT, free_ports, own_node, require
-from tests.web.client import PATIENCE_S
-from tests.web.test_process import serving
+from tests.support.kafka_node import SCRIPT, free_ports, own_node, require
+from tests.support.process import serving
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 TOP = Path(__file__).parents[2]
@@ -42,14 +41,14 @@ def seconds(text: str) -> float:
 
 
 def settings_file() -> Path:
-    """Where the gateway's command finds it in the checkout."""
+    """The paths in the checkout for paths in the container."""
     (volume,) = SERVICES["gateway"]["volumes"]
     source, target, mode = volume.split(":")
     assert mode == "ro"
     return TOP / source / Path(SERVICES["gateway"]["command"][-1]).relative_to(target)
 
 
-def test_it_is_what_the_specification_says() -> None:
+def test_the_compose_file_matches_the_specification() -> None:
     PyCompose.from_yaml(TEXT).validate()
     named = {
         volume.split(":")[0]
@@ -69,13 +68,13 @@ def test_it_is_what_the_specification_says() -> None:
         ("127.0.0.1:8092:8092", "127.0.0.1:web:8092"),
     ],
 )
-def test_what_the_specification_does_not_have_would_be_seen(right: str, wrong: str) -> None:
+def test_unknown_compose_options_are_detected(right: str, wrong: str) -> None:
     assert right in TEXT
     with pytest.raises(ValueError, match=r"services\.\w+"):
         PyCompose.from_yaml(TEXT.replace(right, wrong))
 
 
-def test_every_service_is_closed_and_the_gateway_writes_nowhere() -> None:
+def test_services_are_restricted_and_the_gateway_is_read_only() -> None:
     for service in SERVICES.values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -85,7 +84,7 @@ def test_every_service_is_closed_and_the_gateway_writes_nowhere() -> None:
     assert all(port.startswith("127.0.0.1:") for port in gateway["ports"])
 
 
-def test_the_gateway_waits_for_its_broker_and_its_topics_and_has_time_to_drain() -> None:
+def test_the_gateway_waits_for_its_broker_and_can_drain() -> None:
     gateway = SERVICES["gateway"]
     settings, _ = read_config(settings_file())
     assert gateway["depends_on"] == {
@@ -102,7 +101,7 @@ def test_the_gateway_waits_for_its_broker_and_its_topics_and_has_time_to_drain()
 
 
 def properties_of_the_image(environment: dict[str, Any], folder: Path) -> dict[str, str]:
-    """What the image of Apache Kafka makes of its environment, by its own program."""
+    """Return the settings that the image of Apache Kafka derives from its environment."""
     jars = TOP / ".kafka" / f"jars-{SERVICES['kafka']['image'].rpartition(':')[2]}"
     for name in ("default", "mounted", "final", "data"):
         (folder / name).mkdir()
@@ -126,7 +125,7 @@ def properties_of_the_image(environment: dict[str, Any], folder: Path) -> dict[s
 
 
 def topics_made(folder: Path) -> list[str]:
-    """What the service `topics` asks the image's kafka-topics.sh for."""
+    """Return the topics that the service `topics` creates with kafka-topics.sh."""
     (folder / "kafka-topics.sh").write_text('#!/bin/sh\necho "$@"\n')
     (folder / "kafka-topics.sh").chmod(0o755)
     shell, option, script = SERVICES["topics"]["command"]
@@ -138,7 +137,7 @@ def topics_made(folder: Path) -> list[str]:
 
 
 def on_loopback(properties: dict[str, str]) -> dict[str, str]:
-    """The same, at ports of this machine that are free."""
+    """Return the properties with free ports of this machine."""
     names = "kafka:9092", "kafka:9093", "PLAINTEXT://:9092", "CONTROLLER://:9093"
     ours = "127.0.0.1:@PORT1@", "127.0.0.1:@PORT2@"
     theirs = (*ours, f"PLAINTEXT://{ours[0]}", f"CONTROLLER://{ours[1]}")
@@ -146,7 +145,7 @@ def on_loopback(properties: dict[str, str]) -> dict[str, str]:
         for old, new in zip(names, theirs, strict=True):
             value = value.replace(old, new)  # noqa: PLW2901
         properties[name] = value
-    del properties["log.dirs"]  # scripts/kafka has a place of its own
+    del properties["log.dirs"]  # scripts/kafka has its own folder
     return properties
 
 
@@ -156,9 +155,7 @@ def catalogue() -> Catalogue:
 
 
 @pytest.mark.kafka
-async def test_its_broker_topics_and_settings_make_a_gateway_that_serves(
-    catalogue: Catalogue, tmp_path: Path
-) -> None:
+async def test_the_composed_gateway_serves(catalogue: Catalogue, tmp_path: Path) -> None:
     await asyncio.to_thread(subprocess.run, [SCRIPT, "fetch"], check=True)
     environment = SERVICES["kafka"]["environment"]
     found = await asyncio.to_thread(properties_of_the_image, environment, tmp_path)

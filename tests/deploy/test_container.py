@@ -1,4 +1,4 @@
-"""The Dockerfile, carried out in a Debian root and run as an engine would run it."""
+"""The Dockerfile is executed in a Debian root, and its result runs like a container."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import eventstreams
 from tests.deploy.context import Context
 from tests.deploy.dockerfile import DockerfileError, parse
-from tests.programs import needed
+from tests.support.programs import needed
 
 TOP = Path(__file__).parents[2]
 SCRIPT_TIMEOUT_S = 600.0
 
 
-def test_every_step_is_carried_out_and_what_came_of_it_runs_closed_and_ends_whole() -> None:
+def test_the_image_is_built_runs_and_stops() -> None:
     if os.getuid() != 0 and not os.environ.get("CI"):
         pytest.skip("root is needed for chroot and mounts: sudo scripts/container-check")
     needed("debootstrap")
@@ -35,7 +35,7 @@ def test_every_step_is_carried_out_and_what_came_of_it_runs_closed_and_ends_whol
     assert done.stderr.endswith("all is as it should be\n")
 
 
-def test_the_image_says_what_it_is_and_does_not_run_as_root() -> None:
+def test_the_image_has_labels_and_an_unprivileged_user() -> None:
     build, image = parse((TOP / "Dockerfile").read_text())
     assert build.base == image.base
     assert image.labels["org.opencontainers.image.version"] == eventstreams.__version__
@@ -47,7 +47,7 @@ def test_the_image_says_what_it_is_and_does_not_run_as_root() -> None:
     assert image.health_options.keys() == {"interval", "timeout", "start-period"}
 
 
-def test_nothing_is_installed_that_has_no_hash() -> None:
+def test_everything_is_installed_with_hashes() -> None:
     for step in parse((TOP / "Dockerfile").read_text())[0].steps:
         for command in step.value.split("&&") if step.keyword == "RUN" else ():
             if " install " in command:
@@ -75,12 +75,12 @@ def test_nothing_is_installed_that_has_no_hash() -> None:
         ("FROM a\nRUN true \\", 2),
     ],
 )
-def test_what_is_not_understood_is_refused_with_its_line(text: str, line: int) -> None:
+def test_unknown_instructions_are_refused_with_their_line(text: str, line: int) -> None:
     with pytest.raises(DockerfileError, match=f"^line {line}: "):
         parse(text)
 
 
-def test_steps_have_the_directory_and_the_environment_that_stand_before_them() -> None:
+def test_steps_have_their_directory_and_environment() -> None:
     text = """FROM base AS one
         WORKDIR /src
         RUN first && \\
@@ -109,7 +109,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_only_what_dockerignore_lets_through_is_copied(folder: Path) -> None:
+def test_dockerignore_limits_what_is_copied(folder: Path) -> None:
     target = folder / "target"
     context = Context(folder)
     assert context.copy(["a"], target, into=False) == 3
@@ -126,9 +126,15 @@ def test_only_what_dockerignore_lets_through_is_copied(folder: Path) -> None:
             context.copy([source], target, into=False)
 
 
-def test_the_image_is_built_of_what_it_needs_and_of_nothing_else() -> None:
+def test_the_image_contains_only_what_it_needs() -> None:
     allows = Context(TOP).allows
     needed = ("eventstreams/web/app.py", "static/live.js", "config/schemas/error/latest.yaml")
     assert all(map(allows, (*needed, "config/streams.yaml", "requirements/build.txt")))
-    others = (".git/config", "tests/wire.py", "data/log.sqlite3", "config/systemd/x", ".venv/x")
+    others = (
+        ".git/config",
+        "tests/support/wire.py",
+        "data/log.sqlite3",
+        "config/systemd/x",
+        ".venv/x",
+    )
     assert not any(map(allows, (*others, "eventstreams/__pycache__/x.pyc", "requirements/dev.txt")))

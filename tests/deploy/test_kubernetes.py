@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: what Kubernetes' own schemas say, and that they fit the application."""
+"""The Kubernetes manifests match Kubernetes' schemas and the application."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import yaml
 
 from eventstreams.cli.config import read_config
-from eventstreams.settings import Settings
+from eventstreams.config.settings import Settings
 from tests.deploy.dockerfile import parse
-from tests.web.gateway import Site
+from tests.support.gateway import Site
 
 pytestmark = pytest.mark.anyio
 TOP = Path(__file__).parents[2]
 FOLDER = TOP / "config" / "kubernetes"
 VERSIONS = ("1.29", "1.33", "1.37")
-"""Of Kubernetes."""
+"""The version of Kubernetes."""
 
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 MANIFESTS: dict[str, dict[str, Any]] = {
@@ -32,14 +32,14 @@ POD: dict[str, Any] = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Those of the ConfigMap, as they are where it is mounted."""
+    """Write the files of the ConfigMap where it is mounted."""
     for name, text in MANIFESTS["ConfigMap"]["data"].items():
         (tmp_path / name).write_text(text)
     return read_config(tmp_path / Path(CONTAINER["args"][-1]).name)[0]
 
 
 def mounts() -> dict[str, dict[str, Any]]:
-    """By where they are in the container: the volume that is there."""
+    """Return the volume at each path of the container."""
     volumes = {volume["name"]: volume for volume in POD["volumes"]}
     return {
         mount["mountPath"]: {**volumes[mount["name"]], **mount}
@@ -47,7 +47,7 @@ def mounts() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_every_file_is_applied() -> None:
+def test_every_manifest_is_listed() -> None:
     files = {file.name for file in FOLDER.iterdir()} - {"kustomization.yaml"}
     assert files == set(KUSTOMIZATION["resources"])
     assert len(MANIFESTS) == len(files)
@@ -55,11 +55,11 @@ def test_every_file_is_applied() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", MANIFESTS)
-def test_manifests_are_what_kubernetes_says(kind: str, version: str) -> None:
+def test_manifests_match_the_kubernetes_schema(kind: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[kind], version, strict=True)
 
 
-def test_what_kubernetes_does_not_have_would_be_seen() -> None:
+def test_unknown_fields_of_manifests_are_detected() -> None:
     wrong = yaml.safe_load(yaml.safe_dump(MANIFESTS["Deployment"]))
     container = wrong["spec"]["template"]["spec"]["containers"][0]
     container["livenessprobe"] = container.pop("livenessProbe")
@@ -67,7 +67,7 @@ def test_what_kubernetes_does_not_have_would_be_seen() -> None:
         kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
 
 
-def test_the_settings_are_sound_and_their_files_are_mounted_or_in_the_image(
+def test_the_settings_and_their_files_are_available(
     settings: Settings,
 ) -> None:
     here = mounts()
@@ -83,10 +83,10 @@ def test_the_settings_are_sound_and_their_files_are_mounted_or_in_the_image(
     image = parse((TOP / "Dockerfile").read_text())[-1]
     copied = {step.value.split()[-1] for step in image.steps if step.keyword == "COPY"}
     assert set(settings.schemas) <= copied
-    assert settings.only == "gateway", "an intake that is open to all has no place here"
+    assert settings.only == "gateway", "the intake must not be open to everyone"
 
 
-async def test_probes_ask_what_the_application_answers(settings: Settings, embedded: Site) -> None:
+async def test_probes_use_existing_paths(settings: Settings, embedded: Site) -> None:
     ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
     assert ports == {"http": settings.http.port, "metrics": settings.metrics.port}
     asked = {
@@ -95,17 +95,17 @@ async def test_probes_ask_what_the_application_answers(settings: Settings, embed
     }
     assert all(probe["port"] == "http" for probe in asked.values())
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
-        await gateway.parts.hub.feed.well.wait()
+        await gateway.parts.hub.reachable.wait()
         statuses = [(await gateway.get(probe["path"])).status for probe in asked.values()]
         assert statuses == [200, 200, 200]
         gateway.parts.hub.stop_admitting()
         statuses = [(await gateway.get(probe["path"])).status for probe in asked.values()]
-        assert statuses == [200, 200, 503], "what drains is alive, and gets nobody new"
+        assert statuses == [200, 200, 503], "a draining pod is alive, and gets no new clients"
     scraped = MANIFESTS["Deployment"]["spec"]["template"]["metadata"]["annotations"]
     assert scraped["prometheus.io/port"] == str(settings.metrics.port)
 
 
-def test_it_has_time_to_get_out_of_the_way_and_to_drain(settings: Settings) -> None:
+def test_pods_have_time_to_drain(settings: Settings) -> None:
     program, pause_s = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
     assert program == "sleep"
     probe = CONTAINER["readinessProbe"]
@@ -114,7 +114,7 @@ def test_it_has_time_to_get_out_of_the_way_and_to_drain(settings: Settings) -> N
     assert POD["terminationGracePeriodSeconds"] >= needed_s
 
 
-def test_all_of_it_is_about_the_same_pods() -> None:
+def test_manifests_select_the_same_pods() -> None:
     labels = MANIFESTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
     selectors = [
         MANIFESTS["Deployment"]["spec"]["selector"]["matchLabels"],
@@ -130,7 +130,7 @@ def test_all_of_it_is_about_the_same_pods() -> None:
     assert {port["port"] for rule in let_in for port in rule["ports"]} == named
 
 
-def test_the_broker_is_let_through(settings: Settings) -> None:
+def test_the_network_policy_allows_the_broker(settings: Settings) -> None:
     (broker,) = settings.log.kafka.bootstrap_servers
     host, _, port = broker.partition(":")
     _, namespace, _ = host.split(".")
@@ -140,7 +140,7 @@ def test_the_broker_is_let_through(settings: Settings) -> None:
     assert to["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": namespace}
 
 
-def test_the_container_may_nothing_that_it_does_not_need() -> None:
+def test_the_container_has_minimal_privileges() -> None:
     image = parse((TOP / "Dockerfile").read_text())[-1]
     pod = POD["securityContext"]
     assert pod["runAsNonRoot"] is True

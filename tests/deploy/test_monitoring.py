@@ -16,13 +16,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from eventstreams import errors
-from eventstreams.access import errors as of_access
+from eventstreams import errors as of_access
 from eventstreams.metrics import Metrics
-from tests.kafka_node import free_ports
-from tests.programs import needed
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Site
-from tests.web.test_process import configured, serving
+from tests.support.gateway import Site
+from tests.support.kafka_node import free_ports
+from tests.support.process import configured, serving
+from tests.support.programs import needed
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 CONFIG = Path(__file__).parents[2] / "config"
@@ -32,7 +32,7 @@ VARIABLES = {"$__rate_interval": "5m", "$job": "eventstreams", "$instance": ".*"
 
 
 def _samples() -> dict[str, set[str]]:
-    """Every sample's name, with its labels."""
+    """Return the name and labels of every sample."""
     samples = {"up": set[str]()}
     for metric in vars(Metrics()).values():
         if isinstance(metric, Counter | Gauge | Histogram):
@@ -54,7 +54,7 @@ SAMPLES = _samples()
 
 
 def promtool(*arguments: str, given: str = "") -> None:
-    """Raises AssertionError with what it complained about."""
+    """Run promtool. Raises AssertionError with its errors."""
     done = subprocess.run(
         [needed("promtool"), *arguments], input=given, capture_output=True, text=True, check=False
     )
@@ -67,7 +67,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def of_dashboard() -> Iterator[tuple[str, str]]:
-    """Each query, its variables filled in, and its legend."""
+    """Yield each query, with its variables filled in, and its legend."""
     for panel in panels():
         for target in panel["targets"]:
             expression = target["expr"]
@@ -86,7 +86,7 @@ def named(expression: str) -> set[str]:
 
 
 def assert_has(expression: str) -> set[str]:
-    """Its metrics are there, with the labels that it asks for; returns what its result may have."""
+    """Check that the metrics and labels of a query exist; return the labels of its result."""
     names = named(expression)
     assert names, expression
     assert names <= SAMPLES.keys(), expression
@@ -100,9 +100,7 @@ def assert_has(expression: str) -> set[str]:
     return by if kept else labels
 
 
-async def test_what_a_gateway_answers_to_a_scrape_is_sound_and_has_every_metric(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_scrape_is_valid_and_complete(embedded: Site, tmp_path: Path) -> None:
     topic = await embedded.topic()
     (port,) = free_ports(1)
     config = configured(tmp_path, embedded, topic, metrics={"port": port})
@@ -122,7 +120,7 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert shown == SAMPLES.keys()
 
 
-def test_what_the_dashboard_asks_for_is_there_with_its_labels() -> None:
+def test_metrics_of_the_dashboard_exist() -> None:
     for expression, legend in of_dashboard():
         labels = assert_has(expression)
         assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= labels, (expression, legend)
@@ -130,7 +128,7 @@ def test_what_the_dashboard_asks_for_is_there_with_its_labels() -> None:
             assert f'{name}{{job="eventstreams", instance=~".*"' in expression, expression
 
 
-def test_prometheus_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:query:{number}", "expr": expression}
         for number, (expression, _) in enumerate(of_dashboard())
@@ -140,7 +138,7 @@ def test_prometheus_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
     promtool("check", "rules", str(file))
 
 
-def test_panels_have_units_places_of_their_own_and_the_data_source_that_was_chosen() -> None:
+def test_panels_have_units_and_do_not_overlap() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
@@ -163,7 +161,7 @@ def test_panels_have_units_places_of_their_own_and_the_data_source_that_was_chos
         assert named(variables[name]["definition"]) == {"eventstreams_clients"}
 
 
-def test_what_the_alerts_ask_for_is_there_with_its_labels() -> None:
+def test_metrics_of_the_alerts_exist() -> None:
     for rule in of_alerts():
         labels = assert_has(rule["expr"])
         said = " ".join(rule["annotations"].values())
@@ -171,7 +169,7 @@ def test_what_the_alerts_ask_for_is_there_with_its_labels() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
 
 
-def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
+def test_each_alert_fires_exactly_when_it_should() -> None:
     folder = CONFIG / "prometheus"
     promtool("check", "config", str(folder / "prometheus.yaml"))
     promtool("test", "rules", str(folder / "alerts.test.yaml"))
@@ -185,7 +183,7 @@ def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
     assert fired == {rule["alert"] for rule in of_alerts()}
 
 
-def test_refusals_that_alerts_name_are_refusals_that_there_are() -> None:
+def test_refusals_in_alerts_exist() -> None:
     for rule in of_alerts():
         for codes in re.findall(r'code!?~"(.*?)"', rule["expr"]):
             for code in codes.split("|"):

@@ -1,6 +1,4 @@
-"""What docs/deployment.md says of being told to stop, of a real process; and that it names what is
-there.
-"""
+"""A real process stops as docs/deployment.md says, and the files that the page names exist."""
 
 from __future__ import annotations
 
@@ -12,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.client import PATIENCE_S, connected
-from tests.web.gateway import Site, ask
-from tests.web.test_process import configured, exit_status, serving, streaming
+from tests.support.client import connected
+from tests.support.gateway import Site, ask
+from tests.support.process import configured, exit_status, serving, streaming
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment.md"
 STREAMS = 20
 
 
-async def test_a_stop_closes_idle_connections_takes_no_new_ones_and_ends_streams_one_by_one(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_stop_proceeds_as_documented(embedded: Site, tmp_path: Path) -> None:
     topic = await embedded.topic()
     config = configured(tmp_path, embedded, topic, fanout={"drain_s": 3.0})
     async with serving(config) as (process, port), AsyncExitStack() as stack:
@@ -50,9 +47,7 @@ async def test_a_stop_closes_idle_connections_takes_no_new_ones_and_ends_streams
         assert await exit_status(process) == 0
 
 
-async def test_with_a_notice_it_takes_clients_while_it_is_not_ready_any_more(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_during_the_notice_clients_are_accepted(embedded: Site, tmp_path: Path) -> None:
     topic = await embedded.topic()
     fanout = {"drain_s": 1.0, "drain_notice_s": 3600.0}
     config = configured(tmp_path, embedded, topic, fanout=fanout)
@@ -60,7 +55,7 @@ async def test_with_a_notice_it_takes_clients_while_it_is_not_ready_any_more(
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                # An idle connection is closed at the signal, perhaps just when it asks.
+                # An idle connection is closed at the signal, perhaps during a request.
                 with suppress(ConnectionError, EOFError):
                     async with connected(port) as client:
                         ready = await ask(client, "GET", "/readyz")
@@ -71,11 +66,11 @@ async def test_with_a_notice_it_takes_clients_while_it_is_not_ready_any_more(
             await embedded.produce(topic, {"n": 1})
             for stream in (before, after):
                 assert (await stream.frame()).document["n"] == 1
-        process.send_signal(signal.SIGTERM)  # in a hurry: it waits no longer
+        process.send_signal(signal.SIGTERM)  # a second signal: it waits no longer
         assert await exit_status(process) == 0
 
 
-def test_every_file_that_the_document_names_is_there() -> None:
+def test_every_file_named_by_the_document_exists() -> None:
     text = DOCUMENT.read_text()
     linked = re.findall(r"\]\((\.\./[^)]+)\)", text)
     named = re.findall(r"`((?:config|requirements|scripts)/[\w./-]*)`", text)

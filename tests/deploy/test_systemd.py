@@ -1,4 +1,4 @@
-"""The systemd unit: systemd itself reads and judges it, and its commands are run for real."""
+"""systemd itself checks the unit, and its commands are executed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from eventstreams.settings import FanoutSettings
-from tests.programs import needed
-from tests.web.test_process import exit_status, logged
+from eventstreams.config.settings import FanoutSettings
+from tests.support.process import exit_status, kill, logged
+from tests.support.programs import needed
 
 pytestmark = pytest.mark.anyio
 CONFIG = Path(__file__).parents[2] / "config"
@@ -26,7 +26,7 @@ UNIT = CONFIG / "systemd" / "eventstreams.service"
 PROGRAM = "/opt/eventstreams/bin/eventstreams"
 SETTINGS = "/etc/eventstreams/eventstreams.yaml"
 EXPOSURE_MAX = 20
-"""In tenths, of what `systemd-analyze security` counts: its own limit for what is OK."""
+"""The exposure in tenths that `systemd-analyze security` rates as OK."""
 
 STARTER = """
 import ctypes, os, sys
@@ -34,8 +34,8 @@ ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)
 os.umask(int(sys.argv[1], 8))
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""Starts a program with a umask, its memory never both written and run where the kernel has such a
-thing (Linux 6.3), as MemoryDenyWriteExecute does."""
+"""Starts a program with a umask and, from Linux 6.3 on, without memory that is both writable and
+executable, like MemoryDenyWriteExecute."""
 
 
 def values(key: str) -> list[str]:
@@ -55,7 +55,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit as it would be where the package is installed."""
+    """Return the unit as installed with the package."""
     program = tmp_path / "eventstreams"
     program.touch(0o755)
     text = UNIT.read_text()
@@ -65,14 +65,14 @@ def unit(tmp_path: Path) -> Path:
     return copy
 
 
-def test_systemd_understands_every_line(unit: Path) -> None:
+def test_systemd_accepts_every_line(unit: Path) -> None:
     done = analyze("verify", "--man=no", str(unit))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     unit.write_text(unit.read_text().replace("KillMode=mixed", "KillMode=most"))
     assert "kill mode" in analyze("verify", "--man=no", str(unit)).stderr
 
 
-def test_the_service_is_exposed_to_little(unit: Path) -> None:
+def test_the_service_is_sandboxed(unit: Path) -> None:
     judged = ("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", "--no-pager")
     done = analyze(*judged, str(unit))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,7 +81,7 @@ def test_the_service_is_exposed_to_little(unit: Path) -> None:
     assert analyze(*judged, str(unit)).returncode != 0
 
 
-def test_it_has_time_to_drain_and_files_for_its_clients() -> None:
+def test_the_service_has_time_to_drain_and_enough_files() -> None:
     assert float(value("TimeoutStopSec").removesuffix("s")) >= FanoutSettings().drain_s + 5
     assert value("KillMode") == "mixed"
     assert int(value("LimitNOFILE")) > 16000
@@ -89,7 +89,7 @@ def test_it_has_time_to_drain_and_files_for_its_clients() -> None:
 
 @asynccontextmanager
 async def started(state: Path, settings: Path) -> AsyncIterator[Process]:
-    """What ExecStart starts, in its state directory."""
+    """Return the command of ExecStart, in its state directory."""
     program = shutil.which("eventstreams", path=str(Path(sys.executable).parent))
     assert program is not None
     places = {PROGRAM: program, SETTINGS: str(settings)}
@@ -104,19 +104,19 @@ async def started(state: Path, settings: Path) -> AsyncIterator[Process]:
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await kill(process)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    """What is shipped, at a port of its own."""
+def settings(tmp_path: Path, state: Path) -> Path:
+    """Write the shipped settings, with a free port and the log in the state directory."""
     folder = tmp_path / "etc"
     shutil.copytree(CONFIG, folder, symlinks=True)
     file = folder / "eventstreams.yaml"
     text = file.read_text()
     assert text.count("port: 8092") == 1
+    assert text.count("data_dir: data ") == 1
+    text = text.replace("data_dir: data ", f"data_dir: {state}/data ")
     file.write_text(text.replace("port: 8092", "port: 0"))
     return file
 
@@ -128,25 +128,21 @@ def state(tmp_path: Path) -> Path:
     return state
 
 
-async def test_its_commands_start_reload_and_stop_a_gateway_that_keeps_its_log_in_its_state(
-    settings: Path, state: Path
-) -> None:
+async def test_the_service_starts_reloads_and_stops(settings: Path, state: Path) -> None:
     assert value("WorkingDirectory") == f"/var/lib/{value('StateDirectory')}"
     async with started(state, settings) as process:
         await logged(process, "listening")
         reload = value("ExecReload").replace("$MAINPID", str(process.pid))
-        told = await asyncio.create_subprocess_exec(*shlex.split(reload))
-        assert await told.wait() == 0
-        await logged(process, "the catalogue was read again")
+        reported = await asyncio.create_subprocess_exec(*shlex.split(reload))
+        assert await reported.wait() == 0
+        await logged(process, "read the catalogue again")
         process.send_signal(signal.SIGTERM)
         assert await exit_status(process) == 0
     log = state / "data" / "log.sqlite3"
-    assert log.stat().st_mode & 0o077 == 0, "nobody else can read it"
+    assert log.stat().st_mode & 0o077 == 0, "no other user can read it"
 
 
-async def test_wrong_settings_end_it_with_the_status_that_is_not_tried_again(
-    settings: Path, state: Path
-) -> None:
+async def test_invalid_settings_prevent_restarts(settings: Path, state: Path) -> None:
     settings.write_text("nope: 1\n")
     async with started(state, settings) as process:
         assert await exit_status(process) == int(value("RestartPreventExitStatus"))

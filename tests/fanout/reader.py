@@ -1,4 +1,4 @@
-"""A reader that checks all it gets: nothing missing, nothing twice, or a gap frame that said so."""
+"""A reader that checks that no event is missing or repeated unless a gap frame reports it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from typing import Any
 
 from eventstreams.model.event import Partition
-from tests.wire import Frame, place_of
+from tests.support.wire import Frame, place_of
 
 
 class History:
-    """What was ever appended, by partition: the truth that readers are measured by."""
+    """All records that were ever appended, by partition, with which readers are compared."""
 
     def __init__(self) -> None:
         self.stamps: dict[Partition, list[int]] = {}
-        """By offset, of what was before it: the newest record that is not a hole; 0 for none."""
+        """For each offset, the time of the newest earlier record that is not a hole; 0 if none."""
         self.texts: dict[Partition, list[str | None]] = {}
-        """By offset; None where there is no event to deliver."""
+        """The text of each event, by offset; None if there is no event to deliver."""
         self.forgotten: set[Partition] = set()
-        """Where retention was at work: the record before an offset may be gone, and its time."""
+        """Partitions with retention: the record before an offset, and its time, may be missing."""
 
     def add(
         self, partition: Partition, offset: int, stamp: int, text: str | None, *, hole: bool = False
@@ -33,7 +33,7 @@ class History:
         return len(self.texts.get(partition, ()))
 
     def next(self, partition: Partition, offset: int) -> int:
-        """The first event to deliver at or after `offset`; the end where there is none."""
+        """Return the offset of the first event at or after `offset`, or the end."""
         texts = self.texts.get(partition, [])
         return next((o for o in range(offset, len(texts)) if texts[o] is not None), len(texts))
 
@@ -50,7 +50,7 @@ class Reader:
         self.got = 0
 
     def initial_id(self) -> str:
-        """Before any frame came: what a client brings from its last visit."""
+        """Return the id that the client has from an earlier connection, before the first frame."""
         return json.dumps(
             [
                 {
@@ -83,14 +83,14 @@ class Reader:
         self.got += 1
 
     def _gap(self, frame: Frame) -> None:
-        for told in json.loads(frame.data)["partitions"]:
-            partition = Partition(told["topic"], told["partition"])
+        for reported in json.loads(frame.data)["partitions"]:
+            partition = Partition(reported["topic"], reported["partition"])
             at = self._at(partition)
-            assert at <= told["requested"] <= self.history.next(partition, at)
-            assert told["cause"] == "retention"
-            assert told["requested"] < told["resumed"]
-            self.at[partition] = told["resumed"]
-            self.gaps.append(told)
+            assert at <= reported["requested"] <= self.history.next(partition, at)
+            assert reported["cause"] == "retention"
+            assert reported["requested"] < reported["resumed"]
+            self.at[partition] = reported["resumed"]
+            self.gaps.append(reported)
 
     def _id(self, frame: Frame) -> None:
         assert frame.id is not None
@@ -106,14 +106,14 @@ class Reader:
         self.last_id = frame.id
 
     def _at(self, partition: Partition) -> int:
-        """A partition that a topic has gained is read from its first record on."""
+        """Return the next offset. An added partition is read from its first record."""
         if partition not in self.at:
             assert partition.topic in self.growing
             self.at[partition] = 0
         return self.at[partition]
 
     def missing(self, partitions: list[Partition]) -> bool:
-        """Whether there is something of these that it should have and has not."""
+        """Return whether events of these partitions are still to be received."""
         return any(
             self.history.next(p, self.at.get(p, 0)) < self.history.end(p)
             for p in partitions

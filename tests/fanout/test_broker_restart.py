@@ -1,4 +1,4 @@
-"""The promise over a broker that dies and returns: clients are cut and come back all the while."""
+"""Clients disconnect and reconnect while a broker crashes and restarts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 from eventstreams.errors import LogUnavailable
 from eventstreams.log.base import Log
 from eventstreams.model.event import Partition, Record
-from tests.fanout.gateway import PATIENCE_S, Client, Gateway, Socket, serving
 from tests.fanout.reader import History, Reader
-from tests.kafka_node import KafkaNode, new_topic, own_node, require
-from tests.log.kafka_tools import opened, read_all
-from tests.wire import Frame
+from tests.support.fanout import Client, Gateway, Socket, serving
+from tests.support.kafka_node import KafkaNode, new_topic, own_node, require
+from tests.support.kafka_tools import opened, read_all
+from tests.support.waiting import PATIENCE_S
+from tests.support.wire import Frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -37,7 +38,7 @@ class Visitor:
         self.client: Client | None = None
 
     def come(self, tasks: asyncio.TaskGroup) -> Client:
-        """With the last id of what it has read so far, wherever that was cut off."""
+        """Reconnect with the last id that was read completely."""
         if self.client is not None:
             self.client.socket.hang_up()
             self.frames += self.client.socket.frames
@@ -58,13 +59,13 @@ class Visitor:
             )
             if len(self.frames) + len(socket.frames) >= count:
                 break
-            client = self.come(tasks)  # it was refused while no broker answered
+            client = self.come(tasks)  # it was refused while no broker responded
         socket.hang_up()
         self.frames += socket.frames
 
 
 async def append(log: Log, records: list[Record]) -> None:
-    """Until it is acknowledged; what was written without that counts as well, in the end."""
+    """Append until it is acknowledged. Unacknowledged records may be stored as well."""
     async with asyncio.timeout(PATIENCE_S * 2):
         while True:
             try:
@@ -80,7 +81,7 @@ def restart(node: KafkaNode) -> None:
 
 
 async def history_of(log: Log, topic: str) -> History:
-    """What the log holds, whoever was told that it does."""
+    """Return all records of the log, including unacknowledged ones."""
     history = History()
     for number in range(PARTITIONS):
         for event in await read_all(log, Partition(topic, number)):
@@ -89,7 +90,7 @@ async def history_of(log: Log, topic: str) -> History:
     return history
 
 
-async def test_clients_cut_while_a_broker_restarts_lose_and_repeat_nothing() -> None:
+async def test_reconnecting_while_a_broker_restarts_loses_and_repeats_nothing() -> None:
     with own_node() as node:
         bootstrap = await asyncio.to_thread(require, node)
         topic = new_topic()

@@ -1,19 +1,30 @@
-"""Cohorts: equal subscriptions get the same bytes, made once; the slow ones harm nobody."""
+"""Cohorts: equal subscriptions get the same bytes, rendered once; slow clients delay no others."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from eventstreams.fanout import cohort as cohort_module
-from eventstreams.fanout.chunk import Chunk, render
+from eventstreams.fanout.cohort import Cohort
+from eventstreams.fanout.timing import Timing
 from eventstreams.log.memory import MemoryLog
-from tests.fanout.gateway import Client, Socket, events, joined, serving, settled
-from tests.wire import place_of
+from eventstreams.turns import Turns
+from tests.support.fanout import (
+    Client,
+    FailingSocket,
+    Socket,
+    events,
+    joined,
+    passed,
+    serving,
+    settled,
+)
+from tests.support.wire import place_of
 
 pytestmark = pytest.mark.anyio
 
@@ -28,25 +39,31 @@ def offsets(client: Client) -> list[int]:
 
 
 @pytest.fixture
-def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
-    """Every chunk that was rendered for a cohort."""
-    chunks: list[Chunk] = []
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return every batch of events that is rendered for a cohort."""
+    batches: list[bytes] = []
+    queue = Cohort.queue
 
-    def counted(*args: Any, **kwargs: Any) -> Chunk:
-        chunks.append(render(*args, piece_s=math.inf, **kwargs))  # a busy machine cuts none
-        return chunks[-1]
+    def counted(cohort: Any, parts: Sequence[bytes], events: int, before: Any) -> None:
+        if events:
+            batches.append(b"".join(parts))
+        queue(cohort, parts, events, before)
 
-    monkeypatch.setattr(cohort_module, "render", counted)
-    return chunks
+    monkeypatch.setattr(Cohort, "queue", counted)
+    return batches
 
 
-@pytest.mark.parametrize("lent", [True, False])
-async def test_equal_subscriptions_share_bytes_made_once(
-    rendered: list[Chunk], *, lent: bool
+@pytest.mark.parametrize("exposed", [True, False])
+async def test_equal_subscriptions_share_bytes_rendered_once(
+    rendered: list[bytes], *, exposed: bool
 ) -> None:
     log = MemoryLog()
-    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
-        clients = [Client(gateway, "t", lent=lent) for _ in range(50)]
+    timing = Timing(scan_s=math.inf)  # a scan on a busy machine must not end early
+    async with (
+        serving(log, [await topic(log)], timing=timing) as gateway,
+        asyncio.TaskGroup() as tasks,
+    ):
+        clients = [Client(gateway, "t", exposed=exposed) for _ in range(50)]
         for client in clients:
             tasks.create_task(client.serve())
         await joined(gateway, *clients)
@@ -56,17 +73,18 @@ async def test_equal_subscriptions_share_bytes_made_once(
             for client in clients:
                 await client.frames(2 * round_ + 2)
         assert len(rendered) == 3
-        for n, chunk in enumerate(rendered):
-            assert {id(client.socket.bodies[1 + n]) for client in clients} == {id(chunk.body)}
+        for n, body in enumerate(rendered):
+            received = {id(client.socket.bodies[1 + n]): client for client in clients}
+            assert [client.socket.bodies[1 + n] for client in received.values()] == [body]
         assert len({client.last_id for client in clients}) == 1
         assert gateway.count("events_out_total") == 50 * 6
-        assert {client.socket.lent_writes for client in clients} == {3 if lent else 0}
+        assert {client.socket.direct_writes for client in clients} == {3 if exposed else 0}
         for client in clients:
             client.socket.hang_up()
     gateway.assert_nobody_is_left()
 
 
-async def test_other_wants_are_other_cohorts() -> None:
+async def test_different_specs_have_different_cohorts() -> None:
     log = MemoryLog()
     names = [await topic(log, name) for name in "tu"]
     async with serving(log, names) as gateway, asyncio.TaskGroup() as tasks:
@@ -91,7 +109,7 @@ async def test_other_wants_are_other_cohorts() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_member_stands_where_its_cohort_stands_when_it_joins(
+async def test_a_joining_member_has_its_cohorts_position(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = MemoryLog()
@@ -112,7 +130,7 @@ async def test_a_member_stands_where_its_cohort_stands_when_it_joins(
         for client in clients:
             tasks.create_task(client.serve())
             await log.append(events("t", 0, 1))
-            await settled(3)
+            await passed(3)
         for client in clients:
             await client.frames(25)
             assert offsets(client) == list(range(25))
@@ -124,7 +142,7 @@ async def test_a_member_stands_where_its_cohort_stands_when_it_joins(
     gateway.assert_nobody_is_left()
 
 
-async def test_one_who_pulls_alone_reads_as_far_as_its_cohort_and_no_further() -> None:
+async def test_a_client_that_pulls_stops_at_its_cohorts_position() -> None:
     log = MemoryLog()
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t")
@@ -132,22 +150,20 @@ async def test_one_who_pulls_alone_reads_as_far_as_its_cohort_and_no_further() -
         await joined(gateway, client)
         [subscription] = gateway.hub.subscriptions
         [partition] = gateway.hub.tails.partitions("t")
-        gateway.hub.tails.append(partition, [], 7)  # the tail knows more than was written
-        assert gateway.hub.ends(subscription.want) == (0,)
-        assert gateway.hub.now(subscription.want).offsets == (0,)
+        gateway.hub.tails.append(partition, [], 7)  # the tail is ahead of what was written
+        assert gateway.hub.ends(subscription.spec) == (0,)
+        assert gateway.hub.now(subscription.spec).offsets == (0,)
         client.socket.hang_up()
         await client.ended()
-        assert gateway.hub.ends(subscription.want) == (7,)
+        assert gateway.hub.ends(subscription.spec) == (7,)
     gateway.assert_nobody_is_left()
 
 
-@pytest.mark.parametrize("lent", [True, False])
-async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_contiguous(
-    *, lent: bool
-) -> None:
+@pytest.mark.parametrize("exposed", [True, False])
+async def test_a_slow_member_leaves_and_rejoins_without_loss(*, exposed: bool) -> None:
     log = MemoryLog()
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
-        slow = Client(gateway, "t", lent=lent, socket=Socket(high_water=300))
+        slow = Client(gateway, "t", exposed=exposed, socket=Socket(high_water=300))
         quick = [Client(gateway, "t") for _ in range(3)]
         for client in (slow, *quick):
             tasks.create_task(client.serve())
@@ -161,10 +177,10 @@ async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_conti
         written = len(slow.socket.written)
         await log.append(events("t", 0, 5))
         await quick[0].frames(25)
-        assert len(slow.socket.written) == written, "nothing is written to a socket that is full"
+        assert len(slow.socket.written) == written, "nothing may be written to a full socket"
         while len(slow.socket.frames) < 25:
             slow.socket.take(37)
-            await settled(3)
+            await passed(3)
         assert offsets(slow) == list(range(25))
         slow.socket.take_all()
         await joined(gateway, slow, *quick)
@@ -178,7 +194,32 @@ async def test_a_slow_member_leaves_with_its_send_in_flight_and_comes_back_conti
     gateway.assert_nobody_is_left()
 
 
-async def test_nothing_is_held_for_a_client_that_does_not_read() -> None:
+async def test_clients_that_wait_for_turns_join_while_events_arrive() -> None:
+    """Each has its own filter. All share one address, so each turn takes one pass of the loop."""
+    log, count = MemoryLog(), 30
+    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+        gateway.hub.catch_up._turns = Turns(pass_s=1e-9)
+        clients = [
+            Client(gateway, "t", query=f"since=0&filter=offset%20>=%20-{n}") for n in range(count)
+        ]
+        for client in clients:
+            tasks.create_task(client.serve())
+        appended = 0
+        while sum(s.cohort is not None for s in gateway.hub.subscriptions) < count:
+            assert appended < 4 * count, "clients that had their turn must have joined"
+            await log.append(events("t", 0, 1))
+            appended += 1
+            await passed(1)
+        await log.append(events("t", 0, 1))
+        for client in clients:
+            await client.socket.until(lambda c=client: offsets(c)[-1:] == [appended])
+            got = offsets(client)
+            assert got == list(range(appended + 1))
+            client.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_no_events_are_queued_for_a_client_that_does_not_read() -> None:
     log = MemoryLog()
     name = await topic(log)
     limits = {"batch_bytes_max": 2_000, "tail_bytes_max": 20_000, "cache_bytes_max": 20_000}
@@ -197,7 +238,7 @@ async def test_nothing_is_held_for_a_client_that_does_not_read() -> None:
             held = [getattr(subscription, name, None) for name in subscription.__slots__]
             assert sum(len(v) for v in held if isinstance(v, bytes | bytearray | list)) == 0
         assert gateway.hub.tails.trim() <= limits["tail_bytes_max"]
-        for client in stuck:  # the tail has long moved on: history takes over
+        for client in stuck:  # the tail no longer has these events: history is read
             client.socket.take_all()
             await client.frames(400)
             assert offsets(client) == list(range(400))
@@ -206,7 +247,7 @@ async def test_nothing_is_held_for_a_client_that_does_not_read() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_client_that_never_reads_is_ended_as_stalled() -> None:
+async def test_a_stream_to_a_client_that_never_reads_ends_as_stalled() -> None:
     log = MemoryLog()
     name = await topic(log)
     async with serving(log, [name], stall_timeout_s=0.02) as gateway, asyncio.TaskGroup() as tasks:
@@ -230,21 +271,10 @@ async def test_a_client_that_never_reads_is_ended_as_stalled() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_client_whose_send_raises_has_gone_and_the_others_get_theirs() -> None:
+async def test_a_failed_send_ends_only_its_client() -> None:
     log = MemoryLog()
-
-    class Broken(Socket):
-        async def send(self, message: Any) -> None:
-            if message["type"] == "http.response.body" and b"message" in message["body"]:
-                self.hang_up()
-                raise OSError("connection reset")
-            await super().send(message)
-
-        def write_framed(self, data: bytes) -> bool:
-            return False
-
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
-        clients = [Client(gateway, "t", socket=Broken()), Client(gateway, "t")]
+        clients = [Client(gateway, "t", socket=FailingSocket()), Client(gateway, "t")]
         for client in clients:
             tasks.create_task(client.serve())
         await joined(gateway, *clients)
@@ -256,7 +286,7 @@ async def test_a_client_whose_send_raises_has_gone_and_the_others_get_theirs() -
     gateway.assert_nobody_is_left()
 
 
-async def test_a_burst_beyond_the_tail_costs_a_cohort_nothing() -> None:
+async def test_a_cohort_loses_nothing_in_a_burst_larger_than_the_tail() -> None:
     log = MemoryLog()
     name = await topic(log)
     async with serving(log, [name], tail_bytes_max=3_000) as gateway, asyncio.TaskGroup() as tasks:
@@ -274,7 +304,7 @@ async def test_a_burst_beyond_the_tail_costs_a_cohort_nothing() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_storm_of_clients_costs_one_reading_of_the_log() -> None:
+async def test_many_new_clients_read_the_log_once() -> None:
     log = MemoryLog()
     name = await topic(log)
     await log.append(events("t", 0, 1_000))
@@ -288,20 +318,20 @@ async def test_a_storm_of_clients_costs_one_reading_of_the_log() -> None:
             assert offsets(client) == list(range(1_000))
         assert gateway.count("history_events_total") <= 1.2 * 1_000
         bodies = {id(body) for client in clients for body in client.socket.bodies[1:]}
-        chunks = len(clients[0].socket.bodies) - 1
-        assert len(bodies) <= 1.2 * chunks, "rendered once for all"
+        batches = len(clients[0].socket.bodies) - 1
+        assert len(bodies) <= 1.2 * batches, "batches are rendered once for all"
         for client in clients:
             client.socket.hang_up()
     gateway.assert_nobody_is_left()
 
 
-async def test_one_ahead_of_its_cohort_waits_until_the_cohort_comes_by() -> None:
-    """Its id is from another gateway, that has seen more of the log."""
+async def test_a_client_ahead_of_its_cohort_waits_for_it() -> None:
+    """Its id is from another gateway that has read more of the log."""
     log = MemoryLog()
     name = await topic(log)
     await log.append(events("t", 0, 5))
     async with serving(log, [name]) as gateway, asyncio.TaskGroup() as tasks:
-        follower = gateway.hub.feed._follower
+        follower = gateway.hub.follower._follower
         assert follower is not None
         follower.drop(gateway.hub.tails.partitions("t"))  # this gateway lags
         await log.append(events("t", 0, 3))
@@ -320,15 +350,15 @@ async def test_one_ahead_of_its_cohort_waits_until_the_cohort_comes_by() -> None
     gateway.assert_nobody_is_left()
 
 
-@pytest.mark.parametrize("lent", [True, False])
-async def test_writing_to_many_lets_the_rest_of_the_loop_have_its_turns(
-    monkeypatch: pytest.MonkeyPatch, *, lent: bool
-) -> None:
-    monkeypatch.setattr(cohort_module, "_TURN_S", -1.0)
-    monkeypatch.setattr(cohort_module, "_LOOK_EVERY", 4)
+@pytest.mark.parametrize("exposed", [True, False])
+async def test_writing_to_many_members_does_not_block_the_event_loop(*, exposed: bool) -> None:
     log = MemoryLog()
+    timing = Timing(turn_s=-1.0, members_per_look=4)
     turns = 0
-    async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
+    async with (
+        serving(log, [await topic(log)], timing=timing) as gateway,
+        asyncio.TaskGroup() as tasks,
+    ):
         written_at: list[int] = []
 
         class Watched(Socket):
@@ -342,7 +372,7 @@ async def test_writing_to_many_lets_the_rest_of_the_loop_have_its_turns(
                 turns += 1
                 await asyncio.sleep(0)
 
-        clients = [Client(gateway, "t", lent=lent, socket=Watched()) for _ in range(40)]
+        clients = [Client(gateway, "t", exposed=exposed, socket=Watched()) for _ in range(40)]
         for client in clients:
             tasks.create_task(client.serve())
         await joined(gateway, *clients)

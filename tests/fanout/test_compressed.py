@@ -1,27 +1,35 @@
-"""Compressed streams: one compression for all members, and every response decodes to its end."""
+"""Compressed streams: a batch is compressed once, and every response can be decoded completely."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
+import math
 
 import cramjam
 import pytest
 
-from eventstreams.fanout import cohort as cohort_module
 from eventstreams.fanout import compression
+from eventstreams.fanout.send import EndReason
 from eventstreams.fanout.subscription import Subscription
+from eventstreams.fanout.timing import Timing
 from eventstreams.log.memory import MemoryLog
-from tests.fanout.gateway import Client, Gateway, Socket, events, joined, serving, settled
-from tests.wire import frames_of, place_of
+from tests.support import fanout
+from tests.support.fanout import Client, Gateway, Socket, events, joined, passed, settled
+from tests.support.wire import frames_of, place_of
 
 pytestmark = pytest.mark.anyio
 
 CODINGS = ["none", "gzip", "zstd"]
+ONE_BY_ONE = Timing(keyframe_every_s=0.0, turn_s=-1.0, members_per_look=1)
+"""A cohort yields after each member that it writes to."""
+
+serving = functools.partial(fanout.serving, timing=Timing(keyframe_every_s=0.0))
 
 
 def decoded(client: Client) -> bytes:
-    """Of a whole response; whatever is wrong with its end raises."""
+    """Return the content of a complete response. Raises if its end is wrong."""
     assert client.socket.complete
     coding = client.socket.headers.get("content-encoding")
     content = client.socket.taken
@@ -46,15 +54,9 @@ def subscription_of(gateway: Gateway, client: Client) -> Subscription:
     return next(s for s in gateway.hub.subscriptions if s.connection is client.socket)
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everyone is let in at once."""
-    monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 0.0)
-
-
 @pytest.fixture
 def compressed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Whatever is compressed from now on."""
+    """Return all bodies that are compressed from now on."""
     bodies: list[bytes] = []
     for name in ("_Deflate", "_Zstd"):
         kind = getattr(compression, name)
@@ -89,13 +91,9 @@ async def test_a_batch_is_compressed_once_for_all_members(
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_who_leaves_and_comes_back_while_a_batch_is_written_gets_it_once(
-    coding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cohort_module, "_LOOK_EVERY", 1)
-    monkeypatch.setattr(cohort_module, "_TURN_S", -1.0)
+async def test_a_member_that_rejoins_during_a_batch_gets_it_once(coding: str) -> None:
     log = await log_with(0)
-    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+    async with serving(log, ["t"], timing=ONE_BY_ONE) as gateway, asyncio.TaskGroup() as tasks:
         clients = [Client(gateway, "t", query=f"compress={coding}") for _ in range(60)]
         for client in clients:
             tasks.create_task(client.serve())
@@ -109,16 +107,16 @@ async def test_who_leaves_and_comes_back_while_a_batch_is_written_gets_it_once(
         while last.cohort is None:
             await asyncio.sleep(0)
         assert last.cohort is cohort
-        assert cohort._writing, "it came back before the writing was over"
+        assert cohort._writing, "it rejoined before the batch was written"
         await log.append(events("t", 0, 1))
-        await settled(200)
+        await passed(200)
         await gateway.hub.drain(0)
     for client in clients:
         assert offsets(decoded(client)) == [0, 1]
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_what_was_given_up_before_it_was_sent_does_not_count(coding: str) -> None:
+async def test_unsent_bytes_are_not_counted(coding: str) -> None:
     log = await log_with(400)
     async with serving(log, ["t"], batch_bytes_max=1_000) as gateway, asyncio.TaskGroup() as tasks:
         socket = Socket(high_water=200)
@@ -138,11 +136,11 @@ async def test_what_was_given_up_before_it_was_sent_does_not_count(coding: str) 
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_one_that_falls_behind_and_catches_up_decodes_to_its_end(coding: str) -> None:
+async def test_a_client_that_catches_up_decodes_to_the_end(coding: str) -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         slow = Client(
-            gateway, "t", socket=Socket(high_water=300), query=f"compress={coding}", lent=False
+            gateway, "t", socket=Socket(high_water=300), query=f"compress={coding}", exposed=False
         )
         quick = Client(gateway, "t", query=f"compress={coding}")
         for client in (slow, quick):
@@ -164,7 +162,7 @@ async def test_one_that_falls_behind_and_catches_up_decodes_to_its_end(coding: s
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_a_bounded_stream_ends_whole(coding: str) -> None:
+async def test_a_compressed_stream_with_a_limit_ends_completely(coding: str) -> None:
     log = await log_with(50)
     async with serving(log, ["t"], batch_bytes_max=2_000) as gateway:
         client = Client(gateway, "t", query=f"since=0&limit=33&compress={coding}")
@@ -173,26 +171,24 @@ async def test_a_bounded_stream_ends_whole(coding: str) -> None:
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-async def test_a_stream_that_ends_with_an_error_ends_whole(coding: str) -> None:
+async def test_a_compressed_stream_that_fails_ends_completely(coding: str) -> None:
     log = await log_with(5)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t", query=f"since=0&compress={coding}")
         tasks.create_task(client.serve())
         await joined(gateway, client)
         log.delete_topic("t")
-        await gateway.hub.feed.refresh()
+        await gateway.hub.follower.refresh()
         await client.ended()
     frames = frames_of(decoded(client))
     assert [frame.event for frame in frames] == ["message"] * 5 + ["error"]
 
 
-async def test_late_ones_share_the_stream_from_the_next_keyframe_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Until then they get the same, each batch on its own."""
-    monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 10.0**6)
+async def test_late_clients_share_the_stream_from_the_next_keyframe() -> None:
+    """Until then they receive the same events, each batch compressed on its own."""
     log = await log_with(0)
-    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+    timing = Timing(keyframe_every_s=math.inf)
+    async with serving(log, ["t"], timing=timing) as gateway, asyncio.TaskGroup() as tasks:
         early = Client(gateway, "t", query="compress=gzip")
         tasks.create_task(early.serve())
         await joined(gateway, early)
@@ -206,7 +202,8 @@ async def test_late_ones_share_the_stream_from_the_next_keyframe_on(
             await early.frames(2 + n)
             await late.frames(1 + n)
             assert subscription_of(gateway, late).cohort is None
-        monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 0.0)
+        [cohort] = gateway.hub._cohorts.values()
+        cohort._stream.keyframe_at = -math.inf  # the next keyframe is due
         await log.append(events("t", 0, 1))
         await joined(gateway, early, late)
         await log.append(events("t", 0, 1))
@@ -217,7 +214,7 @@ async def test_late_ones_share_the_stream_from_the_next_keyframe_on(
     assert offsets(decoded(late)) == list(range(1, 8))
 
 
-async def test_windows_are_given_back_with_their_cohorts() -> None:
+async def test_a_cohort_releases_its_compression_window() -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t", query="compress=zstd")
@@ -229,3 +226,29 @@ async def test_windows_are_given_back_with_their_cohorts() -> None:
         client.socket.hang_up()
         await client.ended()
         assert not gateway.hub._windows._streams
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_a_member_that_leaves_during_a_batch_gets_a_decodable_response(
+    coding: str,
+) -> None:
+    """It leaves while the batch is still written to the others."""
+    log = await log_with(0)
+    async with serving(log, ["t"], timing=ONE_BY_ONE) as gateway, asyncio.TaskGroup() as tasks:
+        clients = [Client(gateway, "t", query=f"compress={coding}") for _ in range(60)]
+        for client in clients:
+            tasks.create_task(client.serve())
+        await joined(gateway, *clients)
+        [cohort] = gateway.hub._cohorts.values()
+        first = subscription_of(gateway, clients[0])
+        await log.append(events("t", 0, 1))
+        await clients[0].socket.until(lambda: len(clients[0].socket.bodies) > 1)
+        first.end(EndReason.CLOSED)
+        while not clients[0].socket.complete:
+            await asyncio.sleep(0)
+        assert cohort._writing, "the batch must still be in progress"
+        for client in clients:
+            await client.socket.until(lambda c=client: len(c.socket.bodies) > 1)
+        await gateway.hub.drain(0)
+    for client in clients:
+        assert offsets(decoded(client)) == [0]

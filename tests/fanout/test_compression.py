@@ -1,4 +1,4 @@
-"""Shared compression: whoever joins, leaves and pulls alone, each client decodes its own bytes."""
+"""Shared compression: clients join and leave at any time and can decode all their bytes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.fanout.compression import (
+    EMPTY,
+    Checksum,
+    CompressionWindows,
+    EncodedBody,
     EncodedResponse,
     Encoding,
-    Piece,
     SharedStream,
-    Windows,
     apart,
     apart_in_steps,
     begin,
     finished,
 )
-from eventstreams.fanout.compression_crc import EMPTY, Checksum
 
 every_encoding = pytest.mark.parametrize("encoding", Encoding, ids=lambda e: e.value)
 COMPRESSED = (Encoding.GZIP, Encoding.ZSTD)
@@ -36,7 +37,7 @@ LONGER_THAN_ANY_BLOCK = random.Random(1).randbytes(150_000)
 
 
 def events(first: int, count: int) -> bytes:
-    """Much like each other, as events are: so that there is something to refer back to."""
+    """Return similar events, so that compression can refer to earlier ones."""
     return b"".join(
         b'event: message\ndata: {"title":"Page %d","user":"%x"}\nid: [{"offset":%d}]\n\n'
         % (n % 7, n * 7919, n)
@@ -66,14 +67,14 @@ steps = st.one_of(
     st.tuples(st.just("begin"), bodies),
     st.tuples(st.just("take"), clients, bodies),
     st.tuples(st.just("leave"), clients),
-    # that one of them does not get, or only after it has left
+    # A batch that one client does not receive, or only after it has left the stream.
     st.tuples(st.just("batch"), streams, bodies, clients, st.booleans()),
     st.tuples(st.just("end"), clients),
 )
 
 
 class Client:
-    """Decodes as it goes: what it was sent has to come out at once, all of it."""
+    """Decodes incrementally. All bytes sent so far must be decodable immediately."""
 
     def __init__(self, encoding: Encoding, first: bytes) -> None:
         self.encoding = encoding
@@ -86,7 +87,7 @@ class Client:
         self.events = 0
         self.get(content, first)
 
-    def take(self, piece: Piece, body: bytes) -> None:
+    def take(self, piece: EncodedBody, body: bytes) -> None:
         self.get(piece.content, body)
         self.response.took(piece)
         self.events += piece.events
@@ -124,18 +125,21 @@ def unzstd(content: bytes) -> bytes:
 
 
 def decode(encoding: Encoding, content: bytes) -> bytes:
-    """Of a whole response; whatever is wrong with its end raises."""
+    """Return the content of a complete response. Raises if its end is wrong."""
     if encoding is Encoding.GZIP:
         return gzip.decompress(content)
     return unzstd(content) if encoding is Encoding.ZSTD else content
 
 
 class Clients:
-    """Two cohorts, and one to four clients that come to them."""
+    """Two cohorts, and one to four clients that join them."""
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
-        self.streams = (SharedStream(encoding, Windows()), SharedStream(encoding, Windows()))
+        self.streams = (
+            SharedStream(encoding, CompressionWindows()),
+            SharedStream(encoding, CompressionWindows()),
+        )
         self.going: list[Client] = []
 
     def begin(self, body: bytes) -> None:
@@ -187,7 +191,7 @@ class Clients:
 @example([("join", 0, 0), *[("batch", 0, events(n, 1)) for n in range(3)], ("batch", 0, b"-", 0)])
 @settings(deadline=None)
 @given(st.lists(steps, min_size=12, max_size=40))
-def test_each_client_decodes_all_it_was_sent_at_once_and_ends_well(
+def test_each_client_decodes_all_bytes_at_once(
     encoding: Encoding, walk: list[tuple[str, object]]
 ) -> None:
     here = Clients(encoding)
@@ -199,7 +203,7 @@ def test_each_client_decodes_all_it_was_sent_at_once_and_ends_well(
 
 
 def a_long_response(encoding: Encoding) -> tuple[bytes, bytes]:
-    """Some of everything, and the bytes it is of."""
+    """Return a response with pieces of all kinds, and its content."""
     client = Client(encoding, b":ok\n\n")
     here = Clients(encoding)
     here.going.append(client)
@@ -224,32 +228,32 @@ def test_the_usual_command_decodes_a_response(encoding: Encoding) -> None:
     assert not done.stderr
 
 
-def test_a_torn_gzip_response_is_seen_to_be_torn() -> None:
+def test_an_incomplete_gzip_response_is_detected() -> None:
     content, _ = a_long_response(Encoding.GZIP)
     with pytest.raises(EOFError):
         gzip.decompress(content[:-1])
 
 
-def test_zstd_frames_ask_for_no_more_memory_than_browsers_give() -> None:
+def test_zstd_frames_need_no_more_memory_than_browsers_allow() -> None:
     content, _ = a_long_response(Encoding.ZSTD)
     frames = content.split(ZSTD_MAGIC)[1:]
     assert len(frames) > 12
     for frame in frames:
-        assert frame[0] == 0, "neither one segment, nor size, checksum or dictionary"
+        assert frame[0] == 0, "no single segment, size, checksum or dictionary"
         exponent, mantissa = divmod(frame[1], 8)
         assert (1 << 10 + exponent) * (8 + mantissa) // 8 <= 1 << 20
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
-def test_a_batch_is_smaller_for_what_came_before_it(encoding: Encoding) -> None:
-    stream = SharedStream(encoding, Windows())
+def test_batches_are_compressed_with_earlier_batches(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, CompressionWindows())
     sizes = [len(finished(stream.compress(events(n, 1))).content) for n in range(10)]
     assert sizes[-1] < sizes[0] / 2
 
 
 @every_encoding
-def test_only_the_batch_after_someone_joined_is_a_keyframe(encoding: Encoding) -> None:
-    stream = SharedStream(encoding, Windows())
+def test_only_the_batch_after_a_join_is_a_keyframe(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, CompressionWindows())
     due: list[bool] = []
     for n in range(6):
         if n in (2, 3):
@@ -262,7 +266,7 @@ def test_only_the_batch_after_someone_joined_is_a_keyframe(encoding: Encoding) -
 @pytest.mark.parametrize("encoding", COMPRESSED)
 def test_a_large_body_is_encoded_in_short_steps(encoding: Encoding) -> None:
     body = random.Random(1).randbytes(300_000).hex().encode()
-    stream = SharedStream(encoding, Windows())
+    stream = SharedStream(encoding, CompressionWindows())
     for make in (lambda: apart_in_steps(encoding, body), lambda: stream.compress(body)):
         steps = make()
         yields = 0
@@ -271,12 +275,12 @@ def test_a_large_body_is_encoded_in_short_steps(encoding: Encoding) -> None:
                 next(steps)
                 yields += 1
         except StopIteration as done:
-            piece: Piece = done.value
+            piece: EncodedBody = done.value
         assert yields >= len(body) // 65_536
         assert unpacked(encoding, piece) == body
 
 
-def unpacked(encoding: Encoding, piece: Piece) -> bytes:
+def unpacked(encoding: Encoding, piece: EncodedBody) -> bytes:
     if encoding is Encoding.GZIP:
         return zlib.decompressobj(wbits=-15).decompress(piece.content)
     content = piece.content.removeprefix(ZSTD_LAST_BLOCK)
@@ -284,8 +288,8 @@ def unpacked(encoding: Encoding, piece: Piece) -> bytes:
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED)
-def test_nobody_joins_a_batch_that_is_being_encoded(encoding: Encoding) -> None:
-    stream = SharedStream(encoding, Windows())
+def test_no_client_can_join_while_a_batch_is_encoded(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, CompressionWindows())
     steps = stream.compress(b"abc" * 100_000)
     assert stream.admits
     next(steps)
@@ -296,15 +300,15 @@ def test_nobody_joins_a_batch_that_is_being_encoded(encoding: Encoding) -> None:
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED)
-def test_who_leaves_while_a_batch_is_encoded_can_go_on_apart(encoding: Encoding) -> None:
-    stream = SharedStream(encoding, Windows())
+def test_a_member_that_leaves_during_encoding_can_continue(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, CompressionWindows())
     going = Client(encoding, b":ok")
     going.joined = stream
     going.response.join(stream)
     steps = stream.compress(b"abc" * 100_000)
     next(steps)
     going.leave(missed_last=True)
-    stream.expect_member()  # as its cohort does when nobody is left
+    stream.expect_member()  # as its cohort does when it has no members left
     finished(steps)
     assert stream.keyframe_due
     going.take(apart(encoding, b"more", 1), b"more")
@@ -312,7 +316,7 @@ def test_who_leaves_while_a_batch_is_encoded_can_go_on_apart(encoding: Encoding)
 
 
 @every_encoding
-def test_a_piece_apart_serves_every_client_alike(encoding: Encoding) -> None:
+def test_an_independent_piece_fits_every_response(encoding: Encoding) -> None:
     piece = apart(encoding, events(0, 30))
     for first in (b":ok\n\n", events(0, 100)):
         client = Client(encoding, first)
@@ -322,8 +326,8 @@ def test_a_piece_apart_serves_every_client_alike(encoding: Encoding) -> None:
 
 
 @every_encoding
-def test_a_joined_response_takes_nothing_apart_and_has_no_end(encoding: Encoding) -> None:
-    stream = SharedStream(encoding, Windows())
+def test_a_joined_response_accepts_no_independent_pieces(encoding: Encoding) -> None:
+    stream = SharedStream(encoding, CompressionWindows())
     response, _ = begin(encoding, b":ok\n\n")
     response.join(stream)
     with pytest.raises(AssertionError):
@@ -342,19 +346,19 @@ def test_encodings_do_not_mix() -> None:
     with pytest.raises(AssertionError):
         response.took(apart(Encoding.ZSTD, b":\n"))
     with pytest.raises(AssertionError):
-        response.join(SharedStream(Encoding.ZSTD, Windows()))
+        response.join(SharedStream(Encoding.ZSTD, CompressionWindows()))
 
 
-def test_the_length_at_the_end_is_that_modulo_four_gibibytes() -> None:
+def test_the_final_length_is_modulo_four_gibibytes() -> None:
     length = (1 << 32) + 5
     piece = apart(Encoding.GZIP, b"x")
-    huge = Piece(Encoding.GZIP, piece.content, EMPTY, Checksum(0x01020304, length))
+    huge = EncodedBody(Encoding.GZIP, piece.content, EMPTY, Checksum(0x01020304, length))
     assert EncodedResponse(huge, 0).finish()[-8:] == b"\4\3\2\1\5\0\0\0"
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
-def test_only_the_streams_used_last_keep_their_windows(encoding: Encoding) -> None:
-    windows = Windows(2)
+def test_only_the_most_recently_used_streams_keep_windows(encoding: Encoding) -> None:
+    windows = CompressionWindows(2)
     first, second, third = (SharedStream(encoding, windows) for _ in range(3))
     for stream in (first, second, first, third):
         finished(stream.compress(events(0, 1)))
@@ -365,26 +369,26 @@ def test_only_the_streams_used_last_keep_their_windows(encoding: Encoding) -> No
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
-def test_those_who_come_one_after_another_do_not_make_every_batch_a_keyframe(
+def test_frequent_joins_do_not_make_every_batch_a_keyframe(
     encoding: Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    stream = SharedStream(encoding, Windows())
+    stream = SharedStream(encoding, CompressionWindows())
     assert stream.admits
     finished(stream.compress(events(0, 1)))
     assert not stream.admits
     now += 1.5
     assert stream.admits
     stream.expect_member()
-    assert stream.admits, "the next batch will be one anyway"
+    assert stream.admits, "the next batch is a keyframe anyway"
     finished(stream.compress(events(0, 1)))
     assert not stream.admits
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8))
-def test_checksums_of_parts_make_that_of_the_whole(parts: list[bytes]) -> None:
-    """Each part comes from elsewhere, where something else came before it."""
+def test_checksums_of_parts_combine_to_that_of_the_whole(parts: list[bytes]) -> None:
+    """Each part comes from a stream in which other bytes preceded it."""
     whole = EMPTY
     for n, part in enumerate(parts):
         since = EMPTY.over(bytes([n]) * n)
@@ -393,17 +397,30 @@ def test_checksums_of_parts_make_that_of_the_whole(parts: list[bytes]) -> None:
 
 
 @given(st.binary(max_size=50), st.lists(st.integers(0, 200_000), min_size=2, max_size=5))
-def test_any_part_of_a_long_run_can_follow_anything(before: bytes, cuts: list[int]) -> None:
+def test_the_checksum_of_any_part_can_extend_another(before: bytes, cuts: list[int]) -> None:
     run = LONGER_THAN_ANY_BLOCK + bytes(50_000)
     for start, end in pairwise(sorted(cuts)):
         joined = EMPTY.over(before).extended(EMPTY.over(run[:start]), EMPTY.over(run[:end]))
         assert joined.crc == zlib.crc32(before + run[start:end])
 
 
-def test_lengths_beyond_32_bits_keep_their_checksum() -> None:
-    """All at once, against as much in steps that are short."""
+def test_checksums_are_correct_beyond_32_bit_lengths() -> None:
+    """Compares one large extension with many small ones."""
     far = EMPTY.over(b"far")
     at_once = far.extended(EMPTY, Checksum(0, 1 << 34)).crc
     for _ in range(1 << 14):
         far = far.extended(EMPTY, Checksum(0, 1 << 20))
     assert far.crc == at_once
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=lambda e: e.value)
+def test_a_window_dropped_during_encoding_is_not_counted(encoding: Encoding) -> None:
+    windows = CompressionWindows(2)
+    first, dropped, third = (SharedStream(encoding, windows) for _ in range(3))
+    finished(first.compress(events(0, 1)))
+    steps = dropped.compress(b"abc" * 100_000)
+    next(steps)
+    dropped.expect_member()
+    finished(steps)
+    finished(third.compress(events(0, 1)))
+    assert not first.keyframe_due, "there was room for two windows"

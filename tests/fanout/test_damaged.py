@@ -1,4 +1,4 @@
-"""Damaged records become gaps: for those who read history, live, or several partitions."""
+"""Damaged records become gaps for clients of history, live events and several partitions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition
-from tests.fanout.gateway import Client, serving, settled
-from tests.fanout.test_topics import events, places
+from tests.support.fanout import Client, events, places, serving, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +25,7 @@ def gaps(client: Client) -> list[dict[str, object]]:
     ]
 
 
-async def test_a_live_reader_is_sent_a_gap_and_what_follows() -> None:
+async def test_a_live_client_gets_a_gap_and_later_events() -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
@@ -60,7 +59,7 @@ async def test_a_live_reader_is_sent_a_gap_and_what_follows() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_damage_in_one_partition_leaves_the_others_whole() -> None:
+async def test_damage_in_one_partition_does_not_affect_the_others() -> None:
     log = MemoryLog()
     await log.create_topic("t", 2)
     await log.append([*events("t", 0, 6), *events("t", 1, 6)])
@@ -84,7 +83,7 @@ async def test_damage_in_one_partition_leaves_the_others_whole() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 3, 5])
-async def test_a_client_resumes_at_and_behind_a_damaged_record(at: int) -> None:
+async def test_a_client_can_resume_at_and_after_a_damaged_record(at: int) -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     await log.append(events("t", 0, 6))
@@ -119,7 +118,7 @@ async def test_a_stream_that_allows_no_gap_ends_at_damage() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_gateway_starts_where_the_newest_records_are_damaged() -> None:
+async def test_a_gateway_starts_despite_damaged_newest_records() -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     await log.append(events("t", 0, 3))

@@ -1,22 +1,20 @@
-"""Streams end whole, for one reason, and leave nothing behind, whatever they were doing."""
+"""Streams end completely, for one reason, and leave no state, whatever they were doing."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import LogUnavailable
-from eventstreams.fanout.compression import Encoding, begin
-from eventstreams.fanout.ending import Reason
-from eventstreams.fanout.subscription import Subscription
-from eventstreams.fanout.want import Format, everything
+from eventstreams.fanout.send import EndReason
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition
-from tests.fanout.gateway import Client, Gateway, Socket, events, joined, serving, settled
-from tests.wire import frames_of, place_of
+from tests.support.fanout import Client, Gateway, Socket, events, joined, passed, serving, settled
+from tests.support.wire import frames_of, place_of
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +27,7 @@ async def log_with(count: int) -> MemoryLog:
 
 
 @pytest.mark.parametrize("format_", ["text/event-stream", "application/json"])
-async def test_a_quiet_stream_has_heartbeats_that_are_no_events(format_: str) -> None:
+async def test_heartbeats_contain_no_event(format_: str) -> None:
     log = await log_with(0)
     beat = b":\n" if format_ == "text/event-stream" else b"\n"
     async with serving(log, ["t"], heartbeat_s=0.005) as gateway, asyncio.TaskGroup() as tasks:
@@ -48,10 +46,10 @@ async def test_a_quiet_stream_has_heartbeats_that_are_no_events(format_: str) ->
     gateway.assert_nobody_is_left()
 
 
-async def test_one_that_waits_alone_has_heartbeats_too() -> None:
+async def test_a_subscription_outside_a_cohort_gets_heartbeats() -> None:
     log = await log_with(5)
     async with serving(log, ["t"], heartbeat_s=0.005) as gateway, asyncio.TaskGroup() as tasks:
-        follower = gateway.hub.feed._follower
+        follower = gateway.hub.follower._follower
         assert follower is not None
         follower.drop(gateway.hub.tails.partitions("t"))
         await log.append(events("t", 0, 3))
@@ -63,7 +61,7 @@ async def test_one_that_waits_alone_has_heartbeats_too() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_draining_ends_every_stream_whole_and_refuses_new_ones() -> None:
+async def test_draining_ends_every_stream_completely_and_refuses_new_ones() -> None:
     log = await log_with(50)
     async with (
         serving(log, ["t"], batch_bytes_max=400, tail_bytes_max=1) as gateway,
@@ -93,12 +91,12 @@ async def test_draining_ends_every_stream_whole_and_refuses_new_ones() -> None:
             range(len(behind.socket.frames))
         )
         retries = {client.socket.taken.rsplit(b"\n\n")[-1] for client in live}
-        assert len(retries) > 1, "they do not all come back at once"
+        assert len(retries) > 1, "clients must not all reconnect at the same time"
         late, late_lines = Client(gateway, "t"), Client(gateway, "t", accept="application/json")
         for client in (late, late_lines):
             tasks.create_task(client.serve())
             await client.ended()
-        assert late.socket.status == 200, "an EventSource gives up on any other status"
+        assert late.socket.status == 200, "an EventSource stops reconnecting after any other status"
         assert late.socket.taken.startswith(b":ok\n\nretry: ")
         assert late_lines.socket.status == 503
         assert gateway.count("streams_ended_total", reason="drained") == 7
@@ -106,39 +104,26 @@ async def test_draining_ends_every_stream_whole_and_refuses_new_ones() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_one_that_comes_in_while_draining_begins_is_ended_too() -> None:
-    """It was let in just before, and is not yet among those that are told."""
+async def test_a_stream_that_opens_when_draining_begins_is_ended() -> None:
+    """Its request was accepted just before, and it is not registered yet."""
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway:
-        selection = gateway.streams._declarations.catalogue.resolve(["t"])
-        start = await gateway.starter.start(
-            selection, everything(Format.SSE), marks=None, since_ms=None
-        )
+        start = await gateway.start("t")
         await gateway.hub.drain(0.0)
-        socket = Socket()
-        late = Subscription(
-            hub=gateway.hub,
-            want=start.want,
-            position=start.position,
-            response=begin(Encoding.IDENTITY, b":ok\n\n")[0],
-            receive=socket.receive,
-            send=socket.send,
-            connection=socket,
-            client="192.0.2.1",
-        )
-        assert (await late.run()).reason is Reason.DRAINED
+        late = gateway.subscription(start, Socket())
+        assert (await late.run()).reason is EndReason.DRAINED
     gateway.assert_nobody_is_left()
 
 
-async def test_the_first_reason_stands() -> None:
+async def test_the_first_end_reason_is_kept() -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t")
         tasks.create_task(client.serve())
         await joined(gateway, client)
         [subscription] = gateway.hub.subscriptions
-        subscription.end(Reason.DRAINED)
-        subscription.end(Reason.LOG_ERROR, ValueError("later"))
+        subscription.end(EndReason.DRAINED)
+        subscription.end(EndReason.LOG_ERROR, ValueError("later"))
         await client.ended()
         assert gateway.count("streams_ended_total", reason="drained") == 1
         assert frames_of(client.socket.taken) == []
@@ -161,12 +146,12 @@ async def test_a_task_that_is_cancelled_from_outside_is_cancelled() -> None:
             gateway.assert_nobody_is_left()
 
 
-@pytest.mark.parametrize("lent", [True, False])
+@pytest.mark.parametrize("exposed", [True, False])
 @pytest.mark.parametrize("what", ["leave", "grow"])
-async def test_a_send_that_is_given_up_in_flight_is_made_again(what: str, *, lent: bool) -> None:
+async def test_an_interrupted_send_is_finished(what: str, *, exposed: bool) -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
-        client = Client(gateway, "t", lent=lent, socket=Socket(high_water=50))
+        client = Client(gateway, "t", exposed=exposed, socket=Socket(high_water=50))
         task = tasks.create_task(client.serve())
         await joined(gateway, client)
         for _ in range(3):  # the first fills the socket, the second is in flight
@@ -182,7 +167,7 @@ async def test_a_send_that_is_given_up_in_flight_is_made_again(what: str, *, len
     gateway.assert_nobody_is_left()
 
 
-async def test_an_error_carries_the_id_of_what_was_written_not_of_what_was_in_flight() -> None:
+async def test_a_final_error_has_the_id_of_the_written_events() -> None:
     log = await log_with(0)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t", socket=Socket(high_water=50))
@@ -192,7 +177,7 @@ async def test_an_error_carries_the_id_of_what_was_written_not_of_what_was_in_fl
             await log.append(events("t", 0, 1))
             await settled()
         [subscription] = gateway.hub.subscriptions
-        subscription.end(Reason.LOG_ERROR, LogUnavailable("gone"))
+        subscription.end(EndReason.LOG_ERROR, LogUnavailable("gone"))
         await settled()
         client.socket.take_all()
         await client.ended()
@@ -226,17 +211,19 @@ async def _do(what: str, gateway: Gateway, client: Client, task: asyncio.Task[No
         elif what == "grow":
             mine.grow()
         elif what == "end":
-            mine.end(Reason.DRAINED)
+            mine.end(EndReason.DRAINED)
 
 
 async def _interrupted(
-    high_water: int | None, since: str, todo: list[tuple[str, int]], *, lent: bool
+    high_water: int | None, since: str, todo: list[tuple[str, int]], *, exposed: bool
 ) -> None:
     log = await log_with(20)
     sizes = {"tail_bytes_max": 2_000, "block_bytes": 50, "batch_bytes_max": 300}
     async with serving(log, ["t"], catch_up_slots=1, **sizes) as gateway:
         others = [Client(gateway, "t"), Client(gateway, "t", query="since=0")]
-        client = Client(gateway, "t", query=since, lent=lent, socket=Socket(high_water=high_water))
+        client = Client(
+            gateway, "t", query=since, exposed=exposed, socket=Socket(high_water=high_water)
+        )
         socket = client.socket
         async with asyncio.TaskGroup() as tasks:
             for one in others:
@@ -245,7 +232,7 @@ async def _interrupted(
             await others[1].opened()
             for what, turns in todo:
                 await _do(what, gateway, client, task)
-                await settled(turns)
+                await passed(turns)
             if since and not {"end", "hang_up", "cancel"} & {what for what, _ in todo}:
                 socket.take_all()
                 end = log.run(Partition("t", 0)).end
@@ -263,20 +250,20 @@ async def _interrupted(
 @given(
     st.sampled_from([None, 1, 400]), st.sampled_from(["", "since=0"]), interruptions, st.booleans()
 )
-def test_interrupted_at_any_moment_a_stream_stays_whole_or_ends_without_a_trace(
+def test_interruptions_never_tear_a_frame(
     high_water: int | None,
     since: str,
     todo: list[tuple[str, int]],
-    lent: bool,
+    exposed: bool,
 ) -> None:
-    asyncio.run(_interrupted(high_water, since, todo, lent=lent))
+    asyncio.run(_interrupted(high_water, since, todo, exposed=exposed))
 
 
 @pytest.mark.parametrize("query", ["limit=5", "max_seconds=1000", "until=9999999999999"])
-async def test_a_bounded_stream_with_nothing_to_send_notices_that_its_client_has_gone(
+async def test_an_idle_stream_with_a_limit_detects_a_disconnect(
     query: str,
 ) -> None:
-    """It never joins a cohort, but waits by itself; its heartbeat is an hour away."""
+    """It waits outside a cohort, and its heartbeat is due in an hour."""
     log = await log_with(0)
     async with serving(log, ["t"], heartbeat_s=3600.0) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "t", query=query)
@@ -287,3 +274,14 @@ async def test_a_bounded_stream_with_nothing_to_send_notices_that_its_client_has
         await client.ended()
         assert gateway.count("streams_ended_total", reason="disconnected") == 1
         gateway.assert_nobody_is_left()
+
+
+async def test_a_second_signal_ends_a_drain_immediately() -> None:
+    log = await log_with(0)
+    async with serving(log, ["t"]) as gateway:
+        gateway.hub.stop_admitting()
+        began_s = gateway.hub._draining_since_s
+        while time.monotonic() == began_s:
+            await asyncio.sleep(0)
+        gateway.hub.stop_admitting()
+        assert gateway.hub._draining_since_s == began_s

@@ -1,4 +1,4 @@
-"""Outages: who is out of reach, since when; patience starts with the first word and not anew."""
+"""Outages: which partitions are unreachable, and since when. Later reports change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUIET_S = 5.0
 
 steps = st.lists(
     st.tuples(
-        st.integers(0, 9),  # seconds that pass before
+        st.integers(0, 9),  # seconds before the step
         st.sampled_from(["follower", "reader", "heard"]),
         st.sets(st.sampled_from(PARTITIONS)),
     ),
@@ -23,7 +23,7 @@ steps = st.lists(
 
 
 @given(steps, st.integers(0, 30))
-def test_patience_runs_from_the_first_word_until_the_partition_is_heard(
+def test_patience_runs_from_the_first_report_to_recovery(
     todo: list[tuple[int, str, set[Partition]]], patience_s: int
 ) -> None:
     outages = Outages(quiet_s=QUIET_S)
@@ -58,11 +58,11 @@ def test_patience_runs_from_the_first_word_until_the_partition_is_heard(
         assert (error.partitions if error else set()) == since.keys()
 
 
-def test_an_error_names_those_of_the_ones_asked_for_that_are_out_of_reach() -> None:
+def test_errors_name_the_unreachable_partitions() -> None:
     outages = Outages(quiet_s=QUIET_S)
     error = LogUnavailable("no leader", PARTITIONS[1:])
     outages.begin(error.partitions, error, 0, follower=True)
-    assert str(outages.error(PARTITIONS[:2])) == "t/1 is out of reach: no leader"
-    assert str(outages.error(PARTITIONS)) == "t/1 and 2 more are out of reach: no leader"
+    assert str(outages.error(PARTITIONS[:2])) == "t/1 is unreachable: no leader"
+    assert str(outages.error(PARTITIONS)) == "t/1 and 2 more are unreachable: no leader"
     assert outages.error(PARTITIONS[:1]) is None
     assert names(outages.partitions) == ["t/1", "u/0", "u/1"]

@@ -1,4 +1,4 @@
-"""Pacing, over a simulated loop: at once while that is cheap, in batches when it is not."""
+"""Pacing with a simulated loop: immediate writes while idle, batches under load."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ intervals = st.floats(0.001, 1.0)
 
 
 def simulate(interval_s: float, cost_s: float, rounds: int = 160) -> tuple[list[float], float]:
-    """Events come every `interval_s`; a round of writing costs `cost_s` whatever it writes.
+    """Simulate events every `interval_s` and rounds of writes that take `cost_s` each.
 
     Returns the rests of the later half, and the share of its time that was spent on writing.
     """
     pacer = Pacer(pace_max_s=MAX_S)
     now = interval_s
-    came = 0
+    arrived = 0
     rests: list[float] = []
     spent = began_s = 0.0
     for n in range(rounds):
-        now = max(now, (came + 1) * interval_s)
-        while (came + 1) * interval_s <= now + 1e-9:
-            came += 1
+        now = max(now, (arrived + 1) * interval_s)
+        while (arrived + 1) * interval_s <= now + 1e-9:
+            arrived += 1
             pacer.arrived()
         began = now
         now += cost_s
@@ -39,13 +39,13 @@ def simulate(interval_s: float, cost_s: float, rounds: int = 160) -> tuple[list[
 
 
 @given(intervals, st.floats(0, 0.45))
-def test_an_idle_gateway_writes_at_once(interval_s: float, share: float) -> None:
+def test_an_idle_gateway_writes_immediately(interval_s: float, share: float) -> None:
     rests, _ = simulate(interval_s, interval_s * share)
     assert rests == [0.0] * len(rests)
 
 
 @given(st.floats(0.001, 0.04), st.floats(1.0, 20.0))
-def test_a_loaded_gateway_lets_batches_form(interval_s: float, load: float) -> None:
+def test_a_loaded_gateway_collects_batches(interval_s: float, load: float) -> None:
     cost_s = min(interval_s * load, 0.04)
     rests, share = simulate(interval_s, cost_s)
     assert min(rests) > 0
@@ -53,7 +53,7 @@ def test_a_loaded_gateway_lets_batches_form(interval_s: float, load: float) -> N
 
 
 @given(st.lists(st.tuples(intervals, costs, st.integers(0, 50)), max_size=60))
-def test_events_never_rest_longer_than_the_longest_pace(
+def test_events_never_wait_longer_than_the_longest_pace(
     rounds: list[tuple[float, float, int]],
 ) -> None:
     pacer = Pacer(pace_max_s=MAX_S)
@@ -66,7 +66,7 @@ def test_events_never_rest_longer_than_the_longest_pace(
         now += cost_s + rest + interval_s
 
 
-def test_it_finds_back_to_writing_at_once_when_the_load_is_gone() -> None:
+def test_after_load_events_are_written_immediately_again() -> None:
     pacer = Pacer(pace_max_s=MAX_S)
     now = 0.0
     rest = 0.0

@@ -1,5 +1,5 @@
-"""The promise: a client that resumes with any id it was sent misses nothing and sees nothing twice,
-per partition, or is told. Clients of any speed, cut at any byte, while records come and go.
+"""A client that resumes with any id it received loses and repeats no event of a partition, or gets
+a gap. Clients have any speed and disconnect at any byte, while records are added and deleted.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from eventstreams.fanout import compression
+from eventstreams.fanout.timing import Timing
 from eventstreams.log.base import Log
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition, Record
-from tests.fanout.gateway import Client, Gateway, Socket, serving
 from tests.fanout.reader import History, Reader
-from tests.log.backends import Backend, Memory, over_all_backends
-from tests.log.hesitant import HesitantLog
-from tests.strategies import close_timestamps_ms
+from tests.support.backends import Backend, Memory, over_all_backends
+from tests.support.fanout import Client, Gateway, Socket, serving
+from tests.support.hesitant_log import HesitantLog
+from tests.support.strategies import close_timestamps_ms
 
 CLIENTS = 4
 TOPICS = 2
+EAGER = Timing(keyframe_every_s=0.0)
+"""Clients may join compressed streams at any time."""
 
 numbers = st.integers(0, 63)
-"""Taken modulo whatever there is to choose from."""
+"""Indices, taken modulo the number of choices."""
 
 steps = st.lists(
     st.one_of(
@@ -70,13 +71,13 @@ starts = st.lists(
     min_size=1,
     max_size=CLIENTS,
 )
-"""Of each client: what it wants, from where (percent of what there is), what its socket holds,
-whether the server lends its connection, and how it is encoded."""
+"""For each client: its stream, its start in percent of the log, the size of its socket's buffer,
+whether the server exposes its connection, and its encoding."""
 Visit = tuple[int, int, int | None, bool, str]
 
 
 class Visitor:
-    """A client that comes back with the last id it saw whenever it is cut."""
+    """A client that reconnects with its last id whenever it is disconnected."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Visitor:
         percent: int,
         high_water: int | None,
         *,
-        lent: bool,
+        exposed: bool,
         compress: str,
     ) -> None:
         wanted = world.topics if stream == "all" else [stream]
@@ -93,7 +94,7 @@ class Visitor:
         self.world = world
         self.stream = stream
         self.high_water = high_water
-        self.lent = lent
+        self.exposed = exposed
         self.query = f"compress={compress}"
         self.reader = Reader(world.history, at, set(wanted))
         self.client = self._come()
@@ -106,7 +107,7 @@ class Visitor:
             self.world.gateway,
             self.stream,
             socket=socket,
-            lent=self.lent,
+            exposed=self.exposed,
             last_event_id=last_id,
             query=self.query,
         )
@@ -119,7 +120,7 @@ class Visitor:
         self._taken = len(frames)
 
     def cut(self) -> None:
-        """What it has read so far may end anywhere; what is incomplete is lost to it."""
+        """Disconnect at any byte, and reconnect. An incomplete frame is ignored."""
         self.take()
         self.client.socket.hang_up()
         self.client = self._come()
@@ -138,7 +139,7 @@ class Visitor:
         assert not self.client.done.is_set(), self.client.socket.written[-300:]
 
     def has_ended_whole(self) -> None:
-        """Whatever it took and passed over on its way, its last response has a right end."""
+        """Check that the last response is complete."""
         socket = self.client.socket
         assert socket.complete
         if self.query == "compress=gzip":
@@ -167,10 +168,10 @@ class World:
         return [Partition(t, n) for t in topics for n in range(self.counts[t])]
 
     def visit(
-        self, which: int, percent: int, high_water: int | None, lent: bool, compress: str
+        self, which: int, percent: int, high_water: int | None, exposed: bool, compress: str
     ) -> None:
         stream = ["all", *self.topics][which % (TOPICS + 1)]
-        visitor = Visitor(self, stream, percent, high_water, lent=lent, compress=compress)
+        visitor = Visitor(self, stream, percent, high_water, exposed=exposed, compress=compress)
         self.visitors.append(visitor)
 
     def _partition(self, number: int) -> Partition:
@@ -201,7 +202,7 @@ class World:
         value = None if kind == "tombstone" else b"nonsense"
         record = Record(partition.topic, value, None, 1_010, partition.number)
         [placed] = await self.log.append([record])
-        if hole:  # before anybody has seen the record
+        if hole:  # before any reader has seen the record
             assert isinstance(self.log, MemoryLog)
             self.log.punch_hole(partition, placed.offset)
         self.history.add(partition, placed.offset, 1_010, None, hole=hole)
@@ -217,7 +218,7 @@ class World:
         if self.counts[topic] < 4:
             self.counts[topic] += 1
             await self.log.create_topic(topic, self.counts[topic])
-            await self.gateway.hub.feed.refresh()
+            await self.gateway.hub.follower.refresh()
 
     async def read(self, number: int, count: int) -> None:
         visitor = self._visitor(number)
@@ -234,11 +235,6 @@ class World:
             await asyncio.sleep(0)
 
 
-@pytest.fixture(autouse=True)
-def _anyone_may_join_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 0.0)
-
-
 async def _resumes(
     kind: type[Backend],
     gateway_settings: dict[str, Any],
@@ -250,7 +246,7 @@ async def _resumes(
         log = await backend.open()
         try:
             topics = [await backend.topic(log, 2) for _ in range(TOPICS)]
-            async with serving(log, topics, **gateway_settings) as gateway:
+            async with serving(log, topics, timing=EAGER, **gateway_settings) as gateway:
                 async with asyncio.TaskGroup() as tasks:
                     world = World(backend, log, gateway, topics, tasks)
                     for number, stamps in enumerate(seed):
@@ -271,7 +267,7 @@ async def _resumes(
 
 
 class Hesitant(Memory):
-    """A log whose every call takes its time, so that everything happens in between."""
+    """A log whose calls all take some time, so that other steps happen meanwhile."""
 
     name = "hesitant"
     seed = 0
@@ -280,7 +276,7 @@ class Hesitant(Memory):
         return HesitantLog(self.seed, partitions_per_topic=self.partitions_per_topic)
 
 
-def test_resuming_does_so_whatever_happens_while_the_log_is_asked() -> None:
+def test_resuming_works_while_the_log_changes() -> None:
     @settings(
         max_examples=Memory.examples * 5,
         deadline=None,

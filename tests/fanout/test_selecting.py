@@ -1,5 +1,6 @@
-"""The promise of selection: any filter, fields, sample and bound give what the same done by hand
-over the whole log gives, over SSE, lines of JSON and compressed, whatever is cut and resumed.
+"""Compares any filter, fields, sample and stop condition with a simple model over the whole log.
+
+Streams are SSE or NDJSON, compressed or not, and are interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import cramjam
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventstreams.fanout import compression
+from eventstreams.fanout.timing import Timing
 from eventstreams.log.memory import MemoryLog
 from eventstreams.model.event import Partition, Record
-from tests.fanout.gateway import Client, Gateway, Socket, serving, settled
-from tests.wire import frames_of
+from tests.support.fanout import Client, Gateway, Socket, passed, serving, settled
+from tests.support.wire import frames_of
 
 Event = dict[str, Any]
 
 PARTITIONS = [Partition("t", 0), Partition("t", 1), Partition("u", 0)]
 JUNK = "junk"
-"""A record that holds no event, in place of one of a wiki."""
+"""Stands for the wiki of a record that holds no event."""
 T0, TIMES = 1_000, 20
+EAGER = Timing(keyframe_every_s=0.0)
+"""Clients may join compressed streams at any time."""
 
 FILTERS: list[tuple[str | None, Callable[[Event], bool]]] = [
     (None, lambda _: True),
@@ -81,9 +83,14 @@ class Query(NamedTuple):
     heartbeat: str
 
     def text(self, **others: Any) -> str:
-        """As a client sends it."""
-        said = {**self._asdict(), "filter": self.filter[0], "fields": self.fields[0], **others}
-        return urlencode({name: value for name, value in said.items() if value is not None})
+        """Return the query string."""
+        given = {
+            **self._asdict(),
+            "filter": self.filter[0],
+            "fields": self.fields[0],
+            **others,
+        }
+        return urlencode({name: value for name, value in given.items() if value is not None})
 
     def is_sampled(self, event: Event) -> bool:
         meta = event["meta"]
@@ -102,17 +109,17 @@ class Written(NamedTuple):
 class Case(NamedTuple):
     query: Query
     written: list[Written]
-    """In the order of appending."""
+    """All records, in the order of appending."""
     percent: int
-    """So many of these are appended before the gateway starts."""
+    """The part of the records, in percent, that is appended before the gateway starts."""
     waits: bool
-    """Whether the rest comes only when every client is there for the last time."""
+    """Whether the rest is appended only after every client has connected for the last time."""
     turns: int
-    """Of the loop, between one append and the next."""
+    """Passes of the event loop between two appends."""
     cuts: list[tuple[int, int]]
-    """Of each visit that is cut: turns of the loop, and bytes taken in each."""
+    """For each interrupted connection: passes of the loop, and the bytes read in each."""
     compress: str
-    lent: bool
+    exposed: bool
     batch_bytes: int
 
     @property
@@ -121,7 +128,7 @@ class Case(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What is to come, of each partition in order: (timestamp, document)."""
+    """The expected (timestamp, document) of each partition, in order."""
 
     partitions: list[list[tuple[int, Event]]]
     limit: int | None
@@ -132,7 +139,7 @@ class Selected(NamedTuple):
         return whole if self.limit is None else min(whole, self.limit)
 
     def check(self, got: Sequence[Event]) -> None:
-        """Of each partition a beginning, in order; of all of them as many as there should be."""
+        """Check that the events of each partition are the first ones, and their total number."""
         assert len(got) == self.count
         if {} in got:
             assert all(document == {} for document in got)
@@ -180,7 +187,7 @@ def by_hand(case: Case) -> Selected:
 
 
 class Visitor:
-    """A client that comes back whenever it is cut, until it has got everything."""
+    """A client that reconnects whenever it is disconnected, until it has all events."""
 
     def __init__(self, gateway: Gateway, case: Case, selected: Selected) -> None:
         self.gateway = gateway
@@ -196,7 +203,7 @@ class Visitor:
         raise NotImplementedError
 
     def take(self, socket: Socket) -> None:
-        """Keeps what came, and whatever says how to go on."""
+        """Keep the events received, and what is needed to resume."""
         raise NotImplementedError
 
     async def read(self, tasks: asyncio.TaskGroup, *, appended: asyncio.Event) -> None:
@@ -240,7 +247,7 @@ class Visitor:
 
 
 class SseVisitor(Visitor):
-    """Brings the last id, of a checkpoint too, as a browser does."""
+    """Resumes with the last id, which may be that of a checkpoint, as a browser does."""
 
     last_id: str | None = None
 
@@ -249,7 +256,7 @@ class SseVisitor(Visitor):
             self.gateway,
             "all",
             socket=socket,
-            lent=self.case.lent,
+            exposed=self.case.exposed,
             query=self.case.query.text(compress=self.case.compress),
             last_event_id=self.last_id,
         )
@@ -266,8 +273,9 @@ class SseVisitor(Visitor):
 
 
 class LineVisitor(Visitor):
-    """Lines bring no ids. It asks for what came since the last event it got, once more, and passes
-    over what it has; which is right as long as all events come in the order of their times.
+    """Resumes NDJSON, which has no ids, at the time of its last event, and skips repeated events.
+
+    This is correct as long as all events are in the order of their times.
     """
 
     @property
@@ -287,23 +295,23 @@ class LineVisitor(Visitor):
             self.gateway,
             "all",
             socket=socket,
-            lent=self.case.lent,
+            exposed=self.case.exposed,
             query=query.text(compress=self.case.compress),
             accept="application/json",
         )
 
     def take(self, socket: Socket) -> None:
         assert socket.status == 200
-        came = documents_of(socket)
+        documents = documents_of(socket)
         if self.may_be_cut:
-            came = [document for document in came if document not in self.got]
-        self.got += came
+            documents = [document for document in documents if document not in self.got]
+        self.got += documents
         if self.may_be_cut and self.case.query.limit is not None:
             self.got = self.got[: self.case.query.limit]
 
 
 def documents_of(socket: Socket) -> list[Event]:
-    """Those that have come whole."""
+    """Return the complete events."""
     body = decoded(socket)
     if socket.headers.get("content-type", "").startswith("application/json"):
         return [json.loads(line) for line in body.split(b"\n")[:-1] if line]
@@ -311,7 +319,7 @@ def documents_of(socket: Socket) -> list[Event]:
 
 
 def decoded(socket: Socket) -> bytes:
-    """What a client can make of the bytes it has taken."""
+    """Return what a client can decode from the bytes that it has read."""
     coding = socket.headers.get("content-encoding")
     if coding == "gzip":
         return zlib.decompressobj(wbits=31).decompress(socket.taken)
@@ -334,13 +342,13 @@ async def _append(log: MemoryLog, case: Case, numbers: range) -> None:
         if n not in numbers:
             continue
         event = event_of(n, written, offset)
-        for name in ("topic", "partition", "offset"):  # the gateway says these
+        for name in ("topic", "partition", "offset"):  # the gateway adds these
             del event["meta"][name]
         value = b"junk" if written.wiki == JUNK else json.dumps(event).encode()
         topic, number = PARTITIONS[written.partition]
         [placed] = await log.append([Record(topic, value, None, written.stamp, number)])
         assert placed.offset == offset
-        await settled(case.turns)
+        await passed(case.turns)
 
 
 async def _selects(case: Case) -> None:
@@ -354,15 +362,14 @@ async def _selects(case: Case) -> None:
     async def append_rest(visitors: Sequence[Visitor]) -> None:
         for visitor in visitors:
             await visitor.stays.wait()
-        await settled(case.turns)
+        await passed(case.turns)
         await _append(log, case, range(case.before, len(case.written)))
         appended.set()
 
     batch = case.batch_bytes
-    async with serving(
-        log, ["t", "u"], batch_bytes_max=batch, pace_max_ms=0, heartbeat_s=0.01
-    ) as gateway:
-        if case.query.until is not None:  # it ends at what there is when it is asked for
+    limits: dict[str, Any] = {"batch_bytes_max": batch, "pace_max_ms": 0, "heartbeat_s": 0.01}
+    async with serving(log, ["t", "u"], timing=EAGER, **limits) as gateway:
+        if case.query.until is not None:  # such a stream ends at the records that exist now
             await append_rest([])
         visitors = [kind(gateway, case, selected) for kind in (SseVisitor, LineVisitor)]
         async with asyncio.TaskGroup() as tasks, asyncio.TaskGroup() as reading:
@@ -405,7 +412,7 @@ def cases(**bounds: st.SearchStrategy[Any]) -> st.SearchStrategy[Case]:
         turns=st.sampled_from([0, 3, 30]),
         cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 700)), max_size=4),
         compress=st.sampled_from(["none", "gzip", "zstd"]),
-        lent=st.booleans(),
+        exposed=st.booleans(),
         batch_bytes=st.sampled_from([1, 300, 10**6]),
     )
 
@@ -415,19 +422,14 @@ earliest, never = st.just("earliest"), st.none()
 far = st.sampled_from([None, 1000])
 
 
-@pytest.fixture(autouse=True)
-def _anyone_may_join_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compression, "_KEYFRAME_EVERY_S", 0.0)
-
-
 bounded = cases(since=earliest | times, until=st.just("-1s") | times, limit=limits, max_seconds=far)
 so_many = cases(since=earliest, until=never, limit=limits, max_seconds=far)
 endless = cases(since=earliest, until=never, limit=never, max_seconds=never)
-"""What comes meanwhile is missed by one who is cut before it has any id, unless it begins at the
-beginning."""
+"""Streams without end. A client that is disconnected before it has an id would miss events, unless
+it starts at the oldest ones."""
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(bounded | so_many | endless)
-def test_what_is_selected_is_what_the_same_done_by_hand_selects(case: Case) -> None:
+def test_selection_agrees_with_a_simple_model(case: Case) -> None:
     asyncio.run(_selects(case))

@@ -1,45 +1,31 @@
-"""Who counts as slow: a client that has no room for a chunk, and nobody else."""
+"""Only clients whose sockets have no room for a batch count as slow."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from eventstreams.log.memory import MemoryLog
-from tests.fanout.gateway import Client, Socket, events, joined, serving
+from tests.support.fanout import Client, FailingSocket, Socket, events, joined, serving
 
 pytestmark = pytest.mark.anyio
 
 
-class Gone(Socket):
-    """Its peer goes before the first event is written; a server may raise then."""
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.body" and b"message" in message["body"]:
-            self.hang_up()
-            raise OSError("connection reset")
-        await super().send(message)
-
-    def write_framed(self, data: bytes) -> bool:
-        return False
-
-
-@pytest.mark.parametrize("lent", [True, False])
-async def test_only_clients_without_room_count_as_slow_not_those_that_are_gone(
-    *, lent: bool
-) -> None:
+@pytest.mark.parametrize("exposed", [True, False])
+async def test_disconnected_clients_do_not_count_as_slow(*, exposed: bool) -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
-        gone = [Client(gateway, "t", socket=Gone()) for _ in range(3)]
-        slow = [Client(gateway, "t", lent=lent, socket=Socket(high_water=100)) for _ in range(2)]
-        quick = Client(gateway, "t", lent=lent)
+        gone = [Client(gateway, "t", socket=FailingSocket()) for _ in range(3)]
+        slow = [
+            Client(gateway, "t", exposed=exposed, socket=Socket(high_water=100)) for _ in range(2)
+        ]
+        quick = Client(gateway, "t", exposed=exposed)
         for client in (*gone, *slow, quick):
             tasks.create_task(client.serve())
         await joined(gateway, *gone, *slow, quick)
-        for n in range(2):  # the first fills the sockets of the slow ones
+        for n in range(2):  # the first batch fills the sockets of the slow clients
             await log.append(events("t", 0, 1, "x" * 200))
             await quick.frames(n + 1)
         for client in gone:

@@ -1,16 +1,17 @@
-"""Tails: bounded in bytes, exact from their floor on, honest about what they do not know."""
+"""Tails are bounded in bytes, complete from their floor on, and report what they do not know."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.fanout.tail import Tail
-from eventstreams.fanout.tails import Tails
-from eventstreams.fanout.want import Format, Want
+from eventstreams.fanout.spec import Format, SubscriptionSpec
+from eventstreams.fanout.tails import Tail, Tails
 from eventstreams.log.memory import MemoryLog
-from eventstreams.model.event import Event, Partition, Record
+from eventstreams.model.event import Bounds, Event, Partition, Record
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import Position
 
@@ -23,7 +24,7 @@ batches = st.lists(
     ),
     max_size=8,
 )
-"""Per append: of each frame the hole before it and its size; the hole behind them."""
+"""For each append: the hole before each frame and its size, and the hole after the last one."""
 
 
 def frames_of(batch: list[tuple[int, int]], offset: int) -> tuple[list[Frame], int]:
@@ -64,7 +65,7 @@ def test_a_tail_is_exact_from_its_floor_on_and_bounded(
             assert tail.timestamp_before(tail.next) == everything[-1].timestamp_ms
 
 
-def test_trimming_keeps_what_fits() -> None:
+def test_trimming_keeps_as_much_as_fits() -> None:
     tail = Tail(P, 0, 0)
     frames = [Frame(Event(P, n, n, b"x" * 10)) for n in range(5)]
     tail.append(frames, 5)
@@ -83,7 +84,7 @@ def test_records_without_a_value_are_bounded_too() -> None:
     assert len(tail.since(tail.floor).frames) < 1_000
 
 
-def test_an_empty_tail_does_not_make_times_up() -> None:
+def test_an_empty_tail_has_no_times() -> None:
     assert Tail(P, 7, 0).timestamp_before(7) is None
     assert Tail(P, 7, 1_000).timestamp_before(7) == 1_000
 
@@ -91,7 +92,7 @@ def test_an_empty_tail_does_not_make_times_up() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(1, 400)), max_size=20), st.integers(1, 3_000)
 )
-def test_the_sum_over_all_tails_is_bounded_at_the_cost_of_the_largest(
+def test_the_largest_tails_are_trimmed_first(
     appends: list[tuple[int, int]], bytes_max: int
 ) -> None:
     tails = Tails(log=MemoryLog(), bytes_max=bytes_max)
@@ -111,14 +112,14 @@ def test_the_sum_over_all_tails_is_bounded_at_the_cost_of_the_largest(
     assert tails.since(Partition("other", 0), 0) is None
 
 
-async def test_tails_begin_at_the_ends_and_know_the_time_before() -> None:
+async def test_tails_begin_at_the_ends_with_the_time_before() -> None:
     log = MemoryLog()
     await log.create_topic("t", 2)
     await log.append([Record("t", b"{}", None, 100 + n, 0) for n in range(30)])
     log.punch_hole(P, 29)
     tails = Tails(log=log, bytes_max=1)
-    came, grew, went, missing = await tails.refresh(["t", "missing"])
-    assert (came, grew, went, missing) == ([P, Partition("t", 1)], [], [], [])
+    new, added, gone, missing = await tails.refresh(["t", "missing"])
+    assert (new, added, gone, missing) == ([P, Partition("t", 1)], [], [], [])
     assert (tails.end(P), tails.end(Partition("t", 1))) == (30, 0)
     assert tails.by_partition[P].timestamp_before(30) == 128
     assert tails.by_partition[Partition("t", 1)].timestamp_before(0) is None
@@ -126,7 +127,27 @@ async def test_tails_begin_at_the_ends_and_know_the_time_before() -> None:
     assert tails.of([P, Partition("no", 0)]) is None
 
 
-async def test_partitions_and_topics_that_come_and_go_are_found() -> None:
+class Busy(MemoryLog):
+    """A log that gets a record after each request for its bounds."""
+
+    async def bounds(self, partitions: Collection[Partition]) -> dict[Partition, Bounds]:
+        found = await super().bounds(partitions)
+        await self.append([Record("t", b"{}", None, 999, 0)])
+        return found
+
+
+async def test_a_tail_does_not_use_the_time_of_a_later_record() -> None:
+    """Resuming from another log at that time would skip the record."""
+    log = Busy()
+    await log.create_topic("t", 1)
+    await log.append([Record("t", b"{}", None, 100 + n, 0) for n in range(3)])
+    tails = Tails(log=log, bytes_max=1)
+    await tails.refresh(["t"])
+    assert tails.now((P,)).offsets == (3,)
+    assert tails.now((P,)).timestamps == (102,)
+
+
+async def test_refresh_finds_new_and_deleted_topics_and_partitions() -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     await log.create_topic("u", 1)
@@ -134,9 +155,9 @@ async def test_partitions_and_topics_that_come_and_go_are_found() -> None:
     await tails.refresh(["t", "u"])
     await log.create_topic("t", 3)
     await log.append([Record("t", b"{}", None, 1, 2)])
-    grew = (await tails.refresh(["t", "u"])).grew
-    assert grew == [Partition("t", 1), Partition("t", 2)]
-    assert [tails.end(p) for p in grew] == [0, 0]
+    added = (await tails.refresh(["t", "u"])).added
+    assert added == [Partition("t", 1), Partition("t", 2)]
+    assert [tails.end(p) for p in added] == [0, 0]
     assert tails.partitions("t") == tuple(Partition("t", n) for n in range(3))
     log.delete_topic("t")
     assert await tails.refresh(["t", "u"]) == ([], [], ["t"], [])
@@ -145,30 +166,30 @@ async def test_partitions_and_topics_that_come_and_go_are_found() -> None:
     assert await tails.refresh(["t", "u"]) == ([], [], [], [])
 
 
-async def test_a_topic_that_grew_is_read_from_the_first_records_of_what_it_gained() -> None:
+async def test_added_partitions_are_read_from_their_first_records() -> None:
     log = MemoryLog()
     for topic in ("t", "u"):
         await log.create_topic(topic, 2)
     tails = Tails(log=log, bytes_max=1)
     await tails.refresh(["t", "u"])
     mine = (*tails.partitions("t"), *tails.partitions("u"))
-    want = Want(mine, frozenset({"t"}), Format.SSE)
+    spec = SubscriptionSpec(mine, frozenset({"t"}), Format.SSE)
     position = Position(mine, (1, 2, 3, 4), (5, 6, 7, 8))
-    same = tails.grown(want, position)
-    assert same[0] is want
+    same = tails.grown(spec, position)
+    assert same[0] is spec
     assert same[1] is position
     for topic in ("t", "u"):
         await log.create_topic(topic, 3)
     await tails.refresh(["t", "u"])
-    grown, at = tails.grown(want, position)
+    grown, at = tails.grown(spec, position)
     t, u = tails.partitions("t"), tails.partitions("u")
     assert grown.partitions == at.partitions == (*t, *u[:2])
     assert at.offsets == (1, 2, 0, 3, 4)
     assert at.timestamps == (5, 6, 0, 7, 8)
-    assert (grown.growing, grown.format) == (want.growing, want.format)
+    assert (grown.growing, grown.format) == (spec.growing, spec.format)
 
 
-async def test_a_tail_that_retention_overtook_goes_on_at_the_oldest_kept() -> None:
+async def test_a_tail_that_retention_overtook_continues_at_the_oldest_record() -> None:
     log = MemoryLog()
     await log.append([Record("t", b"{}", None, stamp, 0) for stamp in range(100, 110)])
     tails = Tails(log=log, bytes_max=1)

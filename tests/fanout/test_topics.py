@@ -1,49 +1,44 @@
-"""What a stream does when its log changes under it: partitions, topics and brokers come and go."""
+"""Streams while their log changes: partitions, topics and brokers appear and disappear."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
 
 from eventstreams.errors import LogUnavailable, OffsetOutOfRange
-from eventstreams.fanout import feed as feed_module
-from eventstreams.fanout import subscription as subscription_module
-from eventstreams.fanout.compression import Encoding, begin
-from eventstreams.fanout.ending import Reason
-from eventstreams.fanout.subscription import Subscription
-from eventstreams.fanout.want import Format, everything
+from eventstreams.fanout.send import EndReason
+from eventstreams.fanout.spec import Format, everything
+from eventstreams.fanout.timing import Timing
 from eventstreams.log.base import NOTHING_KNOWN, Slice
 from eventstreams.log.memory import MemoryFollower, MemoryLog
-from eventstreams.model.event import Bounds, Partition
-from eventstreams.model.position import Position
-from tests.fanout.gateway import (
+from eventstreams.model.event import Bounds, Partition, Record
+from eventstreams.model.position import PartitionCursor, Position
+from tests.support import fanout
+from tests.support.fanout import (
     Client,
     Gateway,
     Socket,
     events,
     joined,
-    serving,
+    places,
     settled,
 )
-from tests.wire import place_of
+from tests.support.wire import place_of
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries the log again soon."""
-    monkeypatch.setattr(feed_module, "_RETRY_S", 0.005)
-    monkeypatch.setattr(feed_module, "_QUIET_S", 0.01)
-    monkeypatch.setattr(subscription_module, "_RETRY_LOG_S", 0.005)
+serving = functools.partial(fanout.serving, timing=Timing(retry_s=0.005, quiet_s=0.01))
 
 
 class BrokenLog(MemoryLog):
-    """Out of reach while `broken`."""
+    """A log that is unreachable while `broken`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,14 +70,8 @@ class BrokenFollower(MemoryFollower):
         return await super().next()
 
 
-def places(client: Client) -> list[tuple[int, int]]:
-    return [place_of(f)[1:] for f in client.socket.frames if f.event == "message"]
-
-
 @pytest.mark.parametrize("stuck", [False, True], ids=["reading", "not reading"])
-async def test_a_partition_that_a_topic_gains_is_read_from_its_first_record_on(
-    *, stuck: bool
-) -> None:
+async def test_a_partition_that_a_topic_gains_is_read_from_its_first_record(*, stuck: bool) -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
@@ -93,7 +82,7 @@ async def test_a_partition_that_a_topic_gains_is_read_from_its_first_record_on(
         await settled()
         await log.create_topic("t", 3)
         await log.append(events("t", 2, 2))
-        await gateway.hub.feed.refresh()
+        await gateway.hub.follower.refresh()
         await log.append([*events("t", 2, 1), *events("t", 0, 1)])
         client.socket.take_all()
         await client.frames(8)
@@ -105,40 +94,25 @@ async def test_a_partition_that_a_topic_gains_is_read_from_its_first_record_on(
     gateway.assert_nobody_is_left()
 
 
-async def test_a_partition_gained_before_the_stream_began_is_not_forgotten() -> None:
-    """Between finding the place of a client and serving it, its topic may grow."""
+async def test_a_partition_added_while_a_stream_opens_is_read() -> None:
+    """The partition is added after the start of the stream was resolved."""
     log = MemoryLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
-        selection = gateway.streams._declarations.catalogue.resolve(["t"])
-        start = await gateway.starter.start(
-            selection, everything(Format.SSE), marks=None, since_ms=None
-        )
+        start = await gateway.start("t")
         await log.create_topic("t", 2)
-        await gateway.hub.feed.refresh()
+        await gateway.hub.follower.refresh()
         socket = Socket()
-        socket.status = 200
-        walk = tasks.create_task(
-            Subscription(
-                hub=gateway.hub,
-                want=start.want,
-                position=start.position,
-                response=begin(Encoding.IDENTITY, b":ok\n\n")[0],
-                receive=socket.receive,
-                send=socket.send,
-                connection=socket,
-                client="192.0.2.1",
-            ).run()
-        )
+        stream = tasks.create_task(gateway.subscription(start, socket).run())
         await log.append(events("t", 1, 1))
         await socket.until(lambda: len(socket.frames) == 1)
         assert place_of(socket.frames[0]) == ("t", 1, 0)
         socket.hang_up()
-        assert (await walk).reason is Reason.DISCONNECTED
+        assert (await stream).reason is EndReason.DISCONNECTED
     gateway.assert_nobody_is_left()
 
 
-async def test_one_who_named_its_partitions_keeps_just_those() -> None:
+async def test_a_client_that_named_partitions_gets_only_those() -> None:
     log = MemoryLog()
     await log.create_topic("t", 2)
     named = '[{"topic":"t","partition":1,"offset":0}]'
@@ -147,7 +121,7 @@ async def test_one_who_named_its_partitions_keeps_just_those() -> None:
         tasks.create_task(client.serve())
         await joined(gateway, client)
         await log.create_topic("t", 3)
-        await gateway.hub.feed.refresh()
+        await gateway.hub.follower.refresh()
         await log.append([*events("t", 0, 1), *events("t", 2, 1), *events("t", 1, 1)])
         await client.frames(1)
         await settled()
@@ -155,7 +129,7 @@ async def test_one_who_named_its_partitions_keeps_just_those() -> None:
         client.socket.hang_up()
 
 
-async def test_an_id_made_before_a_topic_grew_covers_what_it_gained() -> None:
+async def test_an_older_id_includes_partitions_added_since() -> None:
     log = MemoryLog()
     await log.create_topic("t", 2)
     await log.append(events("t", 0, 1))
@@ -176,7 +150,7 @@ async def test_an_id_made_before_a_topic_grew_covers_what_it_gained() -> None:
 
 
 @pytest.mark.parametrize("format_", ["*/*", "application/json"])
-async def test_a_topic_that_is_deleted_ends_its_streams_with_the_reason(format_: str) -> None:
+async def test_deleting_a_topic_ends_its_streams_with_the_reason(format_: str) -> None:
     log = MemoryLog()
     for name in ("t", "u"):
         await log.create_topic(name, 1)
@@ -204,7 +178,7 @@ async def test_a_topic_that_is_deleted_ends_its_streams_with_the_reason(format_:
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_topic_made_anew_ends_its_streams_and_is_told_as_a_gap(partitions: int) -> None:
+async def test_a_recreated_topic_ends_its_streams_and_is_a_gap(partitions: int) -> None:
     log = MemoryLog()
     await log.create_topic("t", partitions)
     for number in range(partitions):
@@ -213,18 +187,18 @@ async def test_a_topic_made_anew_ends_its_streams_and_is_told_as_a_gap(partition
         client = Client(gateway, "t")
         tasks.create_task(client.serve())
         await joined(gateway, client)
-        del log._topics["t"]  # at once, so that nobody sees it gone
+        del log._topics["t"]  # the follower does not see that the topic is missing
         await log.create_topic("t", partitions)
         for number in range(partitions):
             await log.append(events("t", number, 2, at_ms=5_000))
         [error] = await client.frames(1)
-        assert error.event == "error", "nothing jumps in silence"
+        assert error.event == "error", "no stream may skip records silently"
         await client.ended()
         back = Client(gateway, "t", last_event_id=error.id)
         tasks.create_task(back.serve())
         gap, *rest = await back.frames(1 + 2 * partitions)
-        told = json.loads(gap.data)["partitions"]
-        assert [(t["requested"], t["resumed"], t["cause"]) for t in told] == [
+        reported = json.loads(gap.data)["partitions"]
+        assert [(t["requested"], t["resumed"], t["cause"]) for t in reported] == [
             (9, 0, "other_log")
         ] * partitions
         assert sorted(place_of(f)[1:] for f in rest) == [
@@ -234,8 +208,8 @@ async def test_a_topic_made_anew_ends_its_streams_and_is_told_as_a_gap(partition
     gateway.assert_nobody_is_left()
 
 
-async def test_a_topic_that_was_gone_for_a_moment_is_followed_again() -> None:
-    """The follower saw it missing; by the time that is looked into, it is there again."""
+async def test_a_topic_that_was_briefly_missing_is_followed_again() -> None:
+    """The follower found it missing, but it exists again at the next look."""
     log = MemoryLog()
     await log.create_topic("t", 1)
     await log.append(events("t", 0, 3))
@@ -243,14 +217,14 @@ async def test_a_topic_that_was_gone_for_a_moment_is_followed_again() -> None:
         client = Client(gateway, "t")
         tasks.create_task(client.serve())
         await joined(gateway, client)
-        async with gateway.hub.feed._looking:  # holds the looking up until the topic is back
+        async with gateway.hub.follower._looking:  # delays the look until the topic exists again
             log.delete_topic("t")
             await settled()
             await log.create_topic("t", 1)
         await settled()
         await log.append(events("t", 0, 2, at_ms=5_000))
         frames = await client.frames(1)
-        assert frames[0].event == "error", "nothing jumps in silence"
+        assert frames[0].event == "error", "no stream may skip records silently"
         await client.ended()
         back = Client(gateway, "t")
         tasks.create_task(back.serve())
@@ -262,59 +236,51 @@ async def test_a_topic_that_was_gone_for_a_moment_is_followed_again() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_reader_overtaken_by_retention_is_told_and_goes_on() -> None:
+@contextlib.asynccontextmanager
+async def overtaken(records: list[Record], **client: Any) -> AsyncIterator[tuple[Gateway, Client]]:
+    """Run a client that reads history slowly, while retention drops the first 30 records."""
     log = MemoryLog()
     await log.create_topic("t", 1)
-    await log.append(events("t", 0, 40))
-    async with (
-        serving(log, ["t"], batch_bytes_max=1, cache_bytes_max=1_000, block_bytes=1) as gateway,
-        asyncio.TaskGroup() as tasks,
-    ):
-        client = Client(gateway, "t", query="since=0", socket=Socket(high_water=1))
-        tasks.create_task(client.serve())
-        await client.opened()
+    await log.append(records)
+    sizes: dict[str, Any] = {"batch_bytes_max": 1, "cache_bytes_max": 1_000, "block_bytes": 1}
+    async with serving(log, ["t"], **sizes) as gateway, asyncio.TaskGroup() as tasks:
+        reader = Client(gateway, "t", query="since=0", socket=Socket(high_water=1), **client)
+        tasks.create_task(reader.serve())
+        await reader.opened()
         await settled()
         log.forget_before(Partition("t", 0), 30)
-        client.socket.take_all()
+        reader.socket.take_all()
+        yield gateway, reader
+        reader.socket.hang_up()
+    gateway.assert_nobody_is_left()
+
+
+async def test_a_reader_overtaken_by_retention_gets_a_gap_and_continues() -> None:
+    async with overtaken(events("t", 0, 40)) as (gateway, client):
         await client.socket.until(lambda: bool(places(client)) and places(client)[-1] == (0, 39))
         [gap] = [f for f in client.socket.frames if f.event == "gap"]
-        [told] = json.loads(gap.data)["partitions"]
+        [reported] = json.loads(gap.data)["partitions"]
         got = [o for _, o in places(client)]
-        assert got == [*range(told["requested"]), *range(30, 40)]
-        assert told["resumed"] == 30
+        assert got == [*range(reported["requested"]), *range(30, 40)]
+        assert reported["resumed"] == 30
         assert json.loads(gap.id or "")[0]["offset"] == 30
         assert gateway.count("gaps_total", cause="retention") == 1
-        client.socket.hang_up()
-    gateway.assert_nobody_is_left()
 
 
-async def test_where_times_go_back_a_reader_overtaken_by_retention_is_told_all_the_same() -> None:
-    log = MemoryLog()
-    await log.create_topic("t", 1)
-    await log.append([*events("t", 0, 20, at_ms=10_000_000), *events("t", 0, 20, at_ms=1_000)])
-    async with (
-        serving(log, ["t"], batch_bytes_max=1, cache_bytes_max=1_000, block_bytes=1) as gateway,
-        asyncio.TaskGroup() as tasks,
-    ):
-        client = Client(gateway, "t", query="since=0", socket=Socket(high_water=1))
-        tasks.create_task(client.serve())
-        await client.opened()
-        await settled()
-        log.forget_before(Partition("t", 0), 30)
-        client.socket.take_all()
+async def test_a_reader_overtaken_with_decreasing_times_gets_a_gap() -> None:
+    records = [*events("t", 0, 20, at_ms=10_000_000), *events("t", 0, 20, at_ms=1_000)]
+    async with overtaken(records) as (_, client):
         await client.socket.until(lambda: any(f.event == "gap" for f in client.socket.frames))
         await client.socket.until(lambda: places(client)[-1] == (0, 39))
-        client.socket.hang_up()
-    gateway.assert_nobody_is_left()
 
 
-async def test_what_is_cached_does_not_lead_an_overtaken_reader_back_to_where_it_was() -> None:
+async def test_the_cache_never_moves_an_overtaken_reader_back() -> None:
     log = MemoryLog()
     await log.create_topic("t", 1)
     await log.append(events("t", 0, 40))
     partition = Partition("t", 0)
     async with serving(log, ["t"], block_bytes=1) as gateway:
-        await gateway.hub.history.load(partition, 0)  # just the first record
+        await gateway.hub.history.load(partition, 0)  # only the first record
         log.forget_before(partition, 5)
         position = Position((partition,), (1,), (1_000,))
         error = OffsetOutOfRange(partition, 1, Bounds(5, 40))
@@ -323,36 +289,22 @@ async def test_what_is_cached_does_not_lead_an_overtaken_reader_back_to_where_it
         assert gap is not None
 
 
-async def test_where_a_gap_cannot_be_said_the_response_is_dropped() -> None:
-    log = MemoryLog()
-    await log.create_topic("t", 1)
-    await log.append(events("t", 0, 40))
-    async with (
-        serving(log, ["t"], batch_bytes_max=1, cache_bytes_max=1_000, block_bytes=1) as gateway,
-        asyncio.TaskGroup() as tasks,
-    ):
-        json_lines = {"accept": "application/json", "query": "since=0"}
-        client = Client(gateway, "t", socket=Socket(high_water=1), **json_lines)
-        tasks.create_task(client.serve())
-        await client.opened()
-        await settled()
-        log.forget_before(Partition("t", 0), 30)
-        client.socket.take_all()
+async def test_a_response_that_cannot_report_a_gap_is_aborted() -> None:
+    async with overtaken(events("t", 0, 40), accept="application/json") as (gateway, client):
         await client.ended()
         assert client.socket.aborted
         assert not client.socket.complete
         assert gateway.count("streams_ended_total", reason="gap") == 1
-    gateway.assert_nobody_is_left()
 
 
 async def outage(gateway: Gateway, log: BrokenLog) -> None:
     log.broken = True
     log.wake_followers()
-    gateway.hub.feed.suspect(LogUnavailable("no broker answers"))
+    gateway.hub.follower.suspect(LogUnavailable("no broker answers"))
     await settled()
 
 
-async def test_a_log_that_comes_back_in_time_keeps_its_clients() -> None:
+async def test_a_short_outage_of_the_log_keeps_its_clients() -> None:
     log = BrokenLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
@@ -364,10 +316,10 @@ async def test_a_log_that_comes_back_in_time_keeps_its_clients() -> None:
         late = Client(gateway, "t")
         tasks.create_task(late.serve())
         await settled()
-        assert late.socket.status is None, "it waits for the log"
+        assert late.socket.status is None, "the request waits for the log"
         log.broken = False
         await joined(gateway, client, late)
-        await gateway.hub.feed.well.wait()
+        await gateway.hub.reachable.wait()
         await log.append(events("t", 0, 2))
         await client.frames(2)
         await late.frames(2)
@@ -378,7 +330,7 @@ async def test_a_log_that_comes_back_in_time_keeps_its_clients() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_a_reader_of_history_waits_for_the_log_and_goes_on() -> None:
+async def test_a_history_reader_continues_after_an_outage_of_the_log() -> None:
     log = BrokenLog()
     await log.create_topic("t", 1)
     await log.append(events("t", 0, 20))
@@ -401,7 +353,7 @@ async def test_a_reader_of_history_waits_for_the_log_and_goes_on() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_when_patience_is_over_streams_end_with_the_reason() -> None:
+async def test_streams_end_with_the_reason_after_a_long_outage() -> None:
     log = BrokenLog()
     await log.create_topic("t", 1)
     async with serving(log, ["t"], log_patience_s=0.02) as gateway, asyncio.TaskGroup() as tasks:
@@ -415,6 +367,43 @@ async def test_when_patience_is_over_streams_end_with_the_reason() -> None:
         event, error = client.socket.frames
         assert error.event == "error"
         assert json.loads(error.data)["name"] == "LogUnavailable"
-        assert error.id == event.id, "the last good one"
+        assert error.id == event.id, "the id of the last event"
         assert client.socket.complete
     gateway.assert_nobody_is_left()
+
+
+async def test_a_topic_deleted_while_a_stream_opens_ends_it_with_the_reason() -> None:
+    log = MemoryLog()
+    await log.create_topic("t", 1)
+    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+
+        class Deleting(Socket):
+            async def send(self, message: Any) -> None:
+                await super().send(message)
+                if message["type"] == "http.response.start":
+                    log.delete_topic("t")
+                    await gateway.hub.follower.refresh()
+
+        client = Client(gateway, "t", socket=Deleting())
+        tasks.create_task(client.serve())
+        await client.ended()
+        [frame] = client.socket.frames
+        assert frame.event == "error"
+        assert json.loads(frame.data)["name"] == "UnknownTopic"
+        assert client.socket.complete
+    gateway.assert_nobody_is_left()
+
+
+@pytest.mark.parametrize("timestamp_ms", [None, 0, 1_000])
+async def test_offsets_without_times_add_no_new_partitions(
+    timestamp_ms: int | None,
+) -> None:
+    log = MemoryLog()
+    await log.create_topic("t", 2)
+    async with serving(log, ["t"]) as gateway:
+        selection = gateway.streams._catalogue_watcher.catalogue.resolve(["t"])
+        marks = [PartitionCursor(Partition("t", n), 0, timestamp_ms) for n in range(2)]
+        start = await gateway.start_resolver.start(
+            selection, everything(Format.SSE), cursors=marks, since_ms=None
+        )
+        assert start.spec.growing == (frozenset() if timestamp_ms is None else {"t"})

@@ -1,31 +1,29 @@
-"""Partitions out of reach: their streams wait, then end, and are refused; all others are served."""
+"""Unreachable partitions: their streams wait, then end, and are refused. Others are served."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+from typing import Any
 
 import pytest
 
-from eventstreams.fanout import feed as feed_module
-from eventstreams.fanout import subscription as subscription_module
-from eventstreams.fanout.start import Starter
+from eventstreams.fanout.start import StartResolver
+from eventstreams.fanout.timing import Timing
 from eventstreams.model.event import Partition
-from tests.fanout.gateway import PATIENCE_S, Client, Gateway, Socket, events, joined, serving
-from tests.fanout.partial_log import PartialLog
-from tests.wire import place_of
+from tests.support import fanout
+from tests.support.fanout import Client, Gateway, Socket, events, joined
+from tests.support.partial_log import PartialLog
+from tests.support.waiting import PATIENCE_S
+from tests.support.wire import place_of
 
 pytestmark = pytest.mark.anyio
 
 T0, T1, U0 = Partition("t", 0), Partition("t", 1), Partition("u", 0)
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries the log again soon."""
-    monkeypatch.setattr(feed_module, "_RETRY_S", 0.002)
-    monkeypatch.setattr(feed_module, "_QUIET_S", 0.004)
-    monkeypatch.setattr(subscription_module, "_RETRY_LOG_S", 0.002)
+serving = functools.partial(fanout.serving, timing=Timing(retry_s=0.002, quiet_s=0.004))
 
 
 async def made(*away: Partition, count: int = 0) -> PartialLog:
@@ -44,11 +42,11 @@ def places(client: Client) -> list[tuple[str, int, int]]:
 
 async def unreachable(gateway: Gateway, *partitions: Partition) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while gateway.hub.feed.unreachable != set(partitions):
+        while gateway.hub.follower.unreachable != set(partitions):
             await asyncio.sleep(0)
 
 
-async def test_streams_of_a_lost_partition_end_with_the_reason_and_others_live_on() -> None:
+async def test_streams_of_a_lost_partition_end_and_others_continue() -> None:
     log = await made()
     named = '[{"topic":"t","partition":0,"offset":0}]'
     async with (
@@ -65,9 +63,9 @@ async def test_streams_of_a_lost_partition_end_with_the_reason_and_others_live_o
             await client.ended()
             [error] = client.socket.frames
             assert error.event == "error"
-            told = json.loads(error.data)
-            assert told["name"] == "LogUnavailable"
-            assert told["message"] == "t/1 is out of reach: no leader"
+            reported = json.loads(error.data)
+            assert reported["name"] == "LogUnavailable"
+            assert reported["message"] == "t/1 is unreachable: no leader"
         await log.append([*events("u", 0, 1), *events("t", 0, 1)])
         for client in safe:
             await client.frames(1)
@@ -85,7 +83,7 @@ async def test_streams_of_a_lost_partition_end_with_the_reason_and_others_live_o
     gateway.assert_nobody_is_left()
 
 
-async def test_a_partition_that_is_back_in_time_costs_its_streams_nothing() -> None:
+async def test_a_short_outage_of_a_partition_ends_no_stream() -> None:
     log = await made()
     async with serving(log, ["t", "u"]) as gateway, asyncio.TaskGroup() as tasks:
         client = Client(gateway, "all")
@@ -95,7 +93,7 @@ async def test_a_partition_that_is_back_in_time_costs_its_streams_nothing() -> N
         await unreachable(gateway, T1)
         await log.append([*events("t", 1, 2), *events("u", 0, 1)])
         await client.frames(1)
-        assert places(client) == [("u", 0, 0)], "what can be read goes on"
+        assert places(client) == [("u", 0, 0)], "the reachable partitions continue"
         log.regain(T1)
         await client.frames(3)
         assert places(client)[1:] == [("t", 1, 0), ("t", 1, 1)]
@@ -105,20 +103,18 @@ async def test_a_partition_that_is_back_in_time_costs_its_streams_nothing() -> N
 
 @pytest.mark.parametrize("when", ["from the start", "later"])
 @pytest.mark.parametrize("query", ["", "since=0"])
-async def test_a_lost_partition_is_refused_by_name_and_other_topics_are_served(
-    when: str, query: str
-) -> None:
+async def test_requests_for_a_lost_partition_are_refused_by_name(when: str, query: str) -> None:
     log = await made(*([T1] if when == "from the start" else []), count=2)
     async with serving(log, ["t", "u"]) as gateway, asyncio.TaskGroup() as tasks:
         log.lose(T1)
         await unreachable(gateway, T1)
-        gateway.streams._starter = Starter(hub=gateway.hub, patience_s=0.01)
+        gateway.streams._start_resolver = StartResolver(hub=gateway.hub, patience_s=0.01)
         refused = Client(gateway, "t", query=query)
         await refused.serve()
         assert refused.socket.status == 503
         assert 5 <= int(refused.socket.headers["retry-after"]) <= 15
         assert json.loads(refused.socket.taken)["message"] == (
-            "The log is out of reach: t/1 is out of reach: no leader"
+            "The log is unreachable: t/1 is unreachable: no leader"
         )
         named = '[{"topic":"t","partition":0,"offset":0}]'
         for client in (
@@ -146,7 +142,7 @@ async def test_a_request_waits_for_a_partition_that_returns() -> None:
     gateway.assert_nobody_is_left()
 
 
-async def test_an_id_of_before_a_lost_partition_was_gained_gets_it_when_it_returns() -> None:
+async def test_an_older_id_gets_an_added_partition_when_it_returns() -> None:
     log = await made(T1)
     whole = '[{"topic":"t","partition":0,"offset":0,"timestamp":1}]'
     async with serving(log, ["t", "u"]) as gateway, asyncio.TaskGroup() as tasks:
@@ -162,9 +158,14 @@ async def test_an_id_of_before_a_lost_partition_was_gained_gets_it_when_it_retur
     gateway.assert_nobody_is_left()
 
 
-async def test_readers_of_a_lost_partition_take_no_turns_of_the_others() -> None:
+async def test_readers_of_a_lost_partition_do_not_delay_others() -> None:
     log = await made(count=30)
-    slow = {"catch_up_slots": 1, "batch_bytes_max": 1, "block_bytes": 1, "cache_bytes_max": 1}
+    slow: dict[str, Any] = {
+        "catch_up_slots": 1,
+        "batch_bytes_max": 1,
+        "block_bytes": 1,
+        "cache_bytes_max": 1,
+    }
     async with serving(log, ["t", "u"], **slow) as gateway, asyncio.TaskGroup() as tasks:
         waiting = [Client(gateway, "t", query="since=0", socket=Socket(high_water=1))]
         waiting += [Client(gateway, "t", query="since=1", socket=Socket(high_water=1))]

@@ -1,4 +1,4 @@
-"""Clients as cheap as can be: a socket, what came by it in order, and coming back when cut."""
+"""Cheap clients: each has a socket, checks the order of events, and reconnects."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import asyncio
 import json
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
-from tests.log.kafka_tools import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 _PLACE = re.compile(r'"partition":(\d+),"offset":(\d+)')
 _AGAIN_S = 0.05
-"""Before one who was refused comes again; it says nothing of when it is let in."""
+"""The pause after a refusal, whatever delay it contains."""
 
 Kept = Mapping[int, Mapping[int, int]]
-"""What a log holds: per partition its offsets, and the number of the event there."""
+"""The content of a log: for each partition, offsets with the numbers of events."""
 
 
 class Client:
-    """Reads stream `s`, from the first record on."""
+    """Reads the stream `s` from its first record on."""
 
     def __init__(self, port: int, topic: str, partitions: int, *, hangs_up_every: int = 0) -> None:
-        """`hangs_up_every` so many frames, in the middle of things; 0: never."""
+        """Disconnects after every `hangs_up_every` frames, at any byte; never if 0."""
         self.port = port
         self.got: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self.count = 0
         self.cuts = 0
         self.refused = 0
         self.wrong: list[str] = []
-        """What should not have come."""
+        """Unexpected frames."""
         self.open = asyncio.Event()
         self._hangs_up_every = hangs_up_every
         start = ({"topic": topic, "partition": n, "offset": 0} for n in range(partitions))
@@ -65,7 +65,7 @@ class Client:
             writer.transport.abort()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """To the end of the response, or until it is enough."""
+        """Read to the end of the response, or until `enough`."""
         text, left = "", self._hangs_up_every
         while size := int(await reader.readline() or b"0", 16):
             text += (await reader.readexactly(size + 2))[:-2].decode()
@@ -98,7 +98,7 @@ class Client:
 
 
 async def until(clients: Collection[Client], met: Callable[[Client], bool], what: str) -> None:
-    """That holds for every one of them."""
+    """Wait until this holds for every client."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             while not all(map(met, clients)):
@@ -107,9 +107,3 @@ async def until(clients: Collection[Client], met: Callable[[Client], bool], what
     except TimeoutError:
         states = [(n, c.count, c.cuts, c.refused) for n, c in enumerate(clients) if not met(c)]
         raise AssertionError(f"not {what}: {states}") from None
-
-
-async def eventually(met: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await met():
-            await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Three brokers, each behind a proxy, and one who writes to them, not by the proxies."""
+"""Three brokers, each behind a proxy, and a writer that does not use the proxies."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
-from aiokafka.errors import KafkaError
 
 from eventstreams.tasks import background
-from tests.faults.clients import eventually
-from tests.faults.proxy import Proxy
-from tests.kafka_node import KafkaNode, new_topic, own_cluster, require
-from tests.log.kafka_tools import PATIENCE_S, admin, producer
+from tests.support.kafka_node import KafkaNode, new_topic, own_cluster, require
+from tests.support.kafka_tools import admin, create_patiently, eventually, producer
+from tests.support.tcp_proxy import Proxy
+from tests.support.waiting import PATIENCE_S
 
 PARTITIONS = 3
 _EVERY_S = 0.01
-"""Between an event and the next: so many, and no more, are under way when something happens."""
+"""The pause between events, which limits how many are in transit when a fault occurs."""
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Cluster:
 
     @property
     def by_doors(self) -> str:
-        """Where a gateway finds it."""
+        """The settings of a gateway for this cluster."""
         return ",".join(f"127.0.0.1:{door.getsockname()[1]}" for door in self.doors)
 
     @asynccontextmanager
@@ -47,9 +46,9 @@ class Cluster:
             yield proxies
 
     async def topic(self, leader: int) -> str:
-        """On all brokers, its first partition led by that one; once all of them keep up.
+        """Create a topic on all brokers, with this leader of its first partition.
 
-        Starts those that are down.
+        Start stopped brokers, and wait for all replicas.
         """
         await asyncio.to_thread(require, *self.nodes)
         topic = new_topic()
@@ -61,26 +60,18 @@ class Cluster:
         )
         async with admin(self.bootstrap) as client:
 
-            async def made() -> bool:
-                """A broker that has just come back may not be counted in yet."""
-                try:
-                    answer = await client.create_topics([new])
-                except KafkaError:
-                    return False
-                return answer.topic_errors[0][1] in (0, 36)
-
             async def settled() -> bool:
-                [told] = await client.describe_topics([topic])
+                [reported] = await client.describe_topics([topic])
                 return {
-                    p["partition"]: (p["leader"], len(p["isr"])) for p in told["partitions"]
+                    p["partition"]: (p["leader"], len(p["isr"])) for p in reported["partitions"]
                 } == {number: (home[0], 3) for number, home in homes.items()}
 
-            await eventually(made)
+            await create_patiently(client, new)
             await eventually(settled)
         return topic
 
     async def kept(self, topic: str) -> dict[int, dict[int, int]]:
-        """What another consumer finds: per partition its offsets, and the event's number there."""
+        """Return what another consumer reads: each partition's offsets with numbers of events."""
         homes = [TopicPartition(topic, number) for number in range(PARTITIONS)]
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         await consumer.start()
@@ -111,7 +102,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 class Writer:
-    """Numbered events to all partitions in turn, each sent until all in-sync replicas have it."""
+    """Writes numbered events to all partitions in turn, each until all in-sync replicas have it."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -120,7 +111,7 @@ class Writer:
 
     @asynccontextmanager
     async def writing(self, bootstrap: str) -> AsyncIterator[Writer]:
-        """At its end all that was sent is acknowledged."""
+        """Write during the block; at its end, everything is acknowledged."""
         options = {"acks": "all", "enable_idempotence": True, "retry_backoff_ms": 50}
         async with producer(
             bootstrap, request_timeout_ms=2000, metadata_max_age_ms=500, **options
@@ -134,7 +125,7 @@ class Writer:
                         await asyncio.sleep(0.02)
 
     async def more(self, count: int) -> None:
-        """Until so many more are acknowledged."""
+        """Wait until this many more are acknowledged."""
         wanted = len(self.acknowledged) + count
         async with asyncio.timeout(PATIENCE_S):
             while len(self.acknowledged) < wanted:

@@ -1,15 +1,5 @@
-"""What every test of this folder gets."""
+"""Tests in this folder run gateways."""
 
-from __future__ import annotations
+from tests.support.fixtures import _no_blocking
 
-from collections.abc import Iterator
-
-import pytest
-
-from tests.blocking import no_blocking
-
-
-@pytest.fixture(autouse=True)
-def _no_blocking() -> Iterator[None]:
-    with no_blocking():
-        yield
+__all__ = ["_no_blocking"]

@@ -1,6 +1,6 @@
-"""A client runs out of memory, is killed for it, or is so short of it that it stands still.
+"""A client runs out of memory and is killed, or stops responding.
 
-It costs the gateway no memory, its place is given back, and others have everything.
+The gateway's memory does not grow, its lease is returned, and others get everything.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eventstreams.log.sqlite import SqliteLog
+from eventstreams.config.settings import SqliteSettings
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Record
-from eventstreams.settings import SqliteSettings
-from tests.faults.clients import eventually
-from tests.faults.gateway import Gateway, serving
-from tests.web.client import PATIENCE_S, Stream, connected
-from tests.web.gateway import SSE
+from tests.support.client import Stream, connected
+from tests.support.gateway import SSE
+from tests.support.kafka_tools import eventually
+from tests.support.process import Gateway, serving_over
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +33,8 @@ MIB = 2**20
 READERS = 3
 PAD = "x" * 250_000
 EVENTS = 100
-"""In each part of the test: more than all buffers on the way to a client hold, and more than may be
-kept for it."""
+"""Bytes in each part of the test: more than all buffers between gateway and client hold, and more
+than is kept for a client."""
 KEEPS_ALL = """
 import resource, socket, sys
 from pathlib import Path
@@ -51,7 +52,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as sock:
 
 @asynccontextmanager
 async def who_keeps_all(port: int, room_bytes: int) -> AsyncIterator[Process]:
-    """A client that has so much memory, once its stream is open."""
+    """Run a client whose memory is limited once its stream is open."""
     command = (sys.executable, "-c", KEEPS_ALL, str(port), str(room_bytes))
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
     try:
@@ -74,18 +75,18 @@ async def runs_out(process: Process) -> None:
 
 
 async def is_killed(process: Process) -> None:
-    """In the middle of reading, as the system does who needs its memory."""
+    """Kill the client while it reads, as the system does when it needs memory."""
     process.kill()
     await process.wait()
 
 
 async def stands_still(process: Process) -> None:
-    """Its connection stays; what it is sent fills the buffers of the system."""
+    """Its connection stays open, and sent bytes fill the system's buffers."""
     os.kill(process.pid, signal.SIGSTOP)
 
 
 @pytest.mark.parametrize("goes", [runs_out, is_killed, stands_still])
-async def test_a_client_without_memory_costs_none_here_and_others_have_everything(
+async def test_a_client_out_of_memory_does_not_affect_others(
     tmp_path: Path, goes: Callable[[Process], Awaitable[None]]
 ) -> None:
     log = SqliteLog(directory=tmp_path / "data", settings=SqliteSettings(sync="normal"))
@@ -93,7 +94,7 @@ async def test_a_client_without_memory_costs_none_here_and_others_have_everythin
     async with AsyncExitStack() as stack:
         stack.push_async_callback(log.aclose)
         gateway = await stack.enter_async_context(
-            serving(
+            serving_over(
                 tmp_path,
                 {"backend": "sqlite", "data_dir": str(tmp_path / "data")},
                 {"s": ["t"]},
@@ -119,11 +120,11 @@ async def test_a_client_without_memory_costs_none_here_and_others_have_everythin
                     assert [d["n"] for d in await reader.documents(1)] == [n]
                 most = max(most, memory.memory_info().rss)
 
-        await produce()  # what is kept for all is full
+        await produce()  # the shared memory is full
         before = most
         room_bytes = 4 * MIB if goes is runs_out else 1024 * MIB
         greedy = await stack.enter_async_context(who_keeps_all(gateway.port, room_bytes))
-        assert (await gateway.ask("/v2/stream/s")).status == 503, "all places are taken"
+        assert (await gateway.ask("/v2/stream/s")).status == 503, "all leases are taken"
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(produce())
             tasks.create_task(goes(greedy))

@@ -1,4 +1,4 @@
-"""The system's clock jumps by a day, ahead and back: nothing that goes on goes by it."""
+"""The system's clock jumps ahead and back by a day; running streams do not depend on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from eventstreams.config.settings import AccessSettings, LimitSettings, SqliteSettings
 from eventstreams.model.event import Partition
-from eventstreams.settings import AccessSettings, LimitSettings, SqliteSettings
-from tests.access.issuer import SECRET, secret_token
-from tests.log.backends import Sqlite
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, site_of, stream_of
+from tests.support.backends import Sqlite
+from tests.support.gateway import Served, site_of, stream_of
+from tests.support.issuer import SECRET, secret_token
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ TOGETHER = 3
 
 
 class Clock:
-    """What the process takes for the time of day; monotonic clocks do not jump."""
+    """Moves the time of day in this process; monotonic clocks do not jump."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0
@@ -44,9 +44,7 @@ async def numbers(gateway: Served, count: int, **start: str) -> list[int]:
 
 
 @pytest.mark.parametrize("jumps", [(DAY_S, -DAY_S), (-DAY_S, DAY_S)], ids=["ahead", "back"])
-async def test_streams_heartbeats_and_ids_do_not_care_when_the_clock_jumps(
-    clock: Clock, jumps: tuple[int, ...]
-) -> None:
+async def test_clock_jumps_do_not_affect_streams(clock: Clock, jumps: tuple[int, ...]) -> None:
     async with site_of(Sqlite) as site:
         topic = await site.topic()
         async with (
@@ -73,16 +71,14 @@ async def test_streams_heartbeats_and_ids_do_not_care_when_the_clock_jumps(
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["ahead", "back"])
-async def test_since_a_time_ago_has_all_that_came_after_a_jump_of_the_clock(
-    clock: Clock, jump_s: int
-) -> None:
+async def test_relative_since_works_after_a_clock_jump(clock: Clock, jump_s: int) -> None:
     async with site_of(Sqlite) as site:
         topic = await site.topic()
         await site.produce(topic, *({"n": n} for n in range(TOGETHER)))
         clock.ahead_s += jump_s
         async with site.gateway({"s": [topic]}) as gateway:
             await site.produce(topic, *({"n": n} for n in range(TOGETHER, 2 * TOGETHER)))
-            # What has times of a day ahead is at or after any time ago; what is a day old is not.
+            # Events dated a day ahead are after any relative time; events a day old are not.
             first = TOGETHER if jump_s > 0 else 0
             expected = [*range(first, 2 * TOGETHER)]
             assert await numbers(gateway, len(expected), since="-1h") == expected
@@ -91,7 +87,7 @@ async def test_since_a_time_ago_has_all_that_came_after_a_jump_of_the_clock(
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["ahead", "back"])
-async def test_who_was_let_in_stays_and_tickets_and_limits_hold_when_the_clock_jumps(
+async def test_clock_jumps_do_not_affect_access_and_limits(
     clock: Clock, tmp_path: Path, jump_s: int
 ) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
@@ -119,15 +115,13 @@ async def test_who_was_let_in_stays_and_tickets_and_limits_hold_when_the_clock_j
                     target = f"/v2/stream/s?ticket={ticket}"
                     statuses.append((await gateway.ask("HEAD", target, one)).status)
             assert statuses == [200, 401, 429, 429], (
-                "good once; four in a minute, the ticket's own among them"
+                "valid once; four connects per minute, including that of the ticket"
             )
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["ahead", "back"])
-async def test_what_retention_drops_when_the_clock_jumps_is_told_and_the_rest_is_whole(
-    clock: Clock, jump_s: int
-) -> None:
-    """By a clock that is a day ahead all is a day old; by one that is back nothing is old."""
+async def test_retention_after_a_clock_jump_is_reported_as_a_gap(clock: Clock, jump_s: int) -> None:
+    """With the clock a day ahead, all records are a day old; with the clock set back, none is."""
     async with site_of(Sqlite) as site:
         topic = await site.topic()
         await site.produce(topic, *({"n": n} for n in range(TOGETHER)))
@@ -147,7 +141,7 @@ async def test_what_retention_drops_when_the_clock_jumps_is_told_and_the_rest_is
             async with gateway.stream("s", last_event_id=start) as stream:
                 if dropped:
                     gap = await stream.frame()
-                    [told] = gap.document["partitions"]
-                    assert (gap.event, told["resumed"]) == ("gap", dropped)
+                    [reported] = gap.document["partitions"]
+                    assert (gap.event, reported["resumed"]) == ("gap", dropped)
                 found = [d["n"] for d in await stream.documents(2 * TOGETHER - dropped)]
             assert found == [*range(dropped, 2 * TOGETHER)]

@@ -1,8 +1,8 @@
-"""The promise through every fault of a cluster: a hundred clients of one gateway, some of which
-hang up all the time, have in the end all that the log holds, once and in order.
+"""Through every fault of a cluster, a hundred clients of a gateway get everything in the log once
+and in order, although some of them disconnect all the time.
 
-The fault strikes the broker that leads the first partition. The gateway is impatient and ends
-streams in the longer ones, so that its clients also come back in the middle of the trouble.
+The fault affects the broker that leads the first partition. The gateway ends streams early in the
+longer faults, so that clients also reconnect during them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import pytest
 
 from eventstreams.tasks import background
 from tests.faults import clients
-from tests.faults.clients import Client, eventually
+from tests.faults.clients import Client
 from tests.faults.cluster import PARTITIONS, Cluster, Writer, cluster
-from tests.faults.gateway import Gateway, over_kafka, serving
-from tests.faults.proxy import Proxy
-from tests.kafka_node import KafkaNode
+from tests.support.kafka_node import KafkaNode
+from tests.support.kafka_tools import eventually
+from tests.support.process import Gateway, over_kafka, serving_over
+from tests.support.tcp_proxy import Proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 CLIENTS = 100
 EVENTS = 60
-"""Acknowledged before a fault, while it lasts, and after it."""
+"""Events acknowledged before, during and after a fault."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def brokers() -> Iterator[Cluster]:
 
 
 class Place:
-    """What a fault may strike, and what there is to see of it."""
+    """The parts that a fault affects."""
 
     def __init__(
         self, node: KafkaNode, proxy: Proxy, gateway: Gateway, writer: Writer, partition: str
@@ -48,7 +49,7 @@ class Place:
         self.partition = partition
 
     async def noticed(self) -> None:
-        """The gateway can't reach the partition, and says so."""
+        """Wait until the gateway reports the partition as unreachable."""
 
         async def named() -> bool:
             return self.partition in await self.gateway.unreachable()
@@ -96,7 +97,7 @@ FAULTS = (killed, restarted, paused, cut_off, made_slow)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_clients_have_all_that_the_log_holds_once_and_in_order_through_a_fault_of_a_leader(
+async def test_leader_failures_lose_and_repeat_nothing(
     brokers: Cluster,
     tmp_path: Path,
     fault: Callable[[Place], AbstractAsyncContextManager[None]],
@@ -107,7 +108,7 @@ async def test_clients_have_all_that_the_log_holds_once_and_in_order_through_a_f
     async with AsyncExitStack() as stack:
         proxies = await stack.enter_async_context(brokers.proxied())
         gateway = await stack.enter_async_context(
-            serving(
+            serving_over(
                 tmp_path,
                 over_kafka(brokers.by_doors),
                 {"s": [topic]},

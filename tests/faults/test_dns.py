@@ -1,5 +1,5 @@
-"""A name server that answers nothing, from the start or from some moment on: the gateway is alive,
-says what it can't do, does the rest, and ends when it is told to.
+"""With a silent name server, from the start or later, the gateway is alive, reports what it cannot
+do, does the rest, and can be stopped.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 
 import pytest
 
-from eventstreams.log.sqlite import SqliteLog
+from eventstreams.config.settings import SqliteSettings
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Record
-from eventstreams.settings import SqliteSettings
 from eventstreams.tasks import background
-from tests.access.issuer import Pair
-from tests.faults.clients import eventually
-from tests.faults.gateway import Gateway, over_kafka, serving
-from tests.log.kafka_tools import opened, topic_with
-from tests.programs import needed
-from tests.web.client import PATIENCE_S, Stream, connected
-from tests.web.gateway import SSE
+from tests.support.client import Stream, connected
+from tests.support.gateway import SSE
+from tests.support.issuer import Pair
+from tests.support.kafka_tools import eventually, opened, topic_with
+from tests.support.process import Gateway, over_kafka, serving_over
+from tests.support.programs import needed
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
 class NameServer:
-    """At the address where the gateway looks; every name is 127.0.0.1, while it answers."""
+    """A name server for the gateway. While it answers, every name is 127.0.0.1."""
 
     address = "127.0.0.77"
 
@@ -48,7 +48,7 @@ class NameServer:
 
 
 def _answer(question: bytes) -> bytes:
-    """RFC 1035: the question again, and for type A an address; for others none."""
+    """Return a response (RFC 1035): the question, and for type A an address."""
     end = question.index(0, 12) + 5
     asked = question[12:end]
     is_a = asked[-4:-2] == b"\0\1"
@@ -74,7 +74,7 @@ async def name_server() -> AsyncIterator[NameServer]:
 async def asking_it(
     folder: Path, log: Mapping[str, Any], streams: Mapping[str, Any], **sections: Any
 ) -> AsyncIterator[Gateway]:
-    """A gateway that looks up every name there, and waits for it for minutes."""
+    """Run a gateway that uses this name server, and waits minutes for it."""
     resolver = folder / "resolv.conf"
     resolver.write_text(f"nameserver {NameServer.address}\noptions timeout:30 attempts:5\n")
     mounted = f'mount --bind {resolver} "$(readlink -f /etc/resolv.conf)" && exec "$@"'
@@ -82,7 +82,7 @@ async def asking_it(
     if os.getuid() != 0:
         pytest.skip("another resolv.conf needs root")
     before = ("unshare", "--mount", "sh", "-c", mounted, "sh")
-    async with serving(folder, log, streams, before=before, **sections) as gateway:
+    async with serving_over(folder, log, streams, before=before, **sections) as gateway:
         yield gateway
 
 
@@ -92,10 +92,10 @@ async def told_to_end(gateway: Gateway) -> None:
         assert await gateway.process.wait() == 0
 
 
-async def test_while_no_name_is_resolved_it_is_alive_and_not_ready_and_ends_when_told(
+async def test_without_dns_the_gateway_is_alive_but_not_ready(
     name_server: NameServer, tmp_path: Path
 ) -> None:
-    """A lookup can't be cut short, and what waits for it takes minutes; the gateway may not."""
+    """A lookup cannot be cancelled and takes minutes, but the gateway must end."""
     async with asking_it(
         tmp_path,
         over_kafka("kafka.test:9092", request_timeout_s=1.0),
@@ -108,7 +108,7 @@ async def test_while_no_name_is_resolved_it_is_alive_and_not_ready_and_ends_when
             assert (ready.status, ready.json()["ready"]) == (503, False)
             assert (await gateway.ask("/v2/stream/s")).status == 503
         (tmp_path / "streams.yaml").write_text("streams: {other: {topics: [t]}}\n")
-        gateway.process.send_signal(signal.SIGHUP)  # which needs a thread as well
+        gateway.process.send_signal(signal.SIGHUP)  # which also needs a thread
 
         async def read_again() -> bool:
             return (await gateway.ask("/v2/stream/other")).status == 503
@@ -117,10 +117,10 @@ async def test_while_no_name_is_resolved_it_is_alive_and_not_ready_and_ends_when
         await told_to_end(gateway)
 
 
-async def test_hosts_of_keys_and_limits_that_have_no_name_trouble_only_who_needs_them(
+async def test_unresolved_hosts_affect_only_their_users(
     name_server: NameServer, tmp_path: Path
 ) -> None:
-    """Many look for keys at the same time; others come meanwhile, and the process counts them."""
+    """Many requests need keys at the same time; others arrive meanwhile and are counted."""
     token = {"Authorization": f"Bearer {Pair('EdDSA', 'k').token(scope='read')}"}
     log = SqliteLog(directory=tmp_path / "data", settings=SqliteSettings(sync="normal"))
     await log.start()
@@ -133,7 +133,7 @@ async def test_hosts_of_keys_and_limits_that_have_no_name_trouble_only_who_needs
             shared={"redis_url": "redis://redis.test"},
             limits={"client_ip_connections": 2},
             fanout={"drain_s": 0.5},
-            troubled=["eventstreams.access.jwks"],
+            troubled=["eventstreams.access.key_sets"],
         ) as gateway:
 
             async def needs_keys(n: int) -> None:
@@ -158,7 +158,7 @@ async def test_hosts_of_keys_and_limits_that_have_no_name_trouble_only_who_needs
 
 
 @pytest.mark.kafka
-async def test_a_name_server_that_falls_silent_costs_nobody_who_is_known_anything(
+async def test_a_silent_name_server_affects_no_known_host(
     kafka: str, name_server: NameServer, tmp_path: Path
 ) -> None:
     topic = await topic_with(kafka)

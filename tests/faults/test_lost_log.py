@@ -1,4 +1,4 @@
-"""The embedded log of a whole gateway loses its files, is damaged, or can't be opened at all."""
+"""The embedded log of a whole gateway loses its files, is damaged, or cannot be opened at all."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.upstream import TailProcess
-from tests.faults.gateway import Gateway, serving
-from tests.faults.test_disk import reading, small_file_system
-from tests.intake.place import SHIPPED, TEST, event
-from tests.log.test_sqlite_faults import overwrite_table
-from tests.programs import needed
-from tests.web.client import PATIENCE_S, Stream, connected
-from tests.web.gateway import SSE
+from tests.support.client import Stream, connected
+from tests.support.gateway import SSE
+from tests.support.intake import SHIPPED, TEST, event
+from tests.support.process import Gateway, serving_over, streaming
+from tests.support.programs import needed, small_file_system
+from tests.support.sqlite_files import overwrite_table
+from tests.support.upstream import TailProcess
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 STREAMS = {TEST: {"schema_title": "test/event", "topics": [TEST]}}
-TROUBLED = ("eventstreams.log.sqlite", "eventstreams.log.sqlite_reader")
+TROUBLED = ("eventstreams.log.sqlite.log", "eventstreams.log.sqlite.reader")
 
 
 @asynccontextmanager
 async def gateway_of(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
     log = {"backend": "sqlite", "data_dir": str(folder / "data")}
-    async with serving(
+    async with serving_over(
         folder, log, STREAMS, schemas=[str(SHIPPED)], troubled=TROUBLED, **settings
     ) as gateway:
         yield gateway
@@ -45,7 +45,7 @@ async def post(gateway: Gateway, name: str) -> httpx.Response:
 
 
 async def not_ready(gateway: Gateway, reason: str) -> None:
-    """Waits until /readyz says so."""
+    """Wait until /readyz has this status."""
     async with asyncio.timeout(PATIENCE_S):
         while reason not in (said := (await gateway.ask("/readyz")).json())["log"]:
             await asyncio.sleep(0.05)
@@ -69,7 +69,7 @@ def disk_is_unmounted(data: Path, gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("fault", [files_are_deleted, directory_is_moved, disk_is_unmounted])
-async def test_without_its_files_the_gateway_takes_nothing_and_says_why(
+async def test_without_its_files_the_gateway_refuses_posts(
     tmp_path: Path, fault: Callable[[Path, Gateway], None]
 ) -> None:
     data = tmp_path / "data"
@@ -77,7 +77,7 @@ async def test_without_its_files_the_gateway_takes_nothing_and_says_why(
     before = small_file_system(data) if fault is disk_is_unmounted else ()
     async with (
         gateway_of(tmp_path, before=before, fanout={"log_patience_s": 0.5}) as gateway,
-        reading(gateway.port) as live,
+        streaming(gateway.port, f"/v2/stream/{TEST}") as live,
     ):
         assert (await post(gateway, "before")).status_code == 201
         assert [each["test"] for each in await live.documents(1)] == ["before"]
@@ -92,7 +92,7 @@ async def test_without_its_files_the_gateway_takes_nothing_and_says_why(
         assert "deleted or moved away" in ended.document["message"]
         answer = await gateway.ask(f"/v2/stream/{TEST}")
         assert answer.status == 503
-        levels = [line["level"] for line in gateway.lines if "takes no events" in line["message"]]
+        levels = [line["level"] for line in gateway.lines if "rejects events" in line["message"]]
         assert levels == ["critical"]
 
 
@@ -106,7 +106,7 @@ async def test_a_malformed_database_makes_the_gateway_not_ready(tmp_path: Path) 
         answer = await post(gateway, "refused")
         assert answer.status_code == 500
         [said] = answer.json()["error"]
-        assert said["context"] == {"message": "the log can't be written", "retryable": True}
+        assert said["context"] == {"message": "the log cannot be written", "retryable": True}
         await not_ready(gateway, "database disk image is malformed")
 
 
@@ -118,7 +118,7 @@ def malformed(data: Path) -> str:
 def directory_in_its_place(data: Path) -> str:
     (data / "log.sqlite3").unlink()
     (data / "log.sqlite3").mkdir()
-    return "can't be opened"
+    return "cannot be opened"
 
 
 @pytest.mark.parametrize("fault", [malformed, directory_in_its_place])
@@ -157,14 +157,14 @@ def flip_a_bit_of(path: Path, value: bytes) -> None:
 
 
 async def next_after(gateway: Gateway, id_: str) -> str:
-    """What a client with this id is sent first."""
+    """Return the first frame for a client with this id."""
     async with connected(gateway.port) as client:
         await client.send("GET", f"/v2/stream/{TEST}", {**SSE, "Last-Event-ID": id_})
         frame = await Stream(client, await client.head()).frame()
     return frame.document["test"] if frame.event == "message" else frame.event
 
 
-async def test_bit_rot_is_a_gap_for_history_live_readers_and_tail(tmp_path: Path) -> None:
+async def test_bit_rot_is_a_gap_for_all_readers(tmp_path: Path) -> None:
     async with gateway_of(tmp_path) as gateway:
         for n in range(5):
             assert (await post(gateway, f"event-{n}")).status_code == 201
@@ -172,7 +172,7 @@ async def test_bit_rot_is_a_gap_for_history_live_readers_and_tail(tmp_path: Path
         await gateway.process.wait()
     flip_a_bit_of(tmp_path / "data/log.sqlite3", b"event-2")
     async with gateway_of(tmp_path) as gateway:
-        async with reading(gateway.port, "?since=earliest") as history:
+        async with streaming(gateway.port, f"/v2/stream/{TEST}?since=earliest") as history:
             frames = [await history.frame() for _ in range(5)]
         assert [frame.event for frame in frames] == ["message"] * 2 + ["gap"] + ["message"] * 2
         assert [f.document["test"] for f in frames if f.event == "message"] == [

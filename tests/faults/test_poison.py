@@ -1,27 +1,27 @@
-"""Records and batches that nobody can read, or hardly: all others are delivered."""
+"""Records next to unreadable records and batches are delivered."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from eventstreams.log.kafka import KafkaLog
+from eventstreams.log.kafka.log import KafkaLog
 from eventstreams.model.event import Partition, Record
-from tests.faults.clients import eventually
-from tests.faults.gateway import Gateway, over_kafka, serving
-from tests.kafka_node import KafkaNode, own_node, require
-from tests.log.kafka_tools import opened, topic_with
-from tests.web.client import Stream, connected
-from tests.web.gateway import SSE
+from tests.support.client import Stream, connected
+from tests.support.gateway import SSE
+from tests.support.kafka_node import KafkaNode, own_node, require
+from tests.support.kafka_tools import eventually, opened, topic_with
+from tests.support.process import Gateway, over_kafka, serving_over
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -57,7 +57,7 @@ async def numbers(stream: Stream, count: int) -> list[int]:
 
 
 async def append_batch(log: KafkaLog, topic: str, batch: bytes) -> None:
-    """Just these bytes, as some client of another make may send them."""
+    """Append exactly these bytes, as other Kafka clients might."""
     [node] = await log._brokers.route([Partition(topic, 0)])
     request = ProduceRequest(None, -1, 5_000, [(topic, [(0, batch)])])
     answer = await log._brokers.ask("append", node, request)
@@ -80,7 +80,7 @@ BAD: dict[str, bytes] = {
     "deep": b'{"n":' + b"[" * 500_000,
 }
 SURROGATES = (b'{"n":3,"a":"\\ud800","b":"\\u0000"}', b'{"n":4,"a":"\xed\xa0\x80"}')
-"""Half of a pair, which goes out as it can: escaped."""
+"""An unpaired surrogate, which is sent as an escape."""
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "from history"])
@@ -103,7 +103,7 @@ async def test_neighbours_of_poisoned_records_are_delivered(
         if not live:
             await poison()
         async with (
-            serving(tmp_path, over_kafka(address), {"s": [topic]}) as gateway,
+            serving_over(tmp_path, over_kafka(address), {"s": [topic]}) as gateway,
             stream(gateway, "s", "" if live else "?since=earliest") as reader,
         ):
             if live:
@@ -114,8 +114,8 @@ async def test_neighbours_of_poisoned_records_are_delivered(
     assert frames[3].document["a"] == frames[4].document["a"] == "\ud800"
 
 
-def damaged(node: KafkaNode, topic: str, *, sealed: bool) -> None:
-    """The second batch on disk; `sealed` with a checksum that is right for it all the same."""
+def damage(node: KafkaNode, topic: str, *, sealed: bool) -> None:
+    """Damage the second batch on disk; if `sealed`, with a correct checksum."""
     [path] = (node.directory / "data" / f"{topic}-0").glob("*.log")
     content = bytearray(path.read_bytes())
     begin = 12 + int.from_bytes(content[8:12], "big")
@@ -127,23 +127,54 @@ def damaged(node: KafkaNode, topic: str, *, sealed: bool) -> None:
     path.write_bytes(content)
 
 
+class Damaged(NamedTuple):
+    """Two topics with the same records; the second batch of `bad` is damaged."""
+
+    bad: str
+    good: str
+
+
+CODECS = ("gzip", "zstd")
+
+
+@pytest.fixture(scope="module")
+def topics(node: KafkaNode) -> dict[tuple[str, bool], Damaged]:
+    """Return the topics of each codec and damage. The node restarts once for all of them."""
+    found = asyncio.run(_filled(require(node)))
+    node.stop()
+    for (_, sealed), pair in found.items():
+        damage(node, pair.bad, sealed=sealed)
+    node.start()
+    return found
+
+
+async def _filled(address: str) -> dict[tuple[str, bool], Damaged]:
+    found: dict[tuple[str, bool], Damaged] = {}
+    for codec, sealed in itertools.product(CODECS, (False, True)):
+        pair = Damaged(await topic_with(address), await topic_with(address))
+        async with opened(address, compression=codec) as log:
+            for n in range(40):
+                await log.append([numbered(topic, n) for topic in pair])
+        found[codec, sealed] = pair
+    return found
+
+
 @pytest.mark.parametrize("sealed", [False, True], ids=["bad checksum", "truncated compression"])
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
-async def test_a_batch_damaged_on_disk_is_told_to_who_needs_it_and_others_go_on(
-    node: KafkaNode, address: str, tmp_path: Path, *, sealed: bool, codec: str
+@pytest.mark.parametrize("codec", CODECS)
+async def test_a_damaged_batch_affects_only_its_readers(
+    topics: dict[tuple[str, bool], Damaged],
+    address: str,
+    tmp_path: Path,
+    *,
+    sealed: bool,
+    codec: str,
 ) -> None:
-    bad, good = await topic_with(address), await topic_with(address)
-    async with opened(address, compression=codec) as log:
-        for n in range(40):
-            await log.append([numbered(topic, n) for topic in (bad, good)])
-    await asyncio.to_thread(node.stop)
-    await asyncio.to_thread(damaged, node, bad, sealed=sealed)
-    await asyncio.to_thread(node.start)
+    bad, good = topics[codec, sealed]
     streams: dict[str, Any] = {"bad": [bad], "good": [good], "both": [bad, good]}
     fanout = {"log_patience_s": 1.0}
     async with (
         opened(address) as log,
-        serving(tmp_path, over_kafka(address), streams, fanout=fanout) as gateway,
+        serving_over(tmp_path, over_kafka(address), streams, fanout=fanout) as gateway,
         stream(gateway, "bad") as behind_it,
         stream(gateway, "good", "?since=earliest") as neighbour,
     ):

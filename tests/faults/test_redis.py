@@ -1,5 +1,5 @@
-"""Redis is killed, hangs, is cut off or slow while clients come: they are let in all the same, by
-what each process counts itself, and what goes on goes on. When it is well again limits are shared.
+"""While Redis is dead, unreachable or slow, each process counts alone, clients are accepted, and
+streams continue. Afterwards, limits are shared again.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import pytest
 
-from eventstreams.settings import LimitSettings, SharedSettings
-from tests.faults.proxy import Proxy
-from tests.log.backends import Sqlite
-from tests.programs import needed
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, site_of
+from eventstreams.config.settings import LimitSettings, SharedSettings
+from tests.support.backends import Sqlite
+from tests.support.gateway import Served, site_of
+from tests.support.programs import needed
+from tests.support.tcp_proxy import Proxy
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 CLIENTS = 40
 MOST = 3
-"""Streams of one address."""
+"""The limit of streams of one address."""
 
 
 class Redis:
-    """A server that forgets everything when it is killed, and a proxy before it."""
+    """A server that loses all data when it is killed, behind a proxy."""
 
     def __init__(self) -> None:
         self.door = socket.create_server(("127.0.0.1", 0))
@@ -96,7 +96,7 @@ async def cut_off(redis: Redis) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def made_slow(redis: Redis) -> AsyncIterator[None]:
-    """Slower than anybody waits for it."""
+    """Make it slower than any timeout."""
     with redis.proxy.slow(latency_s=0.5, chunk_bytes=1024):
         yield
 
@@ -106,7 +106,7 @@ def address(n: int) -> dict[str, str]:
 
 
 async def shares(one: Served, other: Served, who: dict[str, str]) -> None:
-    """What is open at one counts at the other, sooner or later."""
+    """Wait until streams of one gateway count at the other."""
     async with AsyncExitStack() as stack:
         for _ in range(MOST):
             await stack.enter_async_context(one.stream("s", who))
@@ -116,7 +116,7 @@ async def shares(one: Served, other: Served, who: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("fault", [killed, hung, cut_off, made_slow])
-async def test_clients_are_let_in_and_served_while_redis_is_in_trouble_and_it_counts_again_later(
+async def test_clients_are_served_while_redis_fails(
     redis: Redis, fault: Callable[[Redis], AbstractAsyncContextManager[None]]
 ) -> None:
     limits = LimitSettings(client_ip_connections=MOST)
@@ -143,10 +143,10 @@ async def test_clients_are_let_in_and_served_while_redis_is_in_trouble_and_it_co
             async with asyncio.TaskGroup() as tasks:
                 for n in range(CLIENTS):
                     tasks.create_task(comes(n))
-            await one.until("ledger_reachable", 0)
+            await one.until("quota_reachable", 0)
             async with AsyncExitStack() as crowd:
                 for _ in range(MOST):
                     await crowd.enter_async_context(one.stream("s", address(252)))
                 assert (await one.ask("HEAD", "/v2/stream/s", address(252))).status == 429
         await shares(one, other, address(253))
-        await one.until("ledger_reachable", 1)
+        await one.until("quota_reachable", 1)

@@ -1,6 +1,6 @@
-"""A topic is deleted and made again, and holds more than before by the time anybody looks.
+"""A topic is deleted and recreated, and soon has more records than before.
 
-Offsets are the same, records are others. Who stood in the old topic is told, by a gap.
+The offsets are the same, but the records differ. Readers of the old topic get a gap.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,11 @@ from aiokafka.admin import NewTopic
 from eventstreams.model.event import Partition, Record
 from eventstreams.tasks import background
 from tests.faults.clients import Client, until
-from tests.faults.gateway import Gateway, over_kafka, serving
-from tests.log.kafka_tools import admin, eventually, opened, topic_with
-from tests.web.client import Stream, connected
-from tests.web.gateway import SSE
+from tests.support.client import connected
+from tests.support.gateway import SSE
+from tests.support.kafka_tools import admin, eventually, opened, topic_with
+from tests.support.process import Gateway, over_kafka, serving_over, streaming
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -30,19 +31,9 @@ OLD, NEW = 6, 20
 CLIENTS = 100
 
 
-@asynccontextmanager
-async def stream(gateway: Gateway, last_id: str) -> AsyncIterator[Stream]:
-    async with connected(gateway.port) as client:
-        await client.send("GET", "/v2/stream/s", {**SSE, "Last-Event-ID": last_id})
-        stream = Stream(client, await client.head())
-        assert stream.head.status == 200
-        await stream.opened()
-        yield stream
-
-
 @contextmanager
 def looking_away(gateway: Gateway) -> Generator[None]:
-    """It sees nothing of what happens meanwhile, as on a host that is too busy."""
+    """Pause the gateway, so that it misses what happens, as on an overloaded host."""
     os.kill(gateway.process.pid, signal.SIGSTOP)
     try:
         yield
@@ -56,7 +47,7 @@ async def fill(kafka: str, topic: str, name: str, count: int, at_ms: int) -> Non
         await log.append([Record(topic, v, None, at_ms + n, 0) for n, v in enumerate(records)])
 
 
-async def make_anew(kafka: str, topic: str) -> None:
+async def recreate(kafka: str, topic: str) -> None:
     async with admin(kafka) as client:
         await client.delete_topics([topic])
 
@@ -75,73 +66,71 @@ async def make_anew(kafka: str, topic: str) -> None:
 
 
 @pytest.mark.parametrize("unseen", [True, False], ids=["unseen", "seen"])
-async def test_a_topic_made_anew_with_a_higher_end_is_told_as_a_gap(
+async def test_a_recreated_topic_with_a_higher_end_is_a_gap(
     kafka: str, tmp_path: Path, *, unseen: bool
 ) -> None:
     topic = await topic_with(kafka)
     await fill(kafka, topic, "old", OLD, at_ms=1_000_000)
     start = f'[{{"topic":"{topic}","partition":0,"offset":0}}]'
-    async with serving(tmp_path, over_kafka(kafka), {"s": [topic]}) as gateway:
-        async with stream(gateway, start) as reader:
+    async with serving_over(tmp_path, over_kafka(kafka), {"s": [topic]}) as gateway:
+        async with streaming(gateway.port, last_event_id=start) as reader:
             old = await reader.frames(OLD)
             assert {frame.document["log"] for frame in old} == {"old"}
             if unseen:
                 with looking_away(gateway):
-                    await make_anew(kafka, topic)
+                    await recreate(kafka, topic)
             else:
-                await make_anew(kafka, topic)
+                await recreate(kafka, topic)
             error = await reader.frame()
-            assert (error.event, error.id) == ("error", old[-1].id), "nothing jumps in silence"
+            assert (error.event, error.id) == ("error", old[-1].id), "nothing is skipped silently"
             assert error.document["name"] == "UnknownTopic"
-        async with asyncio.timeout(30):
-            while True:  # until it has found the new one
+        async with asyncio.timeout(PATIENCE_S):
+            while True:  # until it has found the new topic
                 async with connected(gateway.port) as client:
                     await client.send("GET", "/v2/stream/s", {**SSE, "Last-Event-ID": error.id})
                     if (await client.head()).status == 200:
                         break
                 await asyncio.sleep(0.05)
-        async with stream(gateway, error.id) as back:
+        async with streaming(gateway.port, last_event_id=error.id) as back:
             gap, *new = await back.frames(1 + NEW)
     assert gap.event == "gap"
-    [told] = gap.document["partitions"]
-    assert (told["requested"], told["resumed"], told["cause"]) == (OLD, 0, "other_log")
+    [reported] = gap.document["partitions"]
+    assert (reported["requested"], reported["resumed"], reported["cause"]) == (OLD, 0, "other_log")
     assert [(f.document["log"], f.document["n"]) for f in new] == [("new", n) for n in range(NEW)]
 
 
 class Returning(Client):
-    """Comes back with its last id until it has been told of the new topic."""
+    """Reconnects with its last id until it gets a gap for the new topic."""
 
     def __init__(self, port: int, topic: str, **options: int) -> None:
         super().__init__(port, topic, 1, **options)
         self.old: list[int] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def _take(self, frame: str) -> None:
         if frame.startswith("event: gap"):
-            self.told += re.findall(r'"cause":"(\w+)"', frame)
+            self.reported += re.findall(r'"cause":"(\w+)"', frame)
             self.old = [*self.got.pop(0, {}).values()]
             self._last_id = frame.rpartition("id: ")[2]
         elif '"UnknownTopic"' not in frame:
             super()._take(frame)
 
 
-async def test_a_hundred_clients_have_all_of_the_old_topic_and_all_of_the_new_once_and_in_order(
-    kafka: str, tmp_path: Path
-) -> None:
-    """Some of them hang up in the middle of either."""
+async def test_a_recreated_topic_loses_and_repeats_nothing(kafka: str, tmp_path: Path) -> None:
+    """Some clients disconnect in the old or new topic."""
     topic = await topic_with(kafka)
     await fill(kafka, topic, "old", OLD, at_ms=1_000_000)
-    async with serving(tmp_path, over_kafka(kafka), {"s": [topic]}) as gateway:
+    async with serving_over(tmp_path, over_kafka(kafka), {"s": [topic]}) as gateway:
         crowd = [
             Returning(gateway.port, topic, hangs_up_every=0 if n % 4 else 2 + n % 5)
             for n in range(CLIENTS)
         ]
         async with background(*(client.run() for client in crowd)):
             await until(crowd, lambda client: client.count >= OLD, "all of the old")
-            await make_anew(kafka, topic)
+            await recreate(kafka, topic)
             await until(crowd, lambda client: client.count >= OLD + NEW, "all of the new")
     for client in crowd:
         assert client.wrong == []
-        assert client.told == ["other_log"]
+        assert client.reported == ["other_log"]
         assert client.old == [*range(OLD)]
         assert client.got == {0: {n: n for n in range(NEW)}}

@@ -1,7 +1,7 @@
-"""An election takes a replica that lacks the end of a partition: other records get its offsets.
+"""A replica without the end of a partition becomes its leader, and other records get the offsets.
 
-200 records are read; the replica that becomes the leader has 100 of them, and takes 150 new ones
-while the gateway sees nothing. Whoever had read beyond 100 gets a gap, and then all that is new.
+Of 200 records read, the new leader has 100, and gets 150 new ones while the gateway is paused.
+Readers beyond 100 get a gap and then all new records.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from aiokafka.errors import KafkaError
 
 from eventstreams.errors import UnknownTopic
 from eventstreams.model.event import Record
-from tests.faults.clients import eventually
 from tests.faults.cluster import Cluster, cluster
-from tests.faults.gateway import Gateway, over_kafka, serving
-from tests.faults.proxy import Proxy
-from tests.faults.test_topic_anew import stream
-from tests.kafka_node import new_topic
-from tests.log.kafka_tools import admin, opened
-from tests.web.client import Frame, Stream
+from tests.support.client import Frame, Stream
+from tests.support.kafka_node import new_topic
+from tests.support.kafka_tools import admin, create_patiently, eventually, opened
+from tests.support.process import Gateway, over_kafka, serving_over, streaming
+from tests.support.tcp_proxy import Proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -41,7 +39,7 @@ def brokers() -> Iterator[Cluster]:
 
 
 class Place:
-    """A topic whose records are on the first two brokers; the first leads, and may lose an end."""
+    """Create a topic on the first two brokers; the first leads, and may lose the end."""
 
     def __init__(self, brokers: Cluster) -> None:
         self.topic = new_topic()
@@ -59,15 +57,7 @@ class Place:
             },
         )
         async with admin(self._brokers.bootstrap) as client:
-
-            async def made() -> bool:
-                try:
-                    answer = await client.create_topics([new])
-                except KafkaError:
-                    return False
-                return answer.topic_errors[0][1] in (0, 36)
-
-            await eventually(made)
+            await create_patiently(client, new)
         await self.settled(1, {1, 2})
         await self.fill("old", 0, COMMON)
         await asyncio.to_thread(self._brokers.nodes[1].kill)
@@ -88,10 +78,10 @@ class Place:
         async def is_so() -> bool:
             try:
                 async with admin(",".join(alive)) as client:
-                    [told] = await client.describe_topics([self.topic])
+                    [reported] = await client.describe_topics([self.topic])
             except KafkaError:
                 return False
-            [partition] = told["partitions"] or [{"leader": -1, "isr": []}]
+            [partition] = reported["partitions"] or [{"leader": -1, "isr": []}]
             return partition["leader"] == leader and set(partition["isr"]) == in_sync
 
         await eventually(is_so)
@@ -106,7 +96,7 @@ class Place:
             async def filled() -> bool:
                 try:
                     await log.append(records)
-                except UnknownTopic:  # a broker has yet to hear of it
+                except UnknownTopic:  # some broker does not know it yet
                     return False
                 return True
 
@@ -133,12 +123,12 @@ def cut_off(_: Gateway, proxies: list[Proxy]) -> AbstractContextManager[None]:
 
 
 async def all_new(reader: Stream, requested: int, resumed: int) -> list[Frame]:
-    """A gap from `requested` to `resumed`, and every record that the log holds from there on."""
+    """Check for a gap from `requested` to `resumed`, and then every record of the log."""
     gap, *frames = await reader.frames(1 + COMMON + NEW - resumed)
     assert gap.event == "gap", gap
-    [told] = gap.document["partitions"]
-    assert (told["requested"], told["resumed"]) == (requested, resumed)
-    assert told["cause"] == "truncation"
+    [reported] = gap.document["partitions"]
+    assert (reported["requested"], reported["resumed"]) == (requested, resumed)
+    assert reported["cause"] == "truncation"
     assert [frame.document["n"] for frame in frames] == list(range(resumed, COMMON + NEW))
     assert {frame.document["log"] for frame in frames[COMMON - resumed :]} == {"new"}
     return frames
@@ -155,7 +145,7 @@ async def test_records_lost_by_an_election_are_reported_as_a_gap(
         proxies = await stack.enter_async_context(brokers.proxied())
         await place.make()
         gateway = await stack.enter_async_context(
-            serving(
+            serving_over(
                 tmp_path,
                 over_kafka(brokers.by_doors),
                 {"s": [place.topic]},
@@ -163,7 +153,7 @@ async def test_records_lost_by_an_election_are_reported_as_a_gap(
             )
         )
         start = f'[{{"topic":"{place.topic}","partition":0,"offset":0}}]'
-        live = await stack.enter_async_context(stream(gateway, start))
+        live = await stack.enter_async_context(streaming(gateway.port, last_event_id=start))
         old = await live.frames(OLD)
         assert {frame.document["log"] for frame in old} == {"old"}
         with fault(gateway, proxies):
@@ -171,14 +161,14 @@ async def test_records_lost_by_an_election_are_reported_as_a_gap(
         new = await all_new(live, OLD, COMMON)
 
         for requested in (OLD, COMMON + 50, COMMON + 1):
-            async with stream(gateway, old[requested - 1].id) as reader:
+            async with streaming(gateway.port, last_event_id=old[requested - 1].id) as reader:
                 assert await all_new(reader, requested, COMMON) == new
-        for requested in (COMMON, COMMON - 50):  # nothing of what these have read is lost
-            async with stream(gateway, old[requested - 1].id) as reader:
+        for requested in (COMMON, COMMON - 50):  # these have read no lost records
+            async with streaming(gateway.port, last_event_id=old[requested - 1].id) as reader:
                 frames = await reader.frames(COMMON + NEW - requested)
             assert [frame.event for frame in frames] == ["message"] * len(frames)
             assert frames[-NEW:] == new
-        async with stream(gateway, new[49].id) as reader:
+        async with streaming(gateway.port, last_event_id=new[49].id) as reader:
             assert await reader.frames(NEW - 50) == new[50:]
         said = "\n".join(str(line) for line in gateway.lines)
         assert "UnknownTopic" not in said

@@ -1,4 +1,4 @@
-"""The cases of tests/hostile/corpus: one a line, made by hand, with what they are about."""
+"""Reads the cases of tests/hostile/corpus, one per line, each with a comment on its purpose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHORT = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 
 def cases(name: str) -> list[bytes]:
-    """Of `corpus/NAME.txt`. `<text*n>` stands for n times the text; the escapes are Python's."""
+    """Return the cases of `corpus/NAME.txt`. `<text*n>` repeats a text; escapes are Python's."""
     lines = (_FOLDER / f"{name}.txt").read_bytes().split(b"\n")
     return [_made(line) for line in lines if line and not line.startswith(b"#")]
 

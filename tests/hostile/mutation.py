@@ -1,4 +1,4 @@
-"""Requests that were sound until somebody had a go at them. The same seed gives the same ones."""
+"""Generates malformed requests from valid ones. Equal seeds yield equal requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from tests.hostile import corpus
 from tests.hostile.requests import EVERY
 from tests.hostile.sent import SENT, STREAM, get, head, posted
-from tests.intake.place import TEST
+from tests.support.intake import TEST
 
 _EVENT = b'{"$schema":"/test/event/1.0.0","meta":{"stream":"%b"},"test":"x"}' % TEST.encode()
 SOUND = [
@@ -89,7 +89,7 @@ def _made_by_hand() -> list[bytes]:
 
 
 def malformed(seed: int, count: int) -> Iterator[bytes]:
-    """Half of them are those of the corpus, changed now and then."""
+    """Half of the requests are from the corpus, sometimes modified."""
     rng = random.Random(seed)
     by_hand = _made_by_hand()
     for n in range(count):

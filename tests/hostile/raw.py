@@ -1,4 +1,4 @@
-"""Bytes over a socket, and the answers in what comes back, read as strictly as RFC 9112 has it."""
+"""Sends bytes over a socket, and parses the responses strictly according to RFC 9112."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\x80-\xff]*?)[ \
 class Answer(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
-    """Names in lower case."""
+    """Headers, with names in lower case."""
     body: bytes
 
     def get(self, name: bytes) -> bytes | None:
@@ -27,7 +27,7 @@ class NotWellFormed(Exception):
 
 
 async def exchange(port: int, *pieces: bytes) -> bytes:
-    """All that comes back until the gateway ends the connection."""
+    """Return everything received until the gateway ends the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -53,7 +53,7 @@ async def _all(reader: asyncio.StreamReader) -> bytes:
 
 
 def answers(data: bytes, *, head: bool = False) -> list[Answer]:
-    """Those in `data`, which hold nothing else. `head`: they answer HEAD. Raises NotWellFormed."""
+    """Return the responses in `data`, to HEAD requests with `head`. Raises NotWellFormed."""
     found: list[Answer] = []
     while data:
         answer, data = _answer(data, head=head)
@@ -89,7 +89,7 @@ def _answer(data: bytes, *, head: bool) -> tuple[Answer, bytes]:
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """The body, as far as it came, and what is behind its end."""
+    """Return the received part of the body, and the bytes after its end."""
     body = b""
     while data:
         line, end, data = data.partition(b"\r\n")

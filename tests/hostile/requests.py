@@ -1,6 +1,6 @@
-"""Requests that somebody, somewhere, has read in two ways; each with what may be answered.
+"""Requests that some parsers interpret differently, each with the acceptable responses.
 
-Behind each, where it fits, stands what must not be taken for a request of its own: MARKER.
+Where possible, each is followed by MARKER, which must not be taken for a request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Case(NamedTuple):
     name: str
     data: bytes
     statuses: tuple[int, ...]
-    """Of all the answers, in order; behind the last the gateway ends the connection."""
+    """The statuses of the responses, in order; after the last, the gateway ends the connection."""
 
 
 def _sized(length: bytes, body: bytes = b"[]" + MARKER) -> bytes:
@@ -158,7 +158,7 @@ FINE = [
         "a body of a GET", GET[:-2] + b"Content-Length: 70\r\n\r\n" + MARKER * 2 + LAST, (200, 200)
     ),
 ]
-"""What is rare and means one thing."""
+"""Rare requests with a single meaning."""
 AMBIGUOUS = {
     "lengths": LENGTHS,
     "codings": CODINGS,

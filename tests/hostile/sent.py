@@ -1,4 +1,4 @@
-"""Where each case of the corpus may come from, over HTTP: the requests that hold it."""
+"""Puts each case of the corpus into HTTP requests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import gzip
 from collections.abc import Callable, Iterator
 from urllib.parse import quote_from_bytes
 
-from tests.hostile.target import ADMIN_KEY, COOKIE, SECRET_STREAM
-from tests.intake.place import TEST
+from tests.support.intake import TEST
+from tests.support.target import ADMIN_KEY, COOKIE, SECRET_STREAM
 
 STREAM = b"/v2/stream/" + TEST.encode()
 SECRET = b"/v2/stream/" + SECRET_STREAM.encode()
@@ -23,7 +23,7 @@ def encoded(case: bytes) -> bytes:
 
 
 def get(target: bytes, *lines: bytes, method: bytes = b"GET") -> bytes:
-    """After its answer the connection ends."""
+    """Whether the connection ends after the response."""
     head = [method + b" " + target + b" HTTP/1.1", b"Host: a", b"Connection: close", *lines]
     return b"\r\n".join([*head, b"", b""])
 

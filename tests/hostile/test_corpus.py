@@ -1,7 +1,7 @@
-"""Every case of the corpus, given to its parser and sent to a gateway with all its parts on.
+"""Every case of the corpus is given to its parser, and sent to a gateway with all parts enabled.
 
-A parser takes it or refuses it with its own error; the gateway answers well-formed, never with a
-fault of its own, and says nothing of a fault in its log.
+A parser accepts it or raises its own error. The gateway sends a well-formed response, never an
+internal error, and logs no error.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from typing import Any
 
 import pytest
 
-from eventstreams.access import jwks
+from eventstreams.access import key_sets
+from eventstreams.config.catalogue import load_catalogue
+from eventstreams.config.validation import load
 from eventstreams.errors import BadSchemaUri, ClientError, ConfigError
-from eventstreams.fanout.selector import parse_selector
+from eventstreams.filters.selector import parse_selector
 from eventstreams.intake import document
-from eventstreams.model.instant import parse_instant, parse_moment
-from eventstreams.model.stream import load_catalogue
+from eventstreams.model.timestamp import parse_moment, parse_timestamp
 from eventstreams.schemas.uri import parse_uri
-from eventstreams.settings import load
 from eventstreams.web import coding, request
 from eventstreams.web.address import Proxies, shortened, site_of
 from eventstreams.web.admin import _question
 from eventstreams.web.cursor import explain
+from eventstreams.web.query import Query
 from tests.hostile import corpus
 from tests.hostile.raw import NotWellFormed, answers, exchange
 from tests.hostile.sent import SENT, encoded, posted
-from tests.hostile.target import Target
+from tests.support.steps import finished
+from tests.support.target import Target
 
 LONGEST_S = 5.0
-"""Generous: what takes so long holds everybody up."""
+"""A limit on processor time for what takes milliseconds; waiting does not count."""
 
 
 def scope(*, query: bytes = b"", path: bytes = b"", headers: Any = ()) -> dict[str, Any]:
@@ -47,12 +49,14 @@ def scope(*, query: bytes = b"", path: bytes = b"", headers: Any = ()) -> dict[s
 
 
 def _read(name: bytes) -> Callable[[bytes], Any]:
-    return lambda case: request.read(scope(query=name + b"=" + encoded(case)), "always")
+    return lambda case: finished(
+        request.reading(scope(query=name + b"=" + encoded(case)), "always")
+    )
 
 
 def _times(case: bytes) -> None:
     text = case.decode("utf-8", "replace")
-    parse_instant(text)
+    parse_timestamp(text)
     parse_moment(text, 0)
     _read(b"since")(case)
 
@@ -61,7 +65,7 @@ def _numbers(case: bytes) -> None:
     for name in (b"limit", b"max_seconds", b"sample"):
         with contextlib.suppress(ClientError):
             _read(name)(case)
-    _question("limit=" + encoded(case).decode())
+    _question(Query(scope(query=b"limit=" + encoded(case))))
 
 
 def _forwarded(case: bytes) -> None:
@@ -97,6 +101,12 @@ def _names(case: bytes) -> None:
     parse_uri(case.decode("latin-1"))
 
 
+def _queries(case: bytes) -> None:
+    with contextlib.suppress(ClientError):
+        _question(Query(scope(query=case)))
+    finished(request.reading(scope(query=case), "always"))
+
+
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     "ids": lambda case: explain(case.decode("utf-8", "replace")),
     "times": _times,
@@ -104,19 +114,16 @@ PARSERS: dict[str, Callable[[bytes], Any]] = {
     "filters": _read(b"filter"),
     "fields": lambda case: parse_selector(None, case.decode("utf-8", "replace"), None),
     "names": _names,
-    "queries": lambda case: (
-        _question(case.decode("latin-1")),
-        request.parse_query(scope(query=case)),
-    ),
+    "queries": _queries,
     "forwarded": _forwarded,
     "encodings": lambda case: coding.choose(
         "always", case.decode("latin-1"), None, is_browser=True
     ),
     "bodies": _bodies,
-    "jwks": jwks.parse,
+    "jwks": key_sets.parse,
 }
 REFUSALS = (ClientError, BadSchemaUri)
-"""Anything else that is raised fails the test."""
+"""Other exceptions fail the test."""
 
 
 def of(names: Iterable[str]) -> list[Any]:
@@ -132,59 +139,59 @@ def test_every_file_of_the_corpus_is_used() -> None:
 
 
 @pytest.mark.parametrize(("name", "case"), of(PARSERS))
-def test_a_parser_takes_it_or_refuses_it_and_soon(name: str, case: bytes) -> None:
-    began = time.monotonic()
+def test_parsers_accept_or_refuse_the_corpus_quickly(name: str, case: bytes) -> None:
+    began = time.thread_time()
     with contextlib.suppress(ValueError if name == "jwks" else REFUSALS):
         PARSERS[name](case)
-    assert time.monotonic() - began < LONGEST_S
+    assert time.thread_time() - began < LONGEST_S
 
 
 @pytest.mark.parametrize("load_it", [load, load_catalogue])
 @pytest.mark.parametrize(("name", "case"), of(["settings"]))
-def test_a_file_is_taken_or_refused_with_its_name(
+def test_files_are_accepted_or_refused_by_name(
     name: str, case: bytes, load_it: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     path = tmp_path / f"{name}.yaml"
     path.write_bytes(case)
-    began = time.monotonic()
+    began = time.thread_time()
     problems = []
     try:
         load_it(path)
     except ConfigError as error:
         problems = error.problems
     assert all(str(path) in problem for problem in problems)
-    assert time.monotonic() - began < LONGEST_S
+    assert time.thread_time() - began < LONGEST_S
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", SENT)
-async def test_a_gateway_answers_it_soundly(everything: Target, name: str) -> None:
+async def test_a_gateway_answers_the_corpus_safely(everything: Target, name: str) -> None:
     await everything.produce({"test": "a" * 5000, "a": {"b": [1, None, "\u2028"]}, "n": 2**63})
-    began = time.monotonic()
+    began = time.process_time()  # the gateway runs in this process
     for case in corpus.cases(name):
         for sent in SENT[name](case):
             _look(sent, await exchange(everything.port, sent))
     count = len(corpus.cases(name))
-    assert time.monotonic() - began < LONGEST_S * count
+    assert time.process_time() - began < LONGEST_S * count
     await everything.is_unharmed()
 
 
 def _look(sent: bytes, data: bytes) -> None:
-    told = sent[:300]
+    reported = sent[:300]
     try:
         [answer] = answers(data, head=sent.startswith(b"HEAD"))
     except (NotWellFormed, ValueError) as error:
-        raise AssertionError(told) from error
-    assert answer.status < 500, told
-    assert answer.get(b"x-content-type-options") == b"nosniff", told
-    assert answer.get(b"x-evil") is None, told
-    assert b"Traceback" not in answer.body, told
+        raise AssertionError(reported) from error
+    assert answer.status < 500, reported
+    assert answer.get(b"x-content-type-options") == b"nosniff", reported
+    assert answer.get(b"x-evil") is None, reported
+    assert b"Traceback" not in answer.body, reported
     if b"/v2/stream/secret" in sent or b"POST /v2/ticket " in sent:
-        assert answer.status not in (200, 201), told
+        assert answer.status not in (200, 201), reported
 
 
 @pytest.mark.anyio
-async def test_a_body_that_unpacks_to_a_thousand_times_its_size_is_not_kept(
+async def test_a_decompression_bomb_is_not_stored(
     everything: Target,
 ) -> None:
     bomb = gzip.compress(b"[" + b" " * 50_000_000 + b"]")

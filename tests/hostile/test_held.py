@@ -1,4 +1,4 @@
-"""Large heads and answers that nobody reads are kept within bounds, for each client and for all."""
+"""Memory for large heads and unread responses is limited, for each client and in total."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.server.held import SMALL_BYTES, Held
-from eventstreams.server.protocol import Protocol
-from tests.hostile.target import Target
-from tests.web.client import PATIENCE_S, Client, connected
-from tests.web.gateway import ask
+from eventstreams.server.held import SMALL_BYTES, Held, Holder
+from eventstreams.server.http1 import HttpConnection
+from tests.support.client import Client, connected
+from tests.support.gateway import ask
+from tests.support.target import Target
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 MB = 2**20
 LONG = b"GET /v2/stream/nowhere?" + b"x" * 60_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-"""Its answer repeats it."""
+"""A request whose response repeats it."""
 
 
 class Connection:
-    """One that may hold bytes, and knows whether it was dropped."""
+    """A holder that records whether it was dropped."""
 
     def __init__(self, client: str) -> None:
         self.client = client
@@ -43,7 +44,7 @@ class Connection:
         max_size=60,
     )
 )
-def test_no_more_is_held_than_may_be_and_who_holds_most_is_dropped(
+def test_beyond_the_limit_the_largest_holder_is_dropped(
     steps: list[tuple[int, int]],
 ) -> None:
     held = Held(bytes_max=MB, client_bytes_max=MB // 2)
@@ -65,7 +66,7 @@ def test_no_more_is_held_than_may_be_and_who_holds_most_is_dropped(
     assert held.size == 0
 
 
-def test_a_client_that_holds_little_is_not_dropped_for_one_that_holds_much() -> None:
+def test_small_holders_are_not_dropped() -> None:
     held = Held(bytes_max=MB, client_bytes_max=MB)
     little = Connection("little")
     held.count(little, "little", 100_000)
@@ -86,7 +87,7 @@ def held(everything: Target) -> Iterator[Held]:
 
 @contextlib.asynccontextmanager
 async def deaf(port: int) -> AsyncGenerator[Client]:
-    """A client that takes a few KB before it reads."""
+    """Connect a client whose buffers hold only a few KB."""
     sock = socket.socket()
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -98,7 +99,7 @@ async def deaf(port: int) -> AsyncGenerator[Client]:
         writer.transport.abort()
 
 
-async def test_large_heads_that_do_not_end_are_bounded(everything: Target, held: Held) -> None:
+async def test_endless_heads_use_bounded_memory(everything: Target, held: Held) -> None:
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(everything.port)) for _ in range(40)]
         for client in clients:
@@ -115,7 +116,7 @@ async def test_large_heads_that_do_not_end_are_bounded(everything: Target, held:
     await everything.is_unharmed()
 
 
-async def test_answers_that_are_not_read_are_bounded(everything: Target, held: Held) -> None:
+async def test_unread_responses_use_bounded_memory(everything: Target, held: Held) -> None:
     most = 0
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(deaf(everything.port)) for _ in range(20)]
@@ -132,7 +133,7 @@ async def test_answers_that_are_not_read_are_bounded(everything: Target, held: H
     await everything.is_unharmed()
 
 
-async def test_large_answers_to_requests_sent_ahead_come_whole(everything: Target) -> None:
+async def test_large_pipelined_responses_are_complete(everything: Target) -> None:
     async with deaf(everything.port) as client, asyncio.timeout(PATIENCE_S):
         for _ in range(12):
             client.writer.write(LONG)
@@ -150,6 +151,57 @@ async def test_an_idle_connection_keeps_no_head(everything: Target) -> None:
             client.writer.write(LONG)
             await client.body(await client.head())
             connections = everything.served.server.server_state.connections
-            while [bytes(c.url) for c in connections if isinstance(c, Protocol)] != [b""]:
+            while [bytes(c.url) for c in connections if isinstance(c, HttpConnection)] != [b""]:
                 await asyncio.sleep(0)
-        assert [c.cycle for c in connections if isinstance(c, Protocol)] == [None]
+        assert [c.cycle for c in connections if isinstance(c, HttpConnection)] == [None]
+
+
+async def test_pipelined_bodies_are_counted_and_bounded(everything: Target, held: Held) -> None:
+    post = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    post += b"Content-Length: 30000\r\n\r\n" + b" " * 30_000
+    ahead = 14
+    sizes = [0]
+    count = held.count
+
+    def counted(holder: Holder, client: str, size: int) -> None:
+        count(holder, client, size)
+        sizes.append(held.size)
+
+    held.count = counted  # type: ignore[method-assign]
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(deaf(everything.port)) for _ in range(10)]
+        connections = everything.served.server.server_state.connections
+        async with asyncio.timeout(PATIENCE_S):
+            while len(connections) < 10:
+                await asyncio.sleep(0)
+            clients[0].writer.write(LONG + post * ahead)
+            while max(sizes) < ahead * 30_000:  # without the bodies it would be 300 KB at most
+                await asyncio.sleep(0)
+            assert len(connections) == 10
+            for client in clients[1:]:
+                client.writer.write(LONG + post * ahead)
+            while len(connections) == 10:
+                await asyncio.sleep(0)
+        assert MB // 2 < max(sizes) <= MB
+        assert (await everything.served.get("/healthz")).status == 200
+    await everything.is_unharmed()
+
+
+async def test_a_lost_connection_keeps_no_requests_that_were_sent_ahead(
+    everything: Target,
+) -> None:
+    """They refer to the connection, so they would stay until a garbage collection."""
+    connections = everything.served.server.server_state.connections
+    async with deaf(everything.port) as client, asyncio.timeout(PATIENCE_S):
+        for _ in range(60):
+            client.writer.write(LONG)
+        while not (
+            ahead := [c for c in connections if isinstance(c, HttpConnection) and c.pipeline]
+        ):
+            await asyncio.sleep(0)
+        [connection] = ahead
+    async with asyncio.timeout(PATIENCE_S):
+        while connection in connections:
+            await asyncio.sleep(0)
+    assert not connection.pipeline
+    await everything.is_unharmed()

@@ -1,4 +1,4 @@
-"""Whatever comes: each parser of a request takes it, or refuses it with an error for the client."""
+"""Each parser of requests accepts any input or refuses it with an error for the client."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.access import jwks
-from eventstreams.access.errors import InvalidToken
-from eventstreams.access.jwks import KeySet
-from eventstreams.access.producers import load_producers
+from eventstreams.access import key_sets
+from eventstreams.access.key_sets import KeySet
+from eventstreams.access.producer_keys import load_producers
 from eventstreams.access.tickets import Tickets
 from eventstreams.access.tokens import Tokens
-from eventstreams.errors import BadSchemaUri, ClientError, ConfigError
-from eventstreams.ledger.ledger import Ledger
-from eventstreams.logs import JsonFormatter
+from eventstreams.config.catalogue import load_catalogue
+from eventstreams.config.settings import SharedSettings
+from eventstreams.errors import BadSchemaUri, ClientError, ConfigError, InvalidToken
+from eventstreams.gateway import open_shared
 from eventstreams.metrics import Metrics
-from eventstreams.model.instant import parse_moment
 from eventstreams.model.redaction import Redaction, Rule
-from eventstreams.model.stream import load_catalogue
 from eventstreams.model.stream_config import parse_constraints
-from eventstreams.opening import open_shared
+from eventstreams.model.timestamp import parse_moment
+from eventstreams.quota.quota import Quota
 from eventstreams.schemas.uri import SchemaUri, parse_uri
-from eventstreams.settings import SharedSettings
+from eventstreams.server.logs import JsonFormatter
 from eventstreams.web import answers, coding, request
 from eventstreams.web.access import Access, bearer
 from eventstreams.web.address import Proxies, _alone, shortened, site_of
 from eventstreams.web.admin import _question
 from eventstreams.web.cursor import explain
-from eventstreams.web.request import RepeatedHeader
-from tests.access.issuer import SECRET
-from tests.strategies import documents, texts
+from eventstreams.web.headers import RepeatedHeader
+from eventstreams.web.query import Query
+from tests.support.issuer import SECRET
+from tests.support.steps import finished
+from tests.support.strategies import documents, texts
 
 raw = st.binary(max_size=60)
-"""What stands in a header: any byte, as far as a parser of HTTP goes."""
+"""Values of headers: any bytes that an HTTP parser accepts."""
 wide = st.text(max_size=40)
 numbers = st.integers(-(10**40), 10**40) | st.floats() | st.sampled_from([10**400, -(10**400)])
 _PARAMETERS = (
@@ -73,34 +74,34 @@ def scope(
 
 
 def written(pairs: list[tuple[str, str]]) -> bytes:
-    """As a query, encoded in part: what has no meaning of its own is left as it is."""
+    """Encode text as part of a query, leaving characters without a special meaning."""
     text = "&".join(f"{name}={value}" for name, value in pairs)
     return text.encode("utf-8", "surrogatepass").replace(b" ", b"+")
 
 
 @given(queries, st.lists(st.tuples(st.sampled_from([b"accept", b"last-event-id"]), raw)))
-def test_any_request_for_a_stream_is_understood_or_refused(
+def test_any_stream_request_is_accepted_or_refused(
     pairs: list[tuple[str, str]], headers: list[tuple[bytes, bytes]]
 ) -> None:
     asked = scope(written(pairs), headers)
     with contextlib.suppress(ClientError):
-        assert request.read(asked, "always").template.partitions == ()
+        assert finished(request.reading(asked, "always")).spec.partitions == ()
 
 
 @given(queries)
-def test_any_question_of_an_operator_is_understood_or_refused(pairs: list[tuple[str, str]]) -> None:
+def test_any_admin_request_is_accepted_or_refused(pairs: list[tuple[str, str]]) -> None:
     with contextlib.suppress(ClientError):
-        assert 0 <= _question(written(pairs).decode("latin-1"))["limit"] <= 10_000
+        assert 0 <= _question(Query(scope(written(pairs))))["limit"] <= 10_000
 
 
 @given(st.binary(max_size=60))
-def test_any_path_names_streams_or_is_none_of_a_stream(path: bytes) -> None:
+def test_any_path_is_of_streams_or_not(path: bytes) -> None:
     asked = scope(path=b"/v2/stream/" + path)
     assert not request.names_streams(asked) or orjson.dumps(request.stream_names(asked))
 
 
 HUGE = 200_000
-"""Characters: as many as a head may have."""
+"""The number of characters that a head may have."""
 UNITS = (
     *(
         " ",
@@ -138,7 +139,7 @@ UNITS = (
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_what_is_repeated_in_a_header_or_a_query_takes_little_time(unit: str) -> None:
+def test_repetitions_take_linear_time(unit: str) -> None:
     began_s = time.process_time()
     for before, behind in (("", ""), ("x", "x"), ("[", "x"), ("v1.", "!")):
         text = before + unit * (HUGE // len(unit)) + behind
@@ -147,7 +148,7 @@ def test_what_is_repeated_in_a_header_or_a_query_takes_little_time(unit: str) ->
         asked = scope(headers=[(name, value) for name in (*names, b"x-forwarded-for")])
         access = Access(tokens=None, tickets=None, cookie="c")  # type: ignore[arg-type]
         for parse in (
-            lambda: request.read(asked, "always"),  # noqa: B023
+            lambda: finished(request.reading(asked, "always")),  # noqa: B023
             lambda: Proxies(["127.0.0.1"]).client(asked),  # noqa: B023
             lambda: access._from_cookie(asked),  # noqa: B023
             lambda: bearer(asked),  # noqa: B023
@@ -159,7 +160,7 @@ def test_what_is_repeated_in_a_header_or_a_query_takes_little_time(unit: str) ->
         ):
             with contextlib.suppress(ClientError, ValueError, BadSchemaUri):
                 parse()
-    assert time.process_time() - began_s < 10, "some grow with the square: those take minutes"
+    assert time.process_time() - began_s < 10, "quadratic algorithms would take minutes"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_what_is_repeated_in_a_header_or_a_query_takes_little_time(unit: str) ->
         ('["a, b"]', '["a, b"]'),
     ],
 )
-def test_of_ids_in_one_header_line_the_last_is_taken(line: str, newest: str) -> None:
+def test_the_last_id_of_a_header_line_is_used(line: str, newest: str) -> None:
     asked = scope(headers=[(b"last-event-id", line.encode())])
     assert request._last_event_id(asked) == newest
 
@@ -206,7 +207,7 @@ def test_any_entries_of_an_id_are_explained_or_refused(entries: list[dict[str, A
 
 
 @given(raw | addresses.map(str.encode), st.lists(addresses, max_size=5), st.booleans())
-def test_any_address_can_be_counted_by_and_kept(said: bytes, hops: list[str], all_: bool) -> None:
+def test_any_address_is_counted_in_bounded_form(said: bytes, hops: list[str], all_: bool) -> None:
     proxies = Proxies(["0.0.0.0/0", "::/0"] if all_ else ["127.0.0.1"])
     for headers in (
         [(b"x-client-ip", said)],
@@ -220,7 +221,7 @@ def test_any_address_can_be_counted_by_and_kept(said: bytes, hops: list[str], al
 
 
 @given(st.lists(addresses, min_size=1, max_size=8))
-def test_of_the_hops_the_nearest_that_is_no_proxy_is_the_client(hops: list[str]) -> None:
+def test_the_nearest_hop_that_is_no_proxy_is_the_client(hops: list[str]) -> None:
     hops = [hop for hop in hops if hop.strip()]
     headers = [(b"x-forwarded-for", ", ".join([*hops, "127.0.0.1"]).encode())]
     client = Proxies(["127.0.0.1"]).client(scope(headers=headers))
@@ -237,7 +238,7 @@ class _Counting(Proxies):
 
 
 @pytest.mark.parametrize("hop", ["127.0.0.1", "a", ""])
-def test_of_however_many_hops_only_the_nearest_are_looked_at(hop: str) -> None:
+def test_only_the_nearest_hops_are_examined(hop: str) -> None:
     proxies = _Counting(["127.0.0.1"])
     proxies.client(scope(headers=[(b"x-forwarded-for", ",".join([hop] * 50_000).encode())]))
     assert proxies.looked <= 51
@@ -250,7 +251,7 @@ def test_any_accepted_codings_lead_to_one_or_a_refusal(accepted: str, asked: str
 
 
 @given(wide | st.text("/.0123456789abc-_:", max_size=30))
-def test_any_schema_uri_is_one_or_refused(text: str) -> None:
+def test_any_schema_uri_is_accepted_or_refused(text: str) -> None:
     with contextlib.suppress(BadSchemaUri):
         found = parse_uri(text)
         assert isinstance(found, SchemaUri)
@@ -259,13 +260,13 @@ def test_any_schema_uri_is_one_or_refused(text: str) -> None:
 
 
 @given(wide | st.text("ab[]=|.", max_size=30))
-def test_any_constraints_are_taken_or_refused(text: str) -> None:
+def test_any_constraints_are_accepted_or_refused(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(parse_constraints(text), dict)
 
 
 @given(wide, texts)
-def test_whatever_is_said_in_a_header_is_one_line_of_ascii(first: str, second: str) -> None:
+def test_header_text_is_one_line_of_ascii(first: str, second: str) -> None:
     said = answers.printable(first + second).decode("ascii")
     assert said.isprintable()
     assert len(said) <= 200
@@ -280,7 +281,7 @@ def _tokens(keys: KeySet | None = None) -> Tokens:
 
 
 def _tickets() -> Tickets:
-    return Tickets(ledger=Ledger(open_shared(SharedSettings(), None), Metrics()), ttl_s=60)
+    return Tickets(quota=Quota(open_shared(SharedSettings(), None), Metrics()), ttl_s=60)
 
 
 def _part(value: Any) -> str:
@@ -307,7 +308,7 @@ headers_of_tokens = st.fixed_dictionaries(
         lambda parts: f"{_part(parts[0])}.{_part(parts[1])}.{_part(parts[2])}"
     )
 )
-def test_no_token_that_was_not_signed_lets_anyone_in(token: str) -> None:
+def test_unsigned_tokens_are_refused(token: str) -> None:
     with pytest.raises(InvalidToken):
         asyncio.run(_tokens().identity(token))
 
@@ -318,7 +319,7 @@ claims = st.fixed_dictionaries({"exp": _claim}, optional=dict.fromkeys(_OTHERS, 
 
 
 @given(claims)
-def test_whatever_an_issuer_signs_is_an_identity_that_a_ticket_can_stand_for_or_refused(
+def test_any_signed_token_fits_a_ticket_or_is_refused(
     claims: dict[str, Any],
 ) -> None:
     head, body = _part({"alg": "HS256"}), _part(claims)
@@ -348,9 +349,9 @@ def test_whatever_an_issuer_signs_is_an_identity_that_a_ticket_can_stand_for_or_
     )
     | documents
 )
-def test_any_key_set_gives_keys_or_is_refused(keys: Any) -> None:
+def test_any_key_set_is_accepted_or_refused(keys: Any) -> None:
     with contextlib.suppress(ValueError):
-        assert isinstance(jwks.parse(json.dumps({"keys": keys}).encode()), list)
+        assert isinstance(key_sets.parse(json.dumps({"keys": keys}).encode()), list)
 
 
 async def _authorise(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
@@ -365,7 +366,7 @@ async def _authorise(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
     st.lists(wide, max_size=2),
     raw,
 )
-def test_no_header_cookie_or_ticket_that_was_made_up_lets_anyone_in(
+def test_invented_credentials_are_refused(
     headers: list[tuple[bytes, bytes]], tickets: list[str], value: bytes
 ) -> None:
     headers += [(b"authorization", b"Bearer " + value), (b"cookie", b"session=" + value)]
@@ -400,7 +401,7 @@ streams = st.dictionaries(
 
 
 @given(yaml_texts | streams.map(lambda s: json.dumps({"streams": s})))
-def test_any_catalogue_is_taken_or_refused(text: str) -> None:
+def test_any_catalogue_is_accepted_or_refused(text: str) -> None:
     _loaded(load_catalogue, text)
 
 
@@ -412,7 +413,7 @@ def test_any_catalogue_is_taken_or_refused(text: str) -> None:
         max_size=3,
     ).map(yaml.safe_dump)
 )
-def test_any_file_of_producers_is_taken_or_refused(text: str) -> None:
+def test_any_producer_file_is_accepted_or_refused(text: str) -> None:
     _loaded(load_producers, text)
 
 
@@ -435,7 +436,7 @@ def test_any_rule_can_be_tried_on_any_event(
 
 
 @given(documents | numbers | texts, texts | st.text())
-def test_whatever_is_said_stands_in_one_line_of_the_log(value: Any, said: str) -> None:
+def test_any_message_is_one_line_of_the_log(value: Any, said: str) -> None:
     record = logging.makeLogRecord({"msg": "%s", "args": (said,), "user_agent": said, "n": value})
     line = JsonFormatter().format(record)
     assert len(line.splitlines()) == 1

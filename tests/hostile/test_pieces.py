@@ -1,24 +1,26 @@
-"""Requests in very many small parts: the gateway parses them in turns, and bounds their number."""
+"""Requests in many small parts are parsed in turns, and their number is limited."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eventstreams.server import protocol
+from eventstreams.server import http1
 from eventstreams.turns import Turns
 from tests.hostile.raw import Answer, answers, exchange
 from tests.hostile.sent import STREAM
-from tests.hostile.target import Target
-from tests.intake.place import TEST, event, place
-from tests.web.certificates import certificate
-from tests.web.client import PATIENCE_S, Client, connected
-from tests.web.gateway import ask
+from tests.support.certificates import certificate
+from tests.support.client import Client, connected
+from tests.support.gateway import ask
+from tests.support.intake import TEST, event, place
+from tests.support.target import Target, target
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +35,7 @@ async def the_answer(on: Target, *sent: bytes) -> Answer:
 
 
 def problem(answer: Answer) -> tuple[int, str]:
-    """What an error says; every one is JSON with a reason."""
+    """Return the detail of an error, which is JSON with a reason."""
     document = json.loads(answer.body)
     assert document["status"] == answer.status
     assert document["detail"]
@@ -52,31 +54,31 @@ async def test_a_posted_body_in_one_byte_chunks_is_refused_with_the_reason(
     await everything.is_unharmed()
 
 
-async def test_a_body_in_as_many_chunks_of_some_size_is_taken(everything: Target) -> None:
+async def test_a_body_in_many_normal_chunks_is_accepted(everything: Target) -> None:
     body = json.dumps([event(f"{n}") for n in range(1200)]).encode()
     sent = [body[at : at + 100] for at in range(0, len(body), 100)]
-    assert len(sent) > protocol._CHUNKS_MAX
+    assert len(sent) > http1._CHUNKS_MAX
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in sent)
     last = b"0\r\n\r\n"
     async with connected(everything.port) as client:
         client.writer.write(POST + CHUNKED + chunks + last)
         head = await client.head()
-        assert head.status in (201, 413), "413: as many events as one request may have"
+        assert head.status in (201, 413), "413: the limit of events in a request"
         assert b"unwanted_body" not in await client.body(head)
     await everything.is_unharmed()
 
 
-async def test_tiny_chunks_behind_a_get_end_its_stream(everything: Target) -> None:
+async def test_tiny_chunks_after_a_get_end_its_stream(everything: Target) -> None:
     head = b"GET " + STREAM + b" HTTP/1.1\r\nHost: a\r\n" + CHUNKED
     async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
         client.writer.write(head)
         assert (await client.head()).status == 200
         client.writer.write(TINY * 1500)
-        await until_closed(client)
+        await client.rest()
     await everything.is_unharmed()
 
 
-async def test_a_body_that_nobody_reads_is_not_kept_and_is_bounded(everything: Target) -> None:
+async def test_unwanted_bodies_are_discarded_and_limited(everything: Target) -> None:
     head = b"GET " + STREAM + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n"
     async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
         client.writer.write(head)
@@ -86,28 +88,20 @@ async def test_a_body_that_nobody_reads_is_not_kept_and_is_bounded(everything: T
             await asyncio.sleep(0)
         assert [len(c.cycle.body) for c in connections(everything)] == [0]
         client.writer.write(b"x" * 200_000)
-        await until_closed(client)
+        await client.rest()
     await everything.is_unharmed()
 
 
-def connections(on: Target) -> list[protocol.Protocol]:
+def connections(on: Target) -> list[http1.HttpConnection]:
     found = list(on.served.server.server_state.connections)
-    return [each for each in found if isinstance(each, protocol.Protocol)]
-
-
-async def until_closed(client: Client) -> None:
-    try:
-        while await client.some(2**16):
-            pass
-    except ConnectionError:
-        pass
+    return [each for each in found if isinstance(each, http1.HttpConnection)]
 
 
 # Heads.
 
 
-async def test_more_headers_than_may_be_are_refused_with_431(everything: Target) -> None:
-    most = protocol._HEADERS_MAX - 1  # and Host
+async def test_too_many_headers_get_431(everything: Target) -> None:
+    most = http1._HEADERS_MAX - 1  # and Host
     async with connected(everything.port) as client:
         client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * most + b"\r\n")
         assert (await client.head()).status == 200
@@ -116,7 +110,7 @@ async def test_more_headers_than_may_be_are_refused_with_431(everything: Target)
     await everything.is_unharmed()
 
 
-async def test_more_trailers_than_may_be_end_the_request(everything: Target) -> None:
+async def test_too_many_trailers_end_the_request(everything: Target) -> None:
     sent = POST + CHUNKED + b"2\r\n{}\r\n0\r\n" + b"a:\r\n" * 10_000 + b"\r\n"
     assert problem(await the_answer(everything, sent)) == (431, "head_too_large")
     await everything.is_unharmed()
@@ -142,10 +136,10 @@ async def test_a_url_beyond_64_kib_gets_414_with_the_reason(
         (b"GET / HTTP/1.1\r\n\r\n", "exactly one Host"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "exactly one Host"),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "transfer coding"),
-        (b"\x16\x03\x01\r\n\r\n", "not a request"),
+        (b"\x16\x03\x01\r\n\r\n", "not an HTTP"),
     ],
 )
-async def test_a_bad_request_is_told_what_is_wrong(
+async def test_an_invalid_request_gets_the_reason(
     everything: Target, sent: bytes, detail: str
 ) -> None:
     answer = await the_answer(everything, sent)
@@ -156,35 +150,45 @@ async def test_a_bad_request_is_told_what_is_wrong(
 # Turns.
 
 
-@pytest.fixture
-def tiny_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Every piece beyond the first of a read waits for a turn; the sizes of pieces."""
-    monkeypatch.setattr(protocol, "PIECE_S", 0.0)
-    sizes: list[int] = []
-    parse = protocol.Protocol._parse_piece
+TINY_TURNS = {"piece_s": 0.0}
+"""Every piece after the first of a read waits for a turn."""
 
-    def noted(self: protocol.Protocol, data: memoryview) -> None:
+
+@pytest.fixture
+async def in_turns(tmp_path: Path) -> AsyncIterator[Target]:
+    """Run a gateway with TINY_TURNS."""
+    async with target(tmp_path, connections=TINY_TURNS) as it:
+        yield it
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the sizes of all pieces that are parsed."""
+    sizes: list[int] = []
+    parse = http1.HttpConnection._parse_piece
+
+    def noted(self: http1.HttpConnection, data: memoryview) -> None:
         sizes.append(len(data))
         parse(self, data)
 
-    monkeypatch.setattr(protocol.Protocol, "_parse_piece", noted)
+    monkeypatch.setattr(http1.HttpConnection, "_parse_piece", noted)
     return sizes
 
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_body_that_is_parsed_in_many_turns_arrives_whole(
-    tmp_path: Path, tiny_turns: list[int], *, tls: bool
+    tmp_path: Path, pieces: list[int], *, tls: bool
 ) -> None:
     files = certificate(tmp_path) if tls else None
     http = files.http() if files else None
     texts = [f"{n} {'x' * random.randrange(20_000)}" for n in range(150)]
     body = json.dumps([event(text) for text in texts]).encode()
-    async with place(tmp_path, error_stream=None, http=http) as intake:
+    async with place(tmp_path, error_stream=None, http=http, connections=TINY_TURNS) as intake:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", intake.served.port, ssl=files.client() if files else None
         )
         client = Client(reader, writer)
-        for _ in range(2):  # the second request comes behind the first one's last piece
+        for _ in range(2):  # the second request follows the first one's last piece
             writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         for _ in range(2):
             head = await client.head()
@@ -194,42 +198,42 @@ async def test_a_body_that_is_parsed_in_many_turns_arrives_whole(
         writer.transport.abort()
         found = [document["test"] for document in await intake.documents(TEST)]
         assert found == 2 * texts
-    assert max(tiny_turns) <= protocol._PIECE_BYTES
-    assert len(tiny_turns) > 2 * len(body) / protocol._PIECE_BYTES
+    assert max(pieces) <= http1._PIECE_BYTES
+    assert len(pieces) > 2 * len(body) / http1._PIECE_BYTES
 
 
-async def test_a_head_whose_parts_wait_for_turns_is_read_to_its_end(
-    everything: Target, tiny_turns: list[int]
+async def test_a_head_that_waits_for_turns_is_read_completely(
+    in_turns: Target, pieces: list[int]
 ) -> None:
     part = b"X: " + b"x" * 30_000 + b"\r\n"
-    async with connected(everything.port) as client, asyncio.timeout(PATIENCE_S):
+    async with connected(in_turns.port) as client, asyncio.timeout(PATIENCE_S):
         client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
         for n in range(1, 5):
             client.writer.write(part)
-            while sum(tiny_turns) < n * len(part):
+            while sum(pieces) < n * len(part):
                 await asyncio.sleep(0)
         client.writer.write(b"\r\n")
         assert (await client.head()).status == 200
 
 
-async def test_others_are_served_between_the_pieces_of_one_read(
-    everything: Target, tiny_turns: list[int]
+async def test_others_are_served_while_a_read_is_parsed(
+    in_turns: Target, pieces: list[int]
 ) -> None:
     sent = POST + b"Content-Length: 4000000\r\n\r\n" + b" " * 3_000_000
-    async with connected(everything.port) as flood, connected(everything.port) as other:
+    async with connected(in_turns.port) as flood, connected(in_turns.port) as other:
         flood.writer.write(sent)
         served = 0
         async with asyncio.timeout(PATIENCE_S):
-            while sum(tiny_turns) < len(sent):
+            while sum(pieces) < len(sent):
                 assert (await ask(other, "GET", "/healthz")).status == 200
                 served += 1
         assert served > 3
-    await everything.is_unharmed()
+    await in_turns.is_unharmed()
 
 
 @pytest.fixture
 def charged(everything: Target, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whom work without a turn is charged to."""
+    """Return the clients to which work without a turn is charged."""
     turns: Turns = everything.served.parts.turns
     clients: list[str] = []
     charge = turns.charge
@@ -242,9 +246,7 @@ def charged(everything: Target, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return clients
 
 
-async def test_what_is_parsed_is_charged_to_its_client(
-    everything: Target, charged: list[str]
-) -> None:
+async def test_parsing_is_charged_to_the_client(everything: Target, charged: list[str]) -> None:
     async with connected(everything.port) as client:
         client.writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * 200)
         async with asyncio.timeout(PATIENCE_S):
@@ -272,7 +274,7 @@ async def test_what_is_parsed_is_charged_to_its_client(
         ("OPTIONS", f"/v2/stream/{TEST}"),
     ],
 )
-async def test_every_request_is_answered_in_turns_of_its_client(
+async def test_every_request_runs_in_turns_of_its_client(
     everything: Target, monkeypatch: pytest.MonkeyPatch, method: str, target: str
 ) -> None:
     turns: Turns = everything.served.parts.turns

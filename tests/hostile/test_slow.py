@@ -1,5 +1,6 @@
-"""Clients that take their time over a request, or over the answer, on purpose: each is ended in its
-time, others are served meanwhile, and nothing is left of them."""
+"""Deliberately slow clients are disconnected in time, others are served meanwhile, and
+nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from eventstreams.server import protocol
-from eventstreams.settings import FanoutSettings
+from eventstreams.config.settings import FanoutSettings
 from tests.hostile.raw import answers
 from tests.hostile.requests import GET
 from tests.hostile.sent import STREAM
-from tests.hostile.target import Target, target
-from tests.web.client import PATIENCE_S, Client, connected
-from tests.web.gateway import ask
+from tests.support.client import Client, connected
+from tests.support.gateway import ask
+from tests.support.target import Target, target
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -29,16 +30,18 @@ PAGES = b"GET /?spec HTTP/1.1\r\nHost: a\r\n\r\n" * 17
 
 
 @pytest.fixture
-async def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
-    monkeypatch.setattr(protocol, "HEAD_S", TIMEOUT_S)
+async def impatient(tmp_path: Path) -> AsyncIterator[Target]:
+    connections = {"head_s": TIMEOUT_S}
     fanout = FanoutSettings(stall_timeout_s=TIMEOUT_S)
-    # how much is taken at once is another test's matter
+    # Other tests check the limits of concurrent posts.
     room = {
         "in_flight_bytes_max": 2**32,
         "client_in_flight_bytes_max": 2**32,
         "client_bodies_max": 2**16,
     }
-    async with target(tmp_path, fanout=fanout, body_timeout_s=TIMEOUT_S, **room) as it:
+    async with target(
+        tmp_path, fanout=fanout, connections=connections, body_timeout_s=TIMEOUT_S, **room
+    ) as it:
         yield it
 
 
@@ -56,7 +59,7 @@ async def many(
 
 
 async def all_are_ended(on: Target, each_turn: Callable[[], None] = lambda: None) -> None:
-    """A turn is one request of somebody else, and its answer."""
+    """Wait until all are disconnected; each turn is one request of another client."""
     async with asyncio.timeout(PATIENCE_S), connected(on.port) as other:
         assert (await ask(other, "GET", "/healthz")).status == 200
         while len(on.served.server.server_state.connections) > 1:
@@ -94,20 +97,19 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", SLOW)
-async def test_who_sends_a_byte_now_and_then_is_ended_in_time(impatient: Target, name: str) -> None:
+async def test_slow_senders_are_disconnected(impatient: Target, name: str) -> None:
     start, rest = SLOW[name]
     bytes_ = endless(rest) if rest else itertools.repeat(b"")
     async with many(impatient, start) as clients:
         await all_are_ended(impatient, lambda: write_all(clients, next(bytes_)))
         async with asyncio.timeout(PATIENCE_S):
             for client in clients:
-                said = await _rest(client)
-                found = [answer.status for answer in answers(said)]
+                found = [answer.status for answer in answers(await client.rest())]
                 assert found in ([], [200], [408], [404]), name
     await impatient.is_unharmed()
 
 
-async def test_who_does_not_read_the_answers_is_ended_in_time(impatient: Target) -> None:
+async def test_slow_readers_are_disconnected(impatient: Target) -> None:
     async with many(impatient, PAGES, receive_buffer=4096) as clients:
         for client in clients:
             client.pause()
@@ -115,7 +117,7 @@ async def test_who_does_not_read_the_answers_is_ended_in_time(impatient: Target)
     await impatient.is_unharmed()
 
 
-async def test_who_sends_a_body_to_a_stream_can_not_stop_it_from_ending(
+async def test_a_body_does_not_keep_a_stream_from_ending(
     impatient: Target,
 ) -> None:
     sent = (
@@ -126,18 +128,8 @@ async def test_who_sends_a_body_to_a_stream_can_not_stop_it_from_ending(
     await impatient.is_unharmed()
 
 
-async def _rest(client: Client) -> bytes:
-    found = b""
-    try:
-        while piece := await client.some(2**16):
-            found += piece
-    except ConnectionError:
-        pass
-    return found
-
-
-async def test_clients_that_leave_during_a_long_answer_are_no_fault(impatient: Target) -> None:
-    """Before the first byte of the answer, in the middle of it, and after all of it was sent."""
+async def test_disconnects_during_long_responses_are_no_errors(impatient: Target) -> None:
+    """Clients leave before the first byte of a response, during it, or after it was sent."""
     body = b"[%b]" % b",".join([b"{}"] * 4000)
     request = POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     for taken in (0, 1, 40_000):

@@ -1,8 +1,7 @@
-"""What a proxy lets through and what the gateway reads are the same requests.
+"""A proxy and the gateway see the same requests.
 
-The proxies are real, with the configurations that we ship. A client may write what it likes; every
-request that reaches the application is one that the client was given an answer to, and nothing of a
-body is ever one.
+The proxies are real, with the configurations that we ship. Whatever a client writes, it gets a
+response to every request that reaches the application, and no part of a body is a request.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import pytest
 
 from tests.hostile.raw import answers
 from tests.hostile.requests import EVERY, HOST, LAST
-from tests.hostile.target import Target
-from tests.intake.place import TEST
-from tests.web.test_proxies import before
+from tests.support.intake import TEST
+from tests.support.proxies import before
+from tests.support.target import Target
 
 pytestmark = pytest.mark.anyio
 
 QUIET_S = 0.2
-"""A proxy may wait for more where a request is not whole."""
+"""A proxy may wait for the rest of an incomplete request."""
 CHECKS = ("GET /readyz",)
-"""Those of the proxy and of the test itself."""
+"""Requests of the proxy and of the test itself."""
 FORGED = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
 
@@ -34,7 +33,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 async def through(port: int, data: bytes) -> bytes:
-    """What comes back until the proxy ends it, or has been quiet."""
+    """Return what is received until the proxy ends the connection or is silent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     found = b""
     try:
@@ -49,13 +48,13 @@ async def through(port: int, data: bytes) -> bytes:
 
 
 def served(on: Target) -> list[str]:
-    """Requests that reached the application, since the last time."""
+    """Return the requests that reached the application since the last call."""
     found = [request for request in on.requests if request not in CHECKS]
     on.requests.clear()
     return found
 
 
-async def test_nothing_is_smuggled_past_a_proxy(
+async def test_no_request_is_smuggled_past_a_proxy(
     everything: Target, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / kind).mkdir()
@@ -68,13 +67,13 @@ async def test_nothing_is_smuggled_past_a_proxy(
             count = said.count(b"HTTP/1.1 ") + said.count(b"HTTP/1.0 ")
             assert len(reached) <= max(count, 1), (name, reached, said[:300])
             passed += len(reached)
-        assert passed > 10, "it does let requests through"
+        assert passed > 10, "the proxy passes requests"
         everything.requests.clear()
         assert b"200" in (await through(proxy.port, LAST)).partition(b"\r\n")[0]
     await everything.is_unharmed()
 
 
-async def test_a_request_in_a_body_is_never_taken_for_one_whoever_shares_the_connection(
+async def test_a_request_in_a_body_is_never_executed(
     everything: Target, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / kind).mkdir()
@@ -102,7 +101,7 @@ async def test_a_request_in_a_body_is_never_taken_for_one_whoever_shares_the_con
                 await asyncio.gather(*(through(proxy.port, outer) for _ in range(4)))
                 said = await through(proxy.port, LAST)
                 assert [answer.status for answer in answers(said)] == [200], (
-                    "that of the next client"
+                    "the next client's request"
                 )
         assert b"forged" not in await _log_of(everything)
         assert "POST /v1/events" not in everything.requests

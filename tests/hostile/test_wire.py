@@ -1,4 +1,4 @@
-"""What a connection is read as, whatever bytes come on it."""
+"""Any bytes on a connection are interpreted safely."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from tests.hostile.raw import PATIENCE_S, answers, exchange
 from tests.hostile.requests import EVERY, GET, LAST, MARKER, MARKER_PATH, Case
-from tests.hostile.target import Target
-from tests.intake.place import TEST
-from tests.web.client import Torn, connected
-from tests.web.gateway import ask
+from tests.support.client import IncompleteResponse, connected
+from tests.support.gateway import ask
+from tests.support.intake import TEST
+from tests.support.target import Target
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[n : n + size] for n in range(0, len(data), size)]
 
 
-async def test_what_can_be_read_in_two_ways_is_answered_once_and_ends_the_connection(
+async def test_ambiguous_requests_end_the_connection(
     everything: Target,
 ) -> None:
     wrong: list[str] = []
@@ -37,14 +37,14 @@ async def test_what_can_be_read_in_two_ways_is_answered_once_and_ends_the_connec
 
 
 async def _wrong(on: Target, name: str, case: Case, *, whole: bool) -> list[str]:
-    """What is not as it should be. Not `whole`: its last bytes, those of the marker, come later."""
+    """Return what is wrong with the responses. Unless `whole`, the marker's bytes come later."""
     parts = [case.data] if whole else [case.data[: -len(MARKER)], case.data[-len(MARKER) :]]
     data = await exchange(on.port, *parts)
     statuses = tuple(a.status for a in answers(data, head=case.data.startswith(b"HEAD")))
     return [] if statuses == case.statuses else [f"{name}: {statuses}, not {case.statuses}"]
 
 
-async def test_it_makes_no_difference_where_the_network_cuts(everything: Target) -> None:
+async def test_packet_boundaries_make_no_difference(everything: Target) -> None:
     for name, case in EVERY:
         if len(case.data) < 500:
             data = await exchange(everything.port, *pieces(case.data, 1))
@@ -54,24 +54,24 @@ async def test_it_makes_no_difference_where_the_network_cuts(everything: Target)
     await everything.is_unharmed()
 
 
-async def test_nothing_is_written_into_an_answer_that_is_under_way(everything: Target) -> None:
+async def test_errors_are_not_written_into_responses(everything: Target) -> None:
     async with everything.served.stream(TEST) as stream:
         await stream.opened()
         stream.client.writer.write(b"\0\0\0\r\n\r\n")
-        with pytest.raises(Torn):
+        with pytest.raises(IncompleteResponse):
             await stream.rest()
         assert b"HTTP/" not in b"".join(stream.chunks)
     await everything.is_unharmed()
 
 
-async def test_garbage_behind_a_request_is_no_answer_to_it(everything: Target) -> None:
+async def test_garbage_after_a_request_does_not_affect_its_response(everything: Target) -> None:
     for rest in (b"\0\0\0", b"get / HTTP/1.1\r\n\r\n", b"X" * 300_000):
         data = await exchange(everything.port, GET + rest)
         assert [answer.status for answer in answers(data)] in ([], [200]), rest[:10]
     await everything.is_unharmed()
 
 
-async def test_requests_sent_ahead_are_answered_in_order_and_only_so_many(
+async def test_pipelined_requests_are_ordered_and_limited(
     everything: Target,
 ) -> None:
     paths = [f"/v1/schemas/sent/ahead/{n}" for n in range(2000)]
@@ -85,7 +85,7 @@ async def test_requests_sent_ahead_are_answered_in_order_and_only_so_many(
     await everything.is_unharmed()
 
 
-async def test_requests_behind_an_open_stream_are_never_answered_within_it(
+async def test_requests_after_a_stream_are_never_answered_in_it(
     everything: Target,
 ) -> None:
     async with connected(everything.port) as client:
@@ -99,7 +99,7 @@ async def test_requests_behind_an_open_stream_are_never_answered_within_it(
     await everything.is_unharmed()
 
 
-async def test_who_is_answered_before_its_body_has_come_hears_the_whole_answer(
+async def test_early_responses_arrive_completely(
     everything: Target,
 ) -> None:
     head = POST + b"Content-Length: 99999999\r\n\r\n"
@@ -120,7 +120,7 @@ async def test_trailers_are_no_headers(everything: Target) -> None:
     await everything.is_unharmed()
 
 
-async def test_nothing_without_an_end_is_kept(everything: Target) -> None:
+async def test_endless_input_is_not_stored(everything: Target) -> None:
     chunk = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n"
     endless = {
         "trailers": (chunk + b"0\r\n", b"X: y\r\n" * 1000),
@@ -135,16 +135,16 @@ async def test_nothing_without_an_end_is_kept(everything: Target) -> None:
     await everything.is_unharmed()
 
 
-async def test_line_ends_after_an_answer_do_not_keep_a_connection(everything: Target) -> None:
+async def test_line_ends_do_not_keep_a_connection_open(everything: Target) -> None:
     everything.served.server.config.timeout_keep_alive = 1
     async with connected(everything.port) as client:
         assert (await ask(client, "GET", "/healthz")).status == 200
         async with asyncio.timeout(PATIENCE_S):
             client.writer.write(b"\r\n")
-            assert await client.some(1) == b"", "an end"
+            assert await client.some(1) == b"", "the connection ended"
 
 
-async def test_refusals_of_what_is_no_request_have_the_headers_of_all_answers(
+async def test_refused_garbage_gets_the_common_headers(
     everything: Target,
 ) -> None:
     [bad] = answers(await exchange(everything.port, b"nonsense\r\n\r\n"))

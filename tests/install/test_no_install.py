@@ -1,6 +1,6 @@
-"""What the scripts install or do not find, what they say of it, and how to forbid installing.
+"""The scripts announce what they install or lack, and installing can be forbidden.
 
-They run in a copy of the checkout, with programs on their PATH that print how they were called.
+They run in a copy of the checkout, with programs on their PATH that print their arguments.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PRESENT = (
     ),
     *("rm", "sed", "sleep", "tail", "tr"),
 )
-"""What every system has; everything else is missing in these tests."""
+"""Programs that every system has; all others are missing in these tests."""
 CALLED = """#!/bin/sh
 echo "called: {name} $*" >&2
 """
 
 
 class Checkout:
-    """A copy whose environment counts as made, and a folder that is its whole PATH."""
+    """Make a copy with an up-to-date environment, and a folder that is its whole PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.top = folder / "checkout"
@@ -86,7 +86,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_packages_are_named_with_the_reason_before_they_are_installed(checkout: Checkout) -> None:
+def test_system_packages_are_announced_with_the_reason(checkout: Checkout) -> None:
     done = checkout.run("scripts/test", "-k", "position")
     lines = done.stderr.splitlines()
     named = next(line for line in lines if "installing" in line and "chromium" in line)
@@ -98,21 +98,21 @@ def test_packages_are_named_with_the_reason_before_they_are_installed(checkout: 
         assert package in lines[installs[0]]
 
 
-def test_without_installing_the_tests_run_and_what_they_miss_is_named(checkout: Checkout) -> None:
+def test_no_install_runs_tests_and_lists_what_is_missing(checkout: Checkout) -> None:
     done = checkout.run("scripts/test", "--no-install", "-k", "position")
     assert done.returncode == 0
     said, *rest = done.stderr.splitlines()
     assert said.startswith("==> nothing is installed; tests that need these are skipped: curl, ")
-    for missing in ("chromium", "caddy", "Java 17", "Kafka (scripts/kafka fetch)", "npm clients"):
+    for missing in ("chromium", "caddy", "Java 17", "Kafka (scripts/kafka fetch)", "npm"):
         assert missing in said
     assert rest == [
         "==> running the tests",
-        "called: tests -m pytest -n 2 --dist loadfile -k position",
+        "called: tests -m pytest -n 3 --dist loadfile --no-loadscope-reorder -k position",
         "CI=unset",
     ]
 
 
-def test_what_is_there_is_not_said_to_be_missing(checkout: Checkout) -> None:
+def test_available_programs_are_not_listed_as_missing(checkout: Checkout) -> None:
     _program(checkout.bin / "curl", CALLED.format(name="curl"))
     _program(checkout.bin / "java", "#!/bin/sh\necho 'openjdk version \"21.0.2\"' >&2\n")
     (checkout.top / ".kafka/jars-4.1.1").mkdir(parents=True)
@@ -126,11 +126,13 @@ def test_tests_without_kafka_install_nothing(checkout: Checkout) -> None:
     done = checkout.run("scripts/test", "-m", "not kafka")
     assert done.returncode == 0
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
-    assert calls == ["called: tests -m pytest -n 2 --dist loadfile -m not kafka"]
+    assert calls == [
+        "called: tests -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m not kafka"
+    ]
 
 
 @pytest.mark.parametrize("missing", ["java", "mvn", "jars"])
-def test_kafka_installs_nothing_where_it_is_forbidden(missing: str, checkout: Checkout) -> None:
+def test_kafka_installs_nothing_with_no_install(missing: str, checkout: Checkout) -> None:
     if missing != "java":
         _program(checkout.bin / "java", "#!/bin/sh\necho 'openjdk version \"21.0.2\"' >&2\n")
     if missing != "jars":
@@ -142,7 +144,7 @@ def test_kafka_installs_nothing_where_it_is_forbidden(missing: str, checkout: Ch
     assert "nothing may be installed; run: " in said
 
 
-def test_kafka_names_what_it_installs_before(checkout: Checkout) -> None:
+def test_kafka_announces_what_it_installs(checkout: Checkout) -> None:
     lines = checkout.run("scripts/kafka", "fetch").stderr.splitlines()
     named = "==> Java 17 or newer is needed: installing openjdk-17-jre-headless with apt-get"
     installs = [i for i, line in enumerate(lines) if "called: apt-get install" in line]
@@ -152,7 +154,7 @@ def test_kafka_names_what_it_installs_before(checkout: Checkout) -> None:
 
 def test_a_test_of_kafka_is_skipped_with_the_reason(checkout: Checkout) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from tests import kafka_node; kafka_node.shared()"],
+        [sys.executable, "-c", "from tests.support import kafka_node; kafka_node.shared()"],
         cwd=ROOT,
         env={"PATH": str(checkout.bin), "EVENTSTREAMS_NO_INSTALL": "1"},
         capture_output=True,
@@ -163,7 +165,7 @@ def test_a_test_of_kafka_is_skipped_with_the_reason(checkout: Checkout) -> None:
     assert "Java 17 or newer is needed, and nothing may be installed" in done.stderr
 
 
-def test_pythons_names_the_versions_that_fail_and_that_are_missing(checkout: Checkout) -> None:
+def test_pythons_lists_failing_and_missing_versions(checkout: Checkout) -> None:
     _program(checkout.top / ".venv/bin/uv", "#!/bin/sh\nexit 1\n")
     done = checkout.run("scripts/pythons")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""What the scripts say and do where something is missing."""
+"""The scripts report what is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ exec(sys.argv[2])' "$@"
         ('sys.implementation.name = "pypy"', "pypy"),
     ],
 )
-def test_where_filters_have_no_wheel_one_line_says_so(
+def test_a_missing_filter_wheel_is_reported_in_one_line(
     pretence: str, reason: str, tmp_path: Path
 ) -> None:
     python = tmp_path / "python"
@@ -39,7 +39,7 @@ def test_where_filters_have_no_wheel_one_line_says_so(
     assert set(everything) - set(_names(kept)) == {"cel-expr-python"}
 
 
-def test_where_filters_have_a_wheel_every_requirement_is_kept() -> None:
+def test_with_a_filter_wheel_requirements_are_unchanged() -> None:
     kept, said = _requirements_for(Path(sys.executable))
     assert said == []
     assert kept == (ROOT / "requirements/runtime.txt").read_text()

@@ -52,7 +52,7 @@ def metadata(wheel: Path) -> email.message.Message:
         return email.message_from_bytes(archive.read(name))
 
 
-def test_the_wheel_carries_settings_schemas_and_pages(wheel: Path) -> None:
+def test_the_wheel_contains_settings_schemas_and_pages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     settings = {f"config/{name}.yaml" for name in ("eventstreams", "kafka", "streams")}
@@ -61,12 +61,12 @@ def test_the_wheel_carries_settings_schemas_and_pages(wheel: Path) -> None:
     assert len(schemas) > 5
     assert "static/index.html" in pages
     assert {f"eventstreams/{name}" for name in settings | schemas | pages} <= held
-    assert "eventstreams/py.typed" in held
+    assert {"eventstreams/py.typed", "eventstreams/web/openapi.yaml"} <= held
     package = {name for name in _files("eventstreams") if name.endswith(".py")}
     assert {name for name in held if name.endswith(".py")} == package
 
 
-def test_the_wheel_holds_nothing_but_the_package(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0].partition("-")[0] for name in archive.namelist()}
     assert tops == {"eventstreams"}
@@ -98,8 +98,8 @@ def test_a_package_index_shows_the_whole_readme(metadata: email.message.Message)
     assert "](" not in re.sub(r"<pre.*?</pre>", "", shown, flags=re.DOTALL)
     headings = re.findall(r"^## (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert re.findall(r"<h2[^>]*>([^<]*)", shown) == headings
-    # HTML in Markdown would be stripped or shown as text.
-    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    # HTML in Markdown would be shown as text or stripped, which is right only for comments.
+    prose = re.sub(r"```.*?```|`[^`\n]*`|<!--.*?-->", "", text, flags=re.DOTALL)
     assert re.findall(r"<(?!https?://)[^>\n]+>", prose) == []
 
 
@@ -151,11 +151,11 @@ def test_uv_runs_a_gateway_that_serves(wheel: Path, tmp_path: Path) -> None:
     assert [entry.name for entry in empty.iterdir()] == ["data"]
 
 
-def test_uv_finds_all_but_filters_for_musl_as_documented(wheel: Path, tmp_path: Path) -> None:
+def test_uv_resolves_all_but_filters_for_musl(wheel: Path, tmp_path: Path) -> None:
     command = (
         *(*UV, "pip", "install", "--dry-run", "--target", str(tmp_path / "none"), str(wheel)),
         *("--python", sys.executable, "--python-platform", "x86_64-unknown-linux-musl"),
-        # The one dependency that has no wheel for musl, but has its source.
+        # The only dependency without a wheel for musl, which has a source distribution.
         *("--only-binary", ":all:", "--no-binary", "aiokafka"),
     )
     everything = _with_index(*command)
@@ -171,26 +171,26 @@ def test_uv_finds_all_but_filters_for_musl_as_documented(wheel: Path, tmp_path: 
 
 
 def _documented(introduction: str) -> list[str]:
-    """The lines of commands that docs/deployment.md gives after this line."""
+    """Return the commands that follow this line in docs/deployment.md."""
     text = (ROOT / "docs/deployment.md").read_text()
-    found = re.search(rf"{introduction}\n\n```\n(.*?)\n```", text, re.DOTALL)
+    found = re.search(rf"{introduction}\n\n<!-- [^\n]* -->\n```sh\n(.*?)\n```", text, re.DOTALL)
     assert found is not None
     named = found[1].replace("eventstreams-0.1.0-", f"eventstreams-{eventstreams.__version__}-")
     return named.splitlines()
 
 
 def _lay_out(folder: Path, wheel: Path) -> None:
-    """What the documented commands find in their folder, beside an environment."""
+    """Provide the files that the documented commands expect in their folder."""
     (folder / "venv").symlink_to(folder / "environment")
     (folder / "dist").symlink_to(wheel.parent)
     (folder / "requirements").symlink_to(ROOT / "requirements")
 
 
 def _environment(folder: Path, *missing: str) -> Path:
-    """Make a fresh environment; return its folder of programs, pip among them.
+    """Make a new environment; return its folder of programs, which include pip.
 
-    Its dependencies are those of the lock that are installed beside the tests, without those
-    whose files start with `missing`. Its pip knows no index.
+    Its dependencies are the locked ones that are installed for the tests, without those whose files
+    start with `missing`. Its pip has no index.
     """
     environment = folder / "environment"
     _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
@@ -207,7 +207,7 @@ def _environment(folder: Path, *missing: str) -> Path:
 
 
 def _dependencies(folder: Path, missing: tuple[str, ...]) -> Path:
-    """What is installed beside the tests, but without the package itself."""
+    """Copy the packages that are installed for the tests, except our own."""
     linked = folder / "dependencies"
     linked.mkdir()
     for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -219,7 +219,7 @@ def _dependencies(folder: Path, missing: tuple[str, ...]) -> Path:
 
 
 def _with_index(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run what needs a package index. Where none is within reach, skip the test, or fail in CI."""
+    """Run a command that needs a package index. Without one, skip the test, or fail in CI."""
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if "error sending request" in done.stderr or "Failed to fetch" in done.stderr:
         message = f"no package index is within reach: {done.stderr}"
@@ -246,7 +246,7 @@ def _serves(url: str) -> None:
 
 @contextlib.contextmanager
 def _serving(folder: Path, *eventstreams: str) -> Iterator[str]:
-    """A gateway's URL."""
+    """Return a gateway's URL."""
     process = subprocess.Popen(
         (*eventstreams, "serve", "--port", "0"),
         cwd=folder,

@@ -1,22 +1,5 @@
-"""The event loop that the gateway runs on, and a failure when something blocks it."""
+"""Tests in this folder run gateways with an intake."""
 
-from __future__ import annotations
+from tests.support.fixtures import _no_blocking, anyio_backend
 
-from collections.abc import Iterator
-from typing import Any
-
-import pytest
-import uvloop
-
-from tests.blocking import no_blocking
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": uvloop.new_event_loop}
-
-
-@pytest.fixture(autouse=True)
-def _no_blocking() -> Iterator[None]:
-    with no_blocking():
-        yield
+__all__ = ["_no_blocking", "anyio_backend"]

@@ -1,4 +1,4 @@
-"""Canary events: where they are asked for, and only there."""
+"""Canary events appear only in streams that enable them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventstreams.intake.canary import canary_of
-from tests.intake.place import ERRORS, TEST, place
+from tests.support.intake import ERRORS, TEST, place
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ STREAMS = {
 }
 
 
-async def test_each_stream_that_asks_gets_its_schemas_first_example_again_and_again(
+async def test_canaries_are_the_first_example_of_the_schema(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -45,7 +45,7 @@ async def test_each_stream_that_asks_gets_its_schemas_first_example_again_and_ag
         assert text in caplog.text
 
 
-async def test_without_a_schedule_there_are_none(tmp_path: Path) -> None:
+async def test_without_a_schedule_there_are_no_canaries(tmp_path: Path) -> None:
     async with place(tmp_path, streams=STREAMS, canary_every_s=None) as here:
         assert (
             await here.post({"$schema": "/test/event/1.0.0", "meta": {"stream": TEST}})
@@ -54,7 +54,7 @@ async def test_without_a_schedule_there_are_none(tmp_path: Path) -> None:
         assert here.served.count("canary_events_total", stream=TEST, outcome="accepted") == 0
 
 
-async def test_readers_can_leave_them_out(tmp_path: Path) -> None:
+async def test_readers_can_exclude_canaries(tmp_path: Path) -> None:
     streams = {TEST: STREAMS[TEST], ERRORS: STREAMS[ERRORS]}
     async with place(tmp_path, streams=streams, canary_every_s=3600.0) as here:
         await here.served.until("canary_events_total", 1, stream=TEST, outcome="accepted")
@@ -66,7 +66,7 @@ async def test_readers_can_leave_them_out(tmp_path: Path) -> None:
             assert [document["test"] for document in found] == wanted
 
 
-def test_an_example_is_left_as_it_is() -> None:
+def test_the_example_is_not_modified() -> None:
     example = {"meta": {"id": "x", "dt": "y", "uri": "z"}, "list": [1]}
     made = canary_of(example, "s")
     assert made == {"meta": {"uri": "z", "stream": "s", "domain": "canary"}, "list": [1]}

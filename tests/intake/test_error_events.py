@@ -1,4 +1,4 @@
-"""Refused events become events on the error stream."""
+"""Rejected events become error events."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstreams.errors import ConfigError
-from eventstreams.intake.error_events import ErrorEventRate
+from eventstreams.config.settings import AccessSettings
+from eventstreams.errors import ConfigError, SchemaError
+from eventstreams.intake.error_events import ErrorEventRate, ErrorEvents
+from eventstreams.intake.router import Route
 from eventstreams.intake.violation import Violation
+from eventstreams.model.problem import Problem
 from eventstreams.schemas.validation import Validator
-from eventstreams.settings import AccessSettings
-from tests.intake.place import ERRORS, STREAMS, TEST, event, place
+from tests.support.intake import ERRORS, STREAMS, TEST, event, place
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
-async def test_an_invalid_event_becomes_one(tmp_path: Path, mode: str) -> None:
+async def test_an_invalid_event_becomes_an_error_event(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode, emitter_id="our-intake") as here:
         posted = event(7)
         posted["meta"] |= {"uri": "https://a/b", "domain": "a", "request_id": "r1"}
@@ -41,7 +43,7 @@ async def test_an_invalid_event_becomes_one(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
-async def test_error_events_leave_out_what_the_event_lacks(tmp_path: Path, mode: str) -> None:
+async def test_error_events_omit_missing_fields(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         posted = event(7)
         posted["meta"]["domain"] = "a.org"
@@ -50,7 +52,7 @@ async def test_error_events_leave_out_what_the_event_lacks(tmp_path: Path, mode:
         assert error["meta"].keys() & {"uri", "domain", "request_id"} == {"domain", "request_id"}
 
 
-async def test_refusals_at_the_gate_become_one_too(tmp_path: Path) -> None:
+async def test_unroutable_events_become_error_events(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         await here.post([event(stream="nowhere"), {"a": 1}, {**event(), "$schema": "/no/1.0.0"}])
         kinds = [error["error_type"] for error in await here.errors(3)]
@@ -65,7 +67,7 @@ SECRET = "S3CRET"
 RULE = {"domain": "a.org", "titles": ["x"], "remove": ["test"]}
 
 
-async def test_an_event_is_not_repeated_to_those_who_may_not_read_its_stream(
+async def test_error_events_do_not_disclose_events_of_scoped_streams(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "secret").write_bytes(b"s" * 32)
@@ -136,14 +138,14 @@ _FIELDS = st.dictionaries(
 
 @settings(deadline=None)
 @given(_FIELDS)
-def test_the_rule_of_an_invalid_event_holds_nothing_of_the_event(fields: dict[str, Any]) -> None:
+def test_the_rule_in_an_error_event_quotes_nothing(fields: dict[str, Any]) -> None:
     problems = Validator(_PRIVATE_SCHEMA, "f").validate(fields)
     rule = Violation(problems).rule
     assert SECRET not in rule
     assert bool(rule) == bool(problems)
 
 
-async def test_of_a_stream_with_a_scope_only_the_rule_and_its_place_are_told(
+async def test_errors_of_scoped_streams_contain_only_rule_and_place(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "secret").write_bytes(b"s" * 32)
@@ -157,15 +159,15 @@ async def test_of_a_stream_with_a_scope_only_the_rule_and_its_place_are_told(
     expected: list[tuple[Any, str, str]] = [
         (posted(test_map={f"{SECRET}@a.org": 1}), "ValidationError", f"{_TEST_MAP} is not met"),
         (posted(test=[SECRET]), "ValidationError", "#/properties/test/type is not met"),
-        (posted(**{"$schema": f"/{SECRET}/1.0.0"}), "EventSchemaLoadError", "can't be loaded"),
-        (posted(**{"$schema": f"nothing {SECRET}"}), "EventSchemaLoadError", "can't be loaded"),
+        (posted(**{"$schema": f"/{SECRET}/1.0.0"}), "EventSchemaLoadError", "cannot be loaded"),
+        (posted(**{"$schema": f"nothing {SECRET}"}), "EventSchemaLoadError", "cannot be loaded"),
         (posted(**{"$schema": "/error/2.1.0"}), "UnauthorizedSchemaForStreamError", "test/event"),
         (posted(meta={"stream": SECRET}), "UnauthorizedSchemaForStreamError", "not declared"),
         (posted(meta={**private, "dt": SECRET}), "ValidationError", "properties/dt/format"),
         (posted(deep=nested(SECRET, 70)), "EventTooDeepError", "more than 64 deep"),
         (posted(more=SECRET * 200_000), "EventTooLargeError", "more than 1048576 bytes"),
         ([SECRET], "MissingFieldError", "Field(s) $schema"),
-        (f'{{"a": "{SECRET}\\ud800"}}'.encode(), "SyntaxError", "can't be read"),
+        (f'{{"a": "{SECRET}\\ud800"}}'.encode(), "SyntaxError", "cannot be read"),
     ]
     async with place(tmp_path, streams=streams, access=access) as here:
         for body, _, _ in expected:
@@ -188,14 +190,14 @@ def nested(value: Any, levels: int) -> Any:
     return value
 
 
-async def test_upstream_is_silent_about_those(tmp_path: Path) -> None:
+async def test_in_compatibility_mode_only_violations_become_error_events(tmp_path: Path) -> None:
     async with place(tmp_path, compatibility="eventgate") as here:
         await here.post([event(stream="nowhere"), {"a": 1}, event(7)])
         [error] = await here.errors(1)
         assert error["error_type"] == "ValidationError"
 
 
-async def test_they_can_be_watched_over_sse(tmp_path: Path) -> None:
+async def test_error_events_can_be_read_over_sse(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.served.stream(ERRORS) as stream:
         await stream.opened()
         await here.post(event(7))
@@ -203,7 +205,7 @@ async def test_they_can_be_watched_over_sse(tmp_path: Path) -> None:
         assert seen["errored_stream_name"] == TEST
 
 
-async def test_what_is_copied_into_them_can_not_make_them_invalid_or_large(tmp_path: Path) -> None:
+async def test_copied_text_cannot_make_error_events_invalid_or_large(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         posted = event("x" * 500_000, stream="y" * 5000)
         posted["meta"] |= {"uri": "not a uri\\", "domain": ""}
@@ -213,14 +215,14 @@ async def test_what_is_copied_into_them_can_not_make_them_invalid_or_large(tmp_p
         assert len(json.dumps(error)) < 300_000
 
 
-async def test_there_are_only_so_many_a_second(tmp_path: Path) -> None:
+async def test_error_events_per_second_are_limited(tmp_path: Path) -> None:
     async with place(tmp_path, error_events_per_s=5) as here:
         await here.post([event(7)] * 50)
         await here.errors(3)
         assert here.served.count("intake_error_events_total", outcome="suppressed") == 47
 
 
-def test_of_error_events_each_client_gets_half_of_those_left() -> None:
+def test_each_client_gets_half_of_the_remaining_error_events() -> None:
     now_s = 100.0
     rate = ErrorEventRate(100, clock=lambda: now_s)
 
@@ -233,7 +235,7 @@ def test_of_error_events_each_client_gets_half_of_those_left() -> None:
     assert admitted("flood") == 50
 
 
-async def test_a_flood_of_one_address_suppresses_no_error_event_of_another(
+async def test_a_flood_leaves_error_events_to_other_clients(
     tmp_path: Path,
 ) -> None:
     async with place(tmp_path, error_events_per_s=50) as here:
@@ -244,7 +246,7 @@ async def test_a_flood_of_one_address_suppresses_no_error_event_of_another(
         assert "UnauthorizedSchemaForStreamError" in kinds
 
 
-async def test_a_log_out_of_reach_is_one_line_for_a_request_and_stream(
+async def test_an_unreachable_log_is_logged_once_per_request_and_stream(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prefixed = "eventlogging_Prefixless"
@@ -260,16 +262,53 @@ async def test_a_log_out_of_reach_is_one_line_for_a_request_and_stream(
     ]
 
 
-async def test_without_an_error_stream_there_are_none(tmp_path: Path) -> None:
+async def test_an_invalid_error_schema_is_logged_rarely(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place(tmp_path, error_events_per_s=1000) as here:
+
+        async def broken(_: object) -> Route:
+            raise SchemaError([Problem("/error/1.0.0", "", "it is broken")])
+
+        monkeypatch.setattr(ErrorEvents, "route", broken)
+        for _ in range(5):
+            await here.post([event(7)] * 50)
+        failed = here.served.count("intake_error_events_total", outcome="failed")
+    assert failed > 50
+    lines = [each.message for each in caplog.records if "could not create" in each.message]
+    assert lines == [
+        "could not create error events (1 since the last message): /error/1.0.0: it is broken"
+    ]
+
+
+def test_unlogged_failures_of_error_events_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now_s = 100.0
+    unused: Any = None
+    errors = ErrorEvents(
+        stream=ERRORS,
+        emitter_id="test",
+        rate=ErrorEventRate(1),
+        router=unused,
+        schemas=unused,
+        catalogue=unused,
+        clock=lambda: now_s,
+    )
+    for now_s in (100.0, 101.0, 109.0, 110.0, 111.0, 150.0):  # noqa: B007 - the clock reads it
+        errors.log_failure(ValueError("x"))
+    counts = [each.args[0] for each in caplog.records if isinstance(each.args, tuple)]
+    assert counts == [1, 3, 2]
+
+
+async def test_without_an_error_stream_there_are_no_error_events(tmp_path: Path) -> None:
     async with place(tmp_path, error_stream=None) as here:
         assert (await here.post(event(7))).status_code == 400
         assert await here.documents(ERRORS) == []
 
 
 @pytest.mark.parametrize("name", ["nowhere", TEST])
-async def test_a_stream_that_does_not_take_them_is_refused_at_start(
-    tmp_path: Path, name: str
-) -> None:
+async def test_an_unsuitable_error_stream_is_refused_at_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"intake\.error_stream"):
         async with place(tmp_path, streams=STREAMS, error_stream=name):
             pass

@@ -1,4 +1,4 @@
-"""MediaWiki's EventBus as a client: batches it splits, signed jobs, text that is no UTF-8."""
+"""MediaWiki's EventBus as a client: large batches, signed jobs, and invalid UTF-8."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.intake.place import Place, place
-from tests.intake.test_eventbus import CHANGE, STREAMS, EventBus, recent_change
+from tests.intake.eventbus import CHANGE, STREAMS, EventBus, recent_change
+from tests.support.intake import Place, place
 
 pytestmark = pytest.mark.anyio
 both = pytest.mark.parametrize("mode", ["strict", "eventgate"])
@@ -48,7 +48,7 @@ def ids(events: list[dict[str, Any]]) -> list[str]:
 
 
 async def send_split(bus: EventBus, events: list[dict[str, Any]], bytes_max: int) -> list[bool]:
-    """A batch that is too large goes in halves; an event that is too large goes alone."""
+    """An oversized batch is sent in halves; an oversized event is sent by itself."""
     if len(str(events).encode()) <= bytes_max or len(events) == 1:
         return [await bus.send(events)]
     half = len(events) // 2
@@ -57,7 +57,7 @@ async def send_split(bus: EventBus, events: list[dict[str, Any]], bytes_max: int
 
 
 @both
-async def test_text_that_is_no_utf_8_comes_as_mediawiki_wrote_it(tmp_path: Path, mode: str) -> None:
+async def test_invalid_utf_8_from_mediawiki_is_preserved(tmp_path: Path, mode: str) -> None:
     raw = b"\xff\xfe not text"
     text = "data:application/octet-stream;base64," + base64.b64encode(raw).decode()
     async with place(tmp_path, streams=STREAMS, compatibility=mode) as here:
@@ -67,9 +67,7 @@ async def test_text_that_is_no_utf_8_comes_as_mediawiki_wrote_it(tmp_path: Path,
 
 
 @both
-async def test_a_batch_that_is_too_large_goes_in_parts_and_what_alone_is_too_large_fails(
-    tmp_path: Path, mode: str
-) -> None:
+async def test_an_oversized_batch_is_sent_in_parts(tmp_path: Path, mode: str) -> None:
     limits = {"compatibility": mode, "body_bytes_max": 20_000}
     async with place(tmp_path, streams=STREAMS, **limits) as here:
         bus = EventBus(here)
@@ -77,16 +75,14 @@ async def test_a_batch_that_is_too_large_goes_in_parts_and_what_alone_is_too_lar
         assert all(await send_split(bus, posted, 20_000))
         assert ids(await here.documents(KEPT)) == ids(posted)
         huge = [commented("few"), commented("x" * 20_000), commented("few")]
-        with pytest.raises((AttributeError, TypeError)):  # the answer names no event
+        with pytest.raises((AttributeError, TypeError)):  # the response names no event
             await send_split(bus, huge[1:2], 20_000)
         assert bus.answer.status_code == (413 if mode == "strict" else 500)
         assert len(await here.documents(KEPT)) == 21
 
 
 @both
-async def test_a_batch_of_the_size_that_mediawiki_is_set_up_for_is_taken(
-    tmp_path: Path, mode: str
-) -> None:
+async def test_a_batch_of_mediawikis_usual_size_is_accepted(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, streams=STREAMS, compatibility=mode) as here:
         bus = EventBus(here)
         posted = [commented("x" * (BATCH_BYTES_MAX // 5 - 5_000)) for _ in range(5)]
@@ -96,7 +92,7 @@ async def test_a_batch_of_the_size_that_mediawiki_is_set_up_for_is_taken(
 
 
 def serialized(value: Any) -> str:
-    """As PHP does; the order of the keys counts."""
+    """Sign a job like PHP; the order of the keys matters."""
     match value:
         case None:
             return "N;"
@@ -120,9 +116,7 @@ def signature(event: dict[str, Any]) -> str:
 
 
 @both
-async def test_a_signed_job_that_lacks_nothing_keeps_its_signature(
-    tmp_path: Path, mode: str
-) -> None:
+async def test_a_complete_signed_job_is_unchanged(tmp_path: Path, mode: str) -> None:
     schema = tmp_path / "schemas" / "mediawiki" / "job" / "1.0.0.yaml"
     schema.parent.mkdir(parents=True)
     schema.write_text(yaml.safe_dump(JOB))
@@ -145,7 +139,7 @@ async def here(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
 
 @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(kinds=st.lists(st.sampled_from(["good", "invalid", "nowhere", "unknown"]), min_size=1))
-async def test_what_is_not_named_as_failed_is_in_the_log(here: Place, kinds: list[str]) -> None:
+async def test_events_not_reported_as_failed_are_in_the_log(here: Place, kinds: list[str]) -> None:
     bus = EventBus(here)
     posted = [recent_change() for _ in kinds]
     for event, kind in zip(posted, kinds, strict=True):

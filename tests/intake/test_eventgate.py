@@ -1,6 +1,6 @@
-"""What clients of EventGate rely on: answers, reason phrases and bodies, over HTTP.
+"""Clients of EventGate get the responses, reason phrases and bodies that they expect.
 
-The cases are those of EventGate's own suite, and some that it lacks.
+The cases are those of EventGate's test suite, and some more.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eventstreams.settings import AccessSettings, HttpSettings
-from tests.intake.place import TEST, event, place
+from eventstreams.config.settings import AccessSettings, HttpSettings
+from eventstreams.errors import LogError, LogUnavailable
+from eventstreams.intake.intake import _OFFERED_MAX
+from eventstreams.model.event import Placed, Record
+from tests.support.intake import TEST, event, place
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +61,7 @@ async def test_a_default_of_the_schema_is_filled_in(tmp_path: Path, mode: str) -
 
 
 @both
-async def test_an_invalid_event_is_refused_with_the_words_of_ajv(tmp_path: Path, mode: str) -> None:
+async def test_an_invalid_event_is_refused_in_ajvs_words(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(event(0.01))
         assert answer.status_code == 400
@@ -77,7 +81,7 @@ async def test_an_invalid_event_is_refused_with_the_words_of_ajv(tmp_path: Path,
 
 
 @both
-async def test_two_invalid_events_are_told_in_their_order(tmp_path: Path, mode: str) -> None:
+async def test_two_invalid_events_are_reported_in_order(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post([event(1), event("x", test_map={"a": 1})])
         assert answer.status_code == 400
@@ -87,9 +91,7 @@ async def test_two_invalid_events_are_told_in_their_order(tmp_path: Path, mode: 
 
 
 @both
-async def test_of_one_invalid_and_one_valid_the_valid_one_is_taken(
-    tmp_path: Path, mode: str
-) -> None:
+async def test_a_valid_event_beside_an_invalid_one_is_accepted(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post([event(1), event("good")])
         assert answer.status_code == 207
@@ -102,7 +104,7 @@ async def test_of_one_invalid_and_one_valid_the_valid_one_is_taken(
         assert [each["test"] for each in await here.documents()] == ["good"]
 
 
-async def test_invalid_valid_and_erroring_are_told_apart_as_upstream_does(tmp_path: Path) -> None:
+async def test_invalid_and_failed_events_are_reported_as_upstream_does(tmp_path: Path) -> None:
     async with place(tmp_path, compatibility="eventgate") as here:
         answer = await here.post([event(1), event("good"), UNLOADABLE])
         assert answer.status_code == 207
@@ -116,7 +118,7 @@ async def test_invalid_valid_and_erroring_are_told_apart_as_upstream_does(tmp_pa
 
 
 @both
-async def test_a_schema_that_can_not_be_loaded(tmp_path: Path, mode: str) -> None:
+async def test_a_schema_that_cannot_be_loaded_is_an_error(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(UNLOADABLE)
         text = "Failed loading schema at bad/uri/right/here@@@"
@@ -134,7 +136,7 @@ async def test_a_schema_that_can_not_be_loaded(tmp_path: Path, mode: str) -> Non
 
 
 @both
-async def test_two_that_err(tmp_path: Path, mode: str) -> None:
+async def test_two_failed_events_are_reported(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post([UNLOADABLE, {"a": 1}])
         assert answer.status_code == (400 if mode == "strict" else 500)
@@ -148,7 +150,7 @@ async def test_two_that_err(tmp_path: Path, mode: str) -> None:
 
 @both
 @pytest.mark.parametrize("body", [[1, "a", None], [{}], [[]], [True]])
-async def test_what_is_no_event_lacks_its_fields(tmp_path: Path, mode: str, body: Any) -> None:
+async def test_a_body_that_is_no_event_lacks_fields(tmp_path: Path, mode: str, body: Any) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(body)
         assert answer.status_code == (400 if mode == "strict" else 500)
@@ -170,7 +172,7 @@ async def test_an_empty_body_is_refused(tmp_path: Path, mode: str, body: bytes, 
 
 
 @both
-async def test_hasty_is_answered_before_anything_is_checked(tmp_path: Path, mode: str) -> None:
+async def test_hasty_posts_are_answered_before_validation(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post([event(1), event(2)], query="?hasty=true")
         assert answer.status_code == 202
@@ -186,7 +188,9 @@ async def test_hasty_is_answered_before_anything_is_checked(tmp_path: Path, mode
 
 @both
 @pytest.mark.parametrize("value", ["false", "0"])
-async def test_hasty_is_a_boolean_but_for_upstream(tmp_path: Path, mode: str, value: str) -> None:
+async def test_hasty_is_boolean_except_in_compatibility_mode(
+    tmp_path: Path, mode: str, value: str
+) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(event(), query=f"?hasty={value}")
         assert answer.status_code == (201 if mode == "strict" else 202)
@@ -212,21 +216,21 @@ async def test_hasty_that_is_neither_true_nor_false_is_refused(tmp_path: Path) -
         "application/reports+json",
     ],
 )
-async def test_content_types_that_are_json(tmp_path: Path, mode: str, kind: str) -> None:
+async def test_json_content_types_are_accepted(tmp_path: Path, mode: str, kind: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         assert (await here.post(event(), kind=kind)).status_code == 201
 
 
 @both
 @pytest.mark.parametrize("kind", ["application/cloudevents+json", "text/html", None])
-async def test_content_types_that_are_not(tmp_path: Path, mode: str, kind: str | None) -> None:
+async def test_other_content_types_are_refused(tmp_path: Path, mode: str, kind: str | None) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         answer = await here.post(event(), kind=kind)
         assert answer.status_code == (415 if mode == "strict" else 400)
 
 
 @both
-async def test_gzip_and_deflate_are_taken(tmp_path: Path, mode: str) -> None:
+async def test_gzip_and_deflate_are_accepted(tmp_path: Path, mode: str) -> None:
     content = json.dumps(event()).encode()
     async with place(tmp_path, compatibility=mode) as here:
         for coding, pack in (
@@ -251,9 +255,7 @@ async def test_answers_have_the_content_security_policy_of_the_gateway(
 
 
 @both
-async def test_lines_of_content_encoding_are_joined_and_other_headers_have_one(
-    tmp_path: Path, mode: str
-) -> None:
+async def test_repeated_single_headers_of_posts_are_refused(tmp_path: Path, mode: str) -> None:
     body = json.dumps(event()).encode()
     kind, coding, key = (
         ("content-type", JSON),
@@ -291,7 +293,7 @@ async def test_a_gzip_body_may_have_several_members(tmp_path: Path, mode: str) -
         assert [each["test"] for each in await here.documents()] == ["one", "two"]
 
 
-_packed = partial(gzip.compress, mtime=0)  # names of tests hold these bytes
+_packed = partial(gzip.compress, mtime=0)  # fixed, because names of tests contain these bytes
 
 LARGE = b'[{"a": "' + b"x" * 5000 + b'"}]'
 BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
@@ -327,7 +329,7 @@ BODIES: list[tuple[bytes, dict[str, str], int, str]] = [
 
 @both
 @pytest.mark.parametrize(("body", "headers", "status", "title"), BODIES)
-async def test_bodies_that_can_not_be_read(  # noqa: PLR0917
+async def test_unreadable_bodies_are_refused(  # noqa: PLR0917
     tmp_path: Path, mode: str, body: bytes, headers: dict[str, str], status: int, title: str
 ) -> None:
     most = 200_000 if body.startswith(b"[[") else 4096
@@ -347,7 +349,7 @@ async def test_bodies_that_can_not_be_read(  # noqa: PLR0917
 
 
 @both
-async def test_other_methods(tmp_path: Path, mode: str) -> None:
+async def test_other_methods_are_refused(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         for method in ("GET", "PUT", "HEAD", "DELETE"):
             answer = await here.http.request(method, "/v1/events")
@@ -379,3 +381,42 @@ async def test_draft_4_schemas_work(tmp_path: Path) -> None:
         good = {"$schema": "/test/draft4/1.0.0", "meta": {"stream": "test.draft4"}, "count": 1}
         assert (await here.post(good)).status_code == 201
         assert (await here.post({**good, "count": "one"})).status_code == 400
+
+
+async def test_failures_are_reported_in_the_order_of_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some events are refused before they are offered to the log, others by the log."""
+    async with place(tmp_path, compatibility="eventgate") as here:
+
+        async def refuse(records: Sequence[Record]) -> list[LogError]:
+            return [LogUnavailable("away")] * len(records)
+
+        monkeypatch.setattr(here.parts.log, "offer", refuse)
+        posted = [event("a"), event("b", stream="nowhere"), event("c")]
+        answer = await here.post(posted)
+        assert [each["event"]["test"] for each in answer.json()["error"]] == ["a", "b", "c"]
+        monkeypatch.undo()
+
+
+async def test_a_failed_append_does_not_affect_other_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is skipped only after it was unreachable for a whole part."""
+    texts = [f"{n}" for n in range(_OFFERED_MAX + 1)]
+    async with place(tmp_path) as here:
+        offer = here.parts.log.offer
+        away = b'"away"'
+
+        async def offering(records: Sequence[Record]) -> list[Placed | LogError]:
+            placed = await offer([r for r in records if away not in (r.value or b"")])
+            found = iter(placed)
+            return [
+                LogUnavailable("away") if away in (r.value or b"") else next(found) for r in records
+            ]
+
+        monkeypatch.setattr(here.parts.log, "offer", offering)
+        answer = await here.post([event(text) for text in (texts[0], "away", *texts[1:])])
+        assert answer.status_code == 207
+        assert [document["test"] for document in await here.documents()] == texts
+        monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Requests get the answers of EventGate 1.8.4, which verdicts/eventgate.mjs has recorded."""
+"""Requests get the responses of EventGate 1.8.4, recorded by verdicts/eventgate.mjs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.intake.place import TEST, Place, place
+from tests.support.intake import TEST, Place, place
 
 RECORDED = Path(__file__).parents[1] / "schemas" / "verdicts" / "eventgate.ndjson"
 FILLED = {"id", "dt", "request_id"}
 """Fields of meta that eventgate-wikimedia fills in, and EventGate alone does not."""
 DIFFERENT = {"body  ": "A body of white space alone is a syntax error (500)"}
-"""Name in the record -> row of docs/compatibility.md."""
+"""Maps names in the record to rows of docs/compatibility.md."""
 DOCS = Path(__file__).parents[2] / "docs" / "compatibility.md"
 ANSWERS_MIN = 90
 
@@ -28,7 +28,7 @@ def _without_filled(event: Any) -> Any:
 
 
 def _texts(answer: str) -> Any:
-    """What is said of each event that was not taken."""
+    """Return what a response says about each rejected event."""
     if not answer.startswith('{"invalid"'):
         return None
     body = json.loads(answer)
@@ -37,7 +37,7 @@ def _texts(answer: str) -> Any:
 
 
 def _is_hasty(recorded: dict[str, Any]) -> bool:
-    """Such events are written at some time after the answer, so they come last."""
+    """These events are written some time after the response, so they are compared last."""
     return bool(recorded["status"] == 202)
 
 
@@ -69,12 +69,12 @@ async def _differences(here: Place) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.mark.anyio
-async def test_answers_and_what_is_written_are_eventgates(tmp_path: Path) -> None:
+async def test_responses_and_records_equal_eventgates(tmp_path: Path) -> None:
     async with place(tmp_path, compatibility="eventgate") as here:
         found = await _differences(here)
     assert found.keys() == DIFFERENT.keys(), found
 
 
-def test_every_other_answer_has_a_row_in_the_docs() -> None:
+def test_every_different_response_has_a_row_in_the_docs() -> None:
     text = DOCS.read_text("utf-8")
     assert all(f"| {row} |" in text for row in DIFFERENT.values())

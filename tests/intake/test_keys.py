@@ -1,4 +1,4 @@
-"""Where producers have keys: who may post, and to which streams, event by event."""
+"""With producer keys, each event is accepted only for the streams of its key."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from eventstreams.settings import AccessSettings
-from tests.intake.place import TEST, Place, event, place
+from eventstreams.config.settings import AccessSettings
+from tests.support.intake import TEST, Place, event, place
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ async def keyed(folder: Path) -> AsyncIterator[Place]:
 
 
 @pytest.mark.parametrize("query", ["", "?hasty=true"])
-async def test_without_a_key_that_is_known_nothing_is_taken(tmp_path: Path, query: str) -> None:
+async def test_posts_without_a_known_key_are_refused(tmp_path: Path, query: str) -> None:
     async with keyed(tmp_path) as its_place:
         for headers in ({}, bearer("wrong"), {"authorization": f"Basic {KEY}"}):
             refused = await its_place.post(event(), headers=headers, query=query)
@@ -48,7 +48,7 @@ async def test_without_a_key_that_is_known_nothing_is_taken(tmp_path: Path, quer
         assert (await its_place.post(event(), headers=bearer(KEY))).status_code == 201
 
 
-async def test_a_key_reaches_its_own_streams_and_each_event_counts_for_itself(
+async def test_a_key_allows_only_events_of_its_streams(
     tmp_path: Path,
 ) -> None:
     async with keyed(tmp_path) as its_place:
@@ -57,7 +57,9 @@ async def test_a_key_reaches_its_own_streams_and_each_event_counts_for_itself(
         assert mixed.status_code == 207
         [refused] = mixed.json()["invalid"] + mixed.json()["error"]
         assert refused["event"]["meta"]["stream"] == "test.keyed"
-        assert refused["context"]["errorsText"] == "The key is not for stream test.keyed"
+        assert (
+            refused["context"]["errorsText"] == "The producer key does not allow stream test.keyed"
+        )
         assert [found["test"] for found in await its_place.documents()] == ["1"]
         assert await its_place.documents("test.keyed") == []
         none = await its_place.post([mine, theirs], headers=bearer(OTHER))
@@ -65,7 +67,7 @@ async def test_a_key_reaches_its_own_streams_and_each_event_counts_for_itself(
         assert len(await its_place.documents()) == 1
 
 
-async def test_keys_are_in_no_log_and_no_metric(
+async def test_keys_appear_in_no_log_or_metric(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "eventstreams")

@@ -1,15 +1,13 @@
-"""What was answered as taken survives the death of the gateway, or of the broker, at any moment.
+"""Accepted events survive the death of the gateway or broker at any moment.
 
-Real processes, killed under the load of several who post at the same time, each one batch after
-the other. Who gets no answer, or is told to try again, posts the same events again.
+Real processes are killed while several senders post batches. A sender that gets no response, or a
+retryable error, posts the same events again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,39 +17,37 @@ import httpx
 import pytest
 import yaml
 
+from eventstreams.config.settings import SqliteSettings
 from eventstreams.log.base import Log
-from eventstreams.log.sqlite import SqliteLog
-from eventstreams.settings import SqliteSettings
-from tests.intake.place import SHIPPED, TEST, event
-from tests.kafka_node import own_node, require
-from tests.log.kafka_tools import opened, read_all, topic_with
+from eventstreams.log.sqlite.log import SqliteLog
+from tests.support.intake import SHIPPED, TEST, event
+from tests.support.kafka_node import own_node, require
+from tests.support.kafka_tools import opened, read_all, topic_with
+from tests.support.process import RestartedGateway
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE_S = 40.0
 REQUEST_TIMEOUT_S = 2.0
-"""Of the gateway, for what it asks of the brokers."""
+"""The gateway's timeout for requests to brokers."""
 POST_TIMEOUT_S = 10.0
-"""Of the senders; beyond it a request hangs."""
+"""The senders' limit, beyond which a request counts as hanging."""
 SENDERS = 6
 BATCH = 5
 PARTITIONS = 2
 
 
-class Gateway:
-    """A process that is killed and started again, at another port each time."""
+class Gateway(RestartedGateway):
+    """A gateway that listens at another port after each restart."""
 
     def __init__(self, folder: Path, topic: str, log: dict[str, Any]) -> None:
         key = {"key": "test_map.key"}
         stream = {"schema_title": "test/event", "topics": [topic], "message_key_fields": key}
         (folder / "streams.yaml").write_text(yaml.safe_dump({"streams": {TEST: stream}}))
-        self._config = folder / "settings.yaml"
+        config = folder / "settings.yaml"
         chosen = {"schemas": [str(SHIPPED)], "log": log, "http": {"port": 0}, "only": "intake"}
-        self._config.write_text(yaml.safe_dump(chosen))
-        self._process: Process | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self.url = ""
-        self.up = asyncio.Event()
+        config.write_text(yaml.safe_dump(chosen))
+        super().__init__(config, patience_s=PATIENCE_S)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Gateway]:
@@ -61,41 +57,17 @@ class Gateway:
         finally:
             await self.kill()
 
-    async def start(self) -> None:
-        command = (sys.executable, "-m", "eventstreams", "serve", "--config", str(self._config))
-        self._process = await asyncio.create_subprocess_exec(*command, stderr=PIPE)
-        self._reading = asyncio.create_task(self._read(self._process))
-        async with asyncio.timeout(PATIENCE_S):
-            await self.up.wait()
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        assert self._reading is not None
-        self.up.clear()
-        self._process.kill()
-        await self._process.wait()
-        await self._reading
-
-    async def _read(self, process: Process) -> None:
-        """All that it says, lest it waits for somebody to read it."""
-        assert process.stderr is not None
-        async for line in process.stderr:
-            assert b"Traceback" not in line
-            if url := json.loads(line).get("url"):
-                self.url = url
-                self.up.set()
-
 
 class Load:
-    """Senders, and what they were told so far."""
+    """Senders, with the responses that they got so far."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.senders = [Sender(f"s{n}", self) for n in range(SENDERS)]
         self.cut = 0
-        """Posts that got no answer."""
+        """Posts without a response."""
         self.failed = 0
-        """Events that the gateway said are perhaps not in the log."""
+        """Events that may not be in the log according to the gateway."""
         self.over = False
         self._news = asyncio.Condition()
 
@@ -112,7 +84,7 @@ class Load:
             await self._news.wait_for(met)
 
     async def more(self, batches: int) -> None:
-        """Until every sender got so many more of them through."""
+        """Wait until every sender has had this many more events accepted."""
         wanted = {sender: len(sender.taken) + batches * BATCH for sender in self.senders}
         await self.until(lambda: all(len(s.taken) >= count for s, count in wanted.items()))
 
@@ -138,37 +110,39 @@ class Sender:
                     await self.load.tell()
 
     async def _post(self, http: httpx.AsyncClient, batch: list[int]) -> list[int]:
-        """What is to be posted again."""
+        """Return the events to post again."""
         gateway = self.load.gateway
         await gateway.up.wait()
-        # By its key an event that is posted again goes where it went before.
+        # With a key, an event that is posted again goes to the same partition.
         keys = [f"{self.name}.{number % 2}" for number in batch]
         body = [
             event(f"{self.name}:{number}", test_map={"key": key})
             for number, key in zip(batch, keys, strict=True)
         ]
         if batch[0] % 3 == 0:
-            body.append(event(7))  # one that is refused, so that the answer is 207
+            body.append(event(7))  # invalid, so that the response is 207
         try:
             answer = await http.post(f"{gateway.url}/v1/events", json=body)
         except httpx.TimeoutException:
-            raise  # it hangs
+            raise  # the request hangs
         except httpx.TransportError:
             assert not gateway.up.is_set()
             self.load.cut += 1
             return batch
         assert answer.status_code in (201, 207, 500)
-        told = answer.json() if answer.content else {"invalid": [], "error": []}
-        assert [element["index"] for element in told["invalid"]] == [*range(len(batch), len(body))]
-        assert all(element["context"]["retryable"] for element in told["error"])
-        again = [batch[element["index"]] for element in told["error"]]
+        reported = answer.json() if answer.content else {"invalid": [], "error": []}
+        assert [element["index"] for element in reported["invalid"]] == [
+            *range(len(batch), len(body))
+        ]
+        assert all(element["context"]["retryable"] for element in reported["error"])
+        again = [batch[element["index"]] for element in reported["error"]]
         self.load.failed += len(again)
         self.taken += [number for number in batch if number not in again]
         return again
 
 
 async def check(load: Load, log: Log, topic: str) -> None:
-    """What was taken is there, and came in the order in which it was posted."""
+    """Check that accepted events are in the log, in the order of posting."""
     kept: set[tuple[str, int]] = set()
     for partition in (await log.partitions([topic]))[topic]:
         texts = [
@@ -188,7 +162,7 @@ async def check(load: Load, log: Log, topic: str) -> None:
 async def kill_under_load(gateway: Gateway) -> Load:
     load = Load(gateway)
     async with load.running():
-        for _ in range(4):
+        for _ in range(3):
             await load.more(batches=10)
             await gateway.kill()
             await gateway.start()
@@ -197,7 +171,7 @@ async def kill_under_load(gateway: Gateway) -> Load:
     return load
 
 
-async def test_a_gateway_killed_under_load_has_lost_nothing_of_its_embedded_log(
+async def test_kill_9_under_load_loses_nothing_of_an_embedded_log(
     tmp_path: Path,
 ) -> None:
     sqlite = {"partitions_per_topic": PARTITIONS}
@@ -218,9 +192,7 @@ def of_kafka(bootstrap: str) -> dict[str, Any]:
 
 
 @pytest.mark.kafka
-async def test_a_gateway_killed_under_load_has_lost_nothing_that_kafka_was_to_hold(
-    tmp_path: Path, kafka: str
-) -> None:
+async def test_kill_9_under_load_loses_nothing_on_kafka(tmp_path: Path, kafka: str) -> None:
     topic = await topic_with(kafka, PARTITIONS)
     gateway = Gateway(tmp_path, topic, of_kafka(kafka))
     async with gateway.running():
@@ -230,7 +202,7 @@ async def test_a_gateway_killed_under_load_has_lost_nothing_that_kafka_was_to_ho
 
 
 @pytest.mark.kafka
-async def test_a_broker_that_hangs_and_dies_costs_nothing_that_was_taken_and_no_post_hangs(
+async def test_a_hanging_broker_loses_nothing_and_blocks_no_post(
     tmp_path: Path,
 ) -> None:
     with own_node() as node:

@@ -1,4 +1,4 @@
-"""Keys have the bytes that EventGate gives them, so that records keep their partitions."""
+"""Keys have the same bytes as EventGate's, so that records keep their partitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from eventstreams.intake.document import EventProblem
 from eventstreams.intake.message_key import MessageKey
-from tests.intake.place import SCHEMAS, STREAMS, place
+from tests.support.intake import SCHEMAS, STREAMS, place
 
 
 def _key(fields: dict[str, str], document: dict[str, Any]) -> str:
@@ -40,7 +40,7 @@ def _key(fields: dict[str, str], document: dict[str, Any]) -> str:
         ({"a.": "x"}, {"x": 1}, '{"a":{"":1}}'),
     ],
 )  # fmt: skip
-def test_a_key_is_what_lodash_and_json_make_of_it(
+def test_keys_equal_those_of_lodash_and_json(
     fields: dict[str, str], document: dict[str, Any], key: str
 ) -> None:
     assert _key(fields, document) == key
@@ -50,7 +50,7 @@ def test_a_key_is_what_lodash_and_json_make_of_it(
     "document",
     [{}, {"a": None}, {"a": "b"}, {"a": {}}, {"a": {"c": 1}}, {"a": []}, {"a": [{"b": 1}]}],
 )
-def test_a_missing_field_is_named(document: dict[str, Any]) -> None:
+def test_a_missing_key_field_is_named(document: dict[str, Any]) -> None:
     with pytest.raises(EventProblem) as raised:
         _key({"one": "a.b", "two": "z", "three": "$schema"}, {"$schema": "s", **document})
     assert "Field(s) a.b,z of the message key were missing" in raised.value.message
@@ -58,7 +58,7 @@ def test_a_missing_field_is_named(document: dict[str, Any]) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
-async def test_a_null_in_the_key_is_taken(tmp_path: Path, mode: str) -> None:
+async def test_null_is_accepted_in_a_key(tmp_path: Path, mode: str) -> None:
     keyed = {"schema_title": "test/numbers", "message_key_fields": {"k.any": "any", "n": "number"}}
     assert "test/numbers/1.0.0" in SCHEMAS
     async with place(

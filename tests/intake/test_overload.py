@@ -1,4 +1,4 @@
-"""Under overload requests are refused before their bodies are read; nothing grows without bound."""
+"""Under overload, requests are refused before their bodies are read, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.errors import IntakeFull, IntakeShareUsed, Later
+from eventstreams.errors import IntakeFull, IntakeShareUsed, RetryLater
 from eventstreams.intake.admission import Admission
-from tests.intake.place import event, place
-from tests.web.client import PATIENCE_S, connected
+from tests.support.client import connected
+from tests.support.intake import event, place
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ _HEAD = (
 )
 
 
-async def test_beyond_what_may_be_under_way_requests_get_503_in_the_middle_of_their_body(
+async def test_without_memory_requests_get_503_during_their_body(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -38,7 +39,7 @@ async def test_beyond_what_may_be_under_way_requests_get_503_in_the_middle_of_th
         async with asyncio.timeout(PATIENCE_S):
             while here.parts.intake.admission.bytes < 80_000:
                 await asyncio.sleep(0.005)
-        second.writer.write(_HEAD % len(body) + body[:20_000])  # and no more of the body
+        second.writer.write(_HEAD % len(body) + body[:20_000])  # the rest is never sent
         head = await second.head()
         assert head.status == 503
         assert int(head.get("retry-after") or "") >= 1
@@ -48,7 +49,7 @@ async def test_beyond_what_may_be_under_way_requests_get_503_in_the_middle_of_th
         assert here.parts.intake.admission.bytes == 0
 
 
-async def test_who_only_says_how_much_will_come_keeps_nobody_out(tmp_path: Path) -> None:
+async def test_an_announced_length_reserves_no_memory(tmp_path: Path) -> None:
     heads = [_HEAD % 4_000_000, _HEAD.replace(b"content-length: %d", b"transfer-encoding: chunked")]
     async with (
         place(tmp_path, in_flight_bytes_max=100_000) as here,
@@ -64,7 +65,7 @@ async def test_who_only_says_how_much_will_come_keeps_nobody_out(tmp_path: Path)
         assert (await here.post(event())).status_code == 201
 
 
-async def test_small_bodies_in_gzip_take_no_more_room_than_they_need(tmp_path: Path) -> None:
+async def test_small_gzip_bodies_use_little_memory(tmp_path: Path) -> None:
     packed = gzip.compress(json.dumps(event()).encode())
     headers = {"content-encoding": "gzip"}
     async with place(tmp_path) as here:
@@ -73,7 +74,7 @@ async def test_small_bodies_in_gzip_take_no_more_room_than_they_need(tmp_path: P
         assert here.parts.intake.admission.bytes == 0
 
 
-async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
+async def test_a_missing_body_times_out(tmp_path: Path) -> None:
     async with (
         place(tmp_path, body_timeout_s=0.2) as here,
         connected(here.served.port) as client,
@@ -83,7 +84,7 @@ async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path) -> None:
         assert here.parts.intake.admission.bytes == 0
 
 
-async def test_who_hangs_up_in_the_middle_posts_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_disconnect_during_a_body_leaves_nothing(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         async with connected(here.served.port) as client:
             client.writer.write(_HEAD % 1000 + json.dumps(event()).encode())
@@ -95,7 +96,7 @@ async def test_who_hangs_up_in_the_middle_posts_nothing_and_leaves_nothing(tmp_p
         assert await here.documents() == []
 
 
-async def test_a_length_beyond_the_limit_is_refused_at_once(tmp_path: Path) -> None:
+async def test_a_content_length_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     async with (
         place(tmp_path, body_bytes_max=1000) as here,
         connected(here.served.port) as client,
@@ -104,7 +105,7 @@ async def test_a_length_beyond_the_limit_is_refused_at_once(tmp_path: Path) -> N
         assert (await client.head()).status == 413
 
 
-async def test_gzip_that_unpacks_to_more_than_a_body_may_have_is_not_unpacked(
+async def test_an_oversized_gzip_body_is_refused(
     tmp_path: Path,
 ) -> None:
     async with place(tmp_path, body_bytes_max=100_000) as here:
@@ -115,13 +116,13 @@ async def test_gzip_that_unpacks_to_more_than_a_body_may_have_is_not_unpacked(
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200_000)), max_size=30))
-def test_leases_are_returned_and_nobody_gets_more_than_a_share(
+def test_leases_are_returned_and_shares_are_kept(
     posts: list[tuple[str, int]],
 ) -> None:
     whole, share, bodies = 200_000, 100_000, 4
     admission = Admission(bytes_max=whole, client_bytes_max=share, client_bodies_max=bodies)
     held: list[tuple[str, int, contextlib.ExitStack]] = []
-    errors: list[Later] = []
+    errors: list[RetryLater] = []
     for site, size in posts:
         before = admission.bytes
         mine = [taken for of, taken, _ in held if of == site]

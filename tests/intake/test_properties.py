@@ -1,8 +1,6 @@
-"""Whatever is posted, each event is in the log as it should be, or named as refused; and the
-client's faults are never the service's.
+"""Every posted event is in the log or reported as rejected, and no input causes an internal error.
 
-What is posted is read by another JSON parser than the intake's, and compared with what the log has
-gained and with what the answer says.
+Another JSON parser reads the posted body; the result is compared with the log and the response.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.model.event import Event, Partition
-from tests.intake.place import ERRORS, STREAMS, TEST, Place, event, place
-from tests.strategies import documents, texts
-from tests.web.client import Answer, Client, connected
+from tests.support.client import Answer, Client, connected
+from tests.support.intake import ERRORS, STREAMS, TEST, Place, event, place
+from tests.support.strategies import documents, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +82,7 @@ names = texts | st.sampled_from(["test", "test_map", "http", "count"])
 
 @st.composite
 def events(draw: st.DrawFn) -> dict[str, Any]:
-    """Valid ones, and ones that are wrong in one place or two."""
+    """Valid events, and events with one or two errors."""
     uri, stream = draw(homes)
     meta: dict[str, Any] = {"stream": stream, "id": str(draw(st.uuids()))}
     event: dict[str, Any] = {"$schema": uri, "meta": meta}
@@ -118,7 +116,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def elements(draw: st.DrawFn) -> bytes:
-    """The JSON of one; with escapes or without, a key twice, numbers of any length."""
+    """The JSON of an event: with or without escapes, with duplicate keys or long numbers."""
     escaped = draw(st.booleans())
     text = json.dumps(draw(events() | events() | events() | documents), ensure_ascii=escaped)
     text = text.replace(f'"{A_NUMBER}"', draw(numbers))
@@ -189,7 +187,7 @@ def read(text: str) -> Any:
 
 
 def posted(request: Request, mode: str) -> list[Any]:
-    """Raises ValueError, RecursionError where it can't be read as a whole."""
+    """Parse a body. Raises ValueError or RecursionError if it is invalid as a whole."""
     text = request.body.decode(errors="strict" if mode == "strict" else "replace")
     document = read(text.removeprefix("\ufeff"))
     if not isinstance(document, dict | list) or request.coding == "cut":
@@ -201,7 +199,7 @@ def posted(request: Request, mode: str) -> list[Any]:
 
 
 def rounded(value: Any) -> Any:
-    """As JavaScript holds it."""
+    """Round a number as JavaScript does."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -212,7 +210,7 @@ def rounded(value: Any) -> Any:
 
 
 def unfractioned(value: Any) -> Any:
-    """Whole numbers as integers, which is how they are written."""
+    """Return whole numbers as integers, as they are written."""
     if isinstance(value, dict):
         return {key: unfractioned(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -225,7 +223,7 @@ def unfractioned(value: Any) -> Any:
 
 
 def added(before: Any, after: Any, path: str = "") -> set[str]:
-    """Fields that only the second has; all else must be equal, and in its order."""
+    """Return the fields that only the second has; all others must be equal and in order."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         equal = json.dumps(before, default=str) == json.dumps(after, default=str)
         return set() if equal else {f"{path} is another"}
@@ -244,7 +242,7 @@ def added(before: Any, after: Any, path: str = "") -> set[str]:
 
 @dataclass
 class Trial:
-    """One server, one connection, and how far its log has been looked at."""
+    """A server, a connection, and the offset up to which its log was examined."""
 
     here: Place
     mode: str
@@ -258,7 +256,7 @@ class Trial:
         return Answer(head, await self.client.body(head))
 
     async def growth(self) -> dict[str, list[Event]]:
-        """Since it was last asked, once all that is done behind the answers is done."""
+        """Return the records added since the last call, after all promised work is done."""
         intake: Any = self.here.parts.intake
         await intake.promises.kept()
         assert intake.admission.bytes == 0
@@ -270,12 +268,12 @@ class Trial:
         return found
 
     def account(self, answer: Answer, events: list[Any], grown: dict[str, list[Event]]) -> None:
-        """Each event is in the log, or in the answer, and nothing else is."""
-        hasty, told = answer.status == 202, {"invalid": [], "error": []}
+        """Check that each event is either in the log or in the response, and nothing else is."""
+        hasty, reported = answer.status == 202, {"invalid": [], "error": []}
         assert bool(answer.body) == (answer.status in (207, 400, 500))
-        told |= read(answer.body.decode() or "{}")
-        assert not (self.mode == "strict" and told["error"])
-        left = {name: deque(each["event"] for each in told[name]) for name in told}
+        reported |= read(answer.body.decode() or "{}")
+        assert not (self.mode == "strict" and reported["error"])
+        left = {name: deque(each["event"] for each in reported[name]) for name in reported}
         errors = grown.pop(ERRORS, [])
         kept = {
             topic: deque(read((record.value or b"").decode()) for record in records)
@@ -294,11 +292,11 @@ class Trial:
             else:
                 assert hasty, f"neither in the log nor in the answer: {one}"
             refused += 1
-        assert not any((left | kept).values()), "more than was posted"
+        assert not any((left | kept).values()), "more events than were posted"
         if self.mode == "strict":
             assert len(errors) == refused
-            named = {element["index"]: element["event"] for element in told["invalid"]}
-            assert len(named) == len(told["invalid"])
+            named = {element["index"]: element["event"] for element in reported["invalid"]}
+            assert len(named) == len(reported["invalid"])
             assert not any(added(events[index], shown) for index, shown in named.items())
         if answer.status == 207:
             assert 0 < refused < len(events)
@@ -307,7 +305,7 @@ class Trial:
             assert refused == (0 if answer.status == 201 else len(events))
 
     def is_from(self, event: Any, shown: Any) -> bool:
-        """Whether it is that event, and what was filled in."""
+        """Return whether it is that event, with fields filled in."""
         both = map(rounded, (event, shown)) if self.mode == "eventgate" else (event, shown)
         more = added(*map(unfractioned, both))
         return more <= FILLED.keys() and all(
@@ -332,10 +330,10 @@ async def trial(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         Request, bodies() | bodies() | bodies() | anything, codings, queries, st.booleans()
     )
 )
-async def test_whatever_is_posted_is_in_the_log_or_named_and_is_never_an_error_of_ours(
+async def test_every_posted_event_is_stored_or_reported(
     trial: Trial, caplog: pytest.LogCaptureFixture, request: Request
 ) -> None:
-    await trial.growth()  # of an example that failed
+    await trial.growth()  # discards the rest of a failed example
     caplog.clear()
     answer = await trial.post(request)
     grown = await trial.growth()
@@ -356,6 +354,6 @@ async def test_whatever_is_posted_is_in_the_log_or_named_and_is_never_an_error_o
         trial.account(answer, posted(request, trial.mode), grown)
 
 
-async def test_half_of_a_surrogate_pair_costs_no_other_event(trial: Trial) -> None:
+async def test_an_unpaired_surrogate_affects_no_other_event(trial: Trial) -> None:
     await trial.here.post([event(text) for text in ("before", "cut \ud83d", "after")])
     assert {"before", "after"} <= {each["test"] for each in await trial.here.documents()}

@@ -1,4 +1,4 @@
-"""Redaction over HTTP: nobody is sent, or can ask for, what was taken out."""
+"""Redacted fields cannot be received or queried over HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.intake.place import ERRORS, Place, place
+from tests.support.intake import ERRORS, Place, place
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,7 @@ def users(documents: list[Any]) -> list[bool]:
     return ["test_map" in document for document in documents]
 
 
-async def test_live_and_history_are_redacted_alike_and_filters_see_no_more(tmp_path: Path) -> None:
+async def test_live_history_and_filters_are_redacted_alike(tmp_path: Path) -> None:
     async with place(tmp_path, streams=streams(RULE)) as here:
         async with here.served.stream(STREAM) as live:
             sent = [page("redact_this"), page("other"), page("REDACT THIS"), page("x", "b.org")]
@@ -62,7 +62,7 @@ async def test_live_and_history_are_redacted_alike_and_filters_see_no_more(tmp_p
         assert await seen(here, "since=earliest&fields=test_map.user&limit=1", 1) == [{}]
 
 
-async def test_a_rule_covers_what_was_produced_and_sent_before_it(tmp_path: Path) -> None:
+async def test_a_redaction_rule_covers_earlier_events(tmp_path: Path) -> None:
     async with place(tmp_path, streams=streams(), catalogue_refresh_s=0.02) as here:
         assert (await here.post([page("Redact this"), page("other")])).status_code == 201
         for query in ("since=earliest", "since=earliest&filter=has(event.test_map)"):
@@ -79,7 +79,7 @@ async def test_a_rule_covers_what_was_produced_and_sent_before_it(tmp_path: Path
             assert users(await open_stream.documents(1)) == [False]
 
 
-async def test_a_rule_that_is_not_one_is_refused_with_its_place(tmp_path: Path) -> None:
+async def test_an_invalid_redaction_rule_is_refused(tmp_path: Path) -> None:
     wrong = {"domain": "a.org", "titles": ["x"]}
     with pytest.raises(Exception, match=r"streams\.pages: .*remove"):
         async with place(tmp_path, streams=streams(wrong)):

@@ -1,4 +1,4 @@
-"""Schemas over HTTP: /v1/schemas, and in the OpenAPI document."""
+"""Schemas are served at /v1/schemas, and in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tests.intake.place import SHIPPED, TEST, event, place
-from tests.schemas.folders import put
+from tests.support.intake import SHIPPED, TEST, event, place
+from tests.support.schema_folders import put
 
 pytestmark = pytest.mark.anyio
 ONE = "/v1/schemas/test/event/1.0.0"
@@ -34,7 +34,7 @@ async def test_a_schema_is_served_as_json_or_yaml(tmp_path: Path) -> None:
             assert read(answer.text) == kept
 
 
-async def test_a_version_may_be_kept_for_ever_and_the_latest_may_not(tmp_path: Path) -> None:
+async def test_versions_are_cacheable_and_latest_is_not(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         fixed = await here.http.get(ONE)
         newest = await here.http.get("/v1/schemas/test/event/latest")
@@ -47,12 +47,12 @@ async def test_a_version_may_be_kept_for_ever_and_the_latest_may_not(tmp_path: P
         assert other.headers["etag"] != fixed.headers["etag"]
 
 
-async def test_all_of_all_folders_are_listed(tmp_path: Path) -> None:
+async def test_schemas_of_all_folders_are_listed(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         listed = (await here.http.get("/v1/schemas")).json()
         assert (await here.http.get("/v1/schemas/")).json() == listed
         assert "/test/event/1.0.0" in listed
-        assert "/test/numbers/1.0.0" in listed, "of the second folder"
+        assert "/test/numbers/1.0.0" in listed, "from the second folder"
         for uri in listed:
             assert (await here.http.get(f"/v1/schemas{uri}")).status_code == 200, uri
 
@@ -76,9 +76,7 @@ async def test_all_of_all_folders_are_listed(tmp_path: Path) -> None:
         "/" + "a" * 3000,
     ],
 )
-async def test_what_is_no_schema_is_not_found_and_no_file_is_read_for_it(
-    tmp_path: Path, path: str
-) -> None:
+async def test_other_paths_are_404_and_read_no_file(tmp_path: Path, path: str) -> None:
     async with place(tmp_path) as here:
         answer = await here.served.get(f"/v1/schemas{path}")
         assert answer.status == 404, answer.body
@@ -86,7 +84,7 @@ async def test_what_is_no_schema_is_not_found_and_no_file_is_read_for_it(
         assert b"Traceback" not in answer.body
 
 
-async def test_a_broken_schema_is_an_operators_fault_and_told(tmp_path: Path) -> None:
+async def test_an_invalid_schema_is_reported_as_such(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         (tmp_path / "schemas" / "broken").mkdir()
         (tmp_path / "schemas" / "broken" / "1.0.0.yaml").write_text("{a: [")
@@ -97,7 +95,7 @@ async def test_a_broken_schema_is_an_operators_fault_and_told(tmp_path: Path) ->
         assert str(tmp_path) not in answer.text
 
 
-async def test_a_schema_with_another_id_or_a_recursive_reference_is_no_error_of_ours(
+async def test_odd_schemas_cause_no_internal_error(
     tmp_path: Path,
 ) -> None:
     async with place(tmp_path) as here:
@@ -110,10 +108,10 @@ async def test_a_schema_with_another_id_or_a_recursive_reference_is_no_error_of_
         assert (await here.post({**event(), "$schema": "/other/place/1.0.0"})).status_code == 201
         answer = await here.http.get("/v1/schemas/loop/1.0.0")
         assert answer.status_code == 422
-        assert "leads round to itself" in answer.json()["detail"]
+        assert "refers to itself" in answer.json()["detail"]
         answer = await here.post({**event(), "$schema": "/loop/1.0.0"})
         assert answer.status_code == 400
-        assert "leads round to itself" in answer.json()["invalid"][0]["context"]["errorsText"]
+        assert "refers to itself" in answer.json()["invalid"][0]["context"]["errorsText"]
 
 
 async def test_the_spec_shows_the_schema_and_an_example_of_each_stream(tmp_path: Path) -> None:
@@ -122,7 +120,7 @@ async def test_the_spec_shows_the_schema_and_an_example_of_each_stream(tmp_path:
         OpenAPIV31SpecValidator(spec).validate()
         schemas = spec["components"]["schemas"]
         shown = [schema for schema in schemas.values() if schema.get("title") == "test/event"]
-        assert len(shown) == 1, "once, however many streams have it"
+        assert len(shown) == 1, "once for all its streams"
         text = json.dumps(spec["paths"][f"/v2/stream/{TEST}"]["get"])
         name = next(name for name, schema in schemas.items() if schema is shown[0])
         assert f"#/components/schemas/{name}" in text

@@ -1,4 +1,4 @@
-"""A gateway that is stopped with a queue of hasty posts ends in time, and says what it lost."""
+"""A gateway that is stopped with queued hasty posts ends in time and reports its losses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import httpx
 import pytest
 import yaml
 
-from eventstreams.log.sqlite import SqliteLog
+from eventstreams.config.settings import SqliteSettings
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Partition
-from eventstreams.settings import SqliteSettings
-from tests.intake.place import SHIPPED, TEST, event
+from tests.support.intake import SHIPPED, TEST, event
+from tests.support.process import kill
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ POSTS = 20
 EVENTS = 10_000
 
 
-async def test_a_stop_amid_hasty_posts_ends_and_counts_what_is_lost(tmp_path: Path) -> None:
+async def test_a_stop_during_hasty_posts_counts_lost_events(tmp_path: Path) -> None:
     stream = {"schema_title": "test/event", "topics": ["t"]}
     (tmp_path / "streams.yaml").write_text(yaml.safe_dump({"streams": {TEST: stream}}))
     config = tmp_path / "settings.yaml"
@@ -69,14 +70,12 @@ async def test_a_stop_amid_hasty_posts_ends_and_counts_what_is_lost(tmp_path: Pa
             said = await process.stderr.read()
             assert await process.wait() == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await kill(process)
     records = [json.loads(line) for line in said.splitlines()]
     [lost] = [each for each in records if "answered with 202" in json.dumps(each)]
     written = await _written(data)
     assert 0 < lost["events"] <= POSTS * EVENTS
-    # What was under way when time was up may be in the log all the same.
+    # Appends in progress at the end may still be in the log.
     assert written + lost["events"] >= POSTS * EVENTS
 
 

@@ -1,4 +1,4 @@
-"""What is told of streams over HTTP: /v1/stream-configs."""
+"""The configuration of streams is served at /v1/stream-configs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.intake.place import STREAMS, TEST, Place, place
+from tests.support.intake import STREAMS, TEST, Place, place
 
 pytestmark = pytest.mark.anyio
 PATH = "/v1/stream-configs"
 
 
-async def told(here: Place, rest: str = "") -> Any:
+async def reported(here: Place, rest: str = "") -> Any:
     answer = await here.http.get(PATH + rest)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -22,25 +22,25 @@ async def told(here: Place, rest: str = "") -> Any:
     return answer.json()
 
 
-async def test_what_is_redacted_is_not_told(tmp_path: Path) -> None:
+async def test_redacted_fields_are_not_listed(tmp_path: Path) -> None:
     rule = {"domain": "a.org", "titles": ["Hidden"], "remove": ["user"]}
     streams = {**STREAMS, "pages": {"schema_title": "test/event", "redact": [rule]}}
     async with place(tmp_path, streams=streams) as here:
-        assert "Hidden" not in str(await told(here)) + str(await told(here, "/pages"))
+        assert "Hidden" not in str(await reported(here)) + str(await reported(here, "/pages"))
 
 
-async def test_all_streams_or_those_named_are_told(tmp_path: Path) -> None:
+async def test_all_or_named_streams_are_listed(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        everything = await told(here)
+        everything = await reported(here)
         assert list(everything) == list(STREAMS)
-        assert await told(here, "/") == everything
-        assert list(await told(here, f"/{TEST}|test.keyed|nowhere")) == [TEST, "test.keyed"]
-        assert list(await told(here, f"?streams={TEST}|test.keyed")) == [TEST, "test.keyed"]
-        assert await told(here, "/nowhere") == {}
-        one = await told(here, "/test.prefixed")
+        assert await reported(here, "/") == everything
+        assert list(await reported(here, f"/{TEST}|test.keyed|nowhere")) == [TEST, "test.keyed"]
+        assert list(await reported(here, f"?streams={TEST}|test.keyed")) == [TEST, "test.keyed"]
+        assert await reported(here, "/nowhere") == {}
+        one = await reported(here, "/test.prefixed")
         assert one == {"test.prefixed": everything["test.prefixed"]}
         assert one["test.prefixed"]["topics"] == ["eqiad.test.prefixed", "codfw.test.prefixed"]
-        own = await told(here, "/test.regex.x")
+        own = await reported(here, "/test.regex.x")
         assert own["test.regex.x"]["stream"] == "test.regex.x"
         headers = everything["test.http.own"]["producers"]["eventgate"]
         assert (
@@ -48,7 +48,7 @@ async def test_all_streams_or_those_named_are_told(tmp_path: Path) -> None:
         )
 
 
-async def test_constraints_choose_among_them(tmp_path: Path) -> None:
+async def test_constraints_select_streams(tmp_path: Path) -> None:
     streams = {
         "a": {
             "schema_title": "test/event",
@@ -65,7 +65,7 @@ async def test_constraints_choose_among_them(tmp_path: Path) -> None:
             ("consumers[x][y]=1", ["a"]),
             ("consumers[x][y]=1|schema_title=error", []),
         ):
-            assert list(await told(here, f"?constraints={constraints}")) == names
+            assert list(await reported(here, f"?constraints={constraints}")) == names
         refused: httpx.Response = await here.http.get(PATH + "?constraints=nonsense")
         assert refused.status_code == 400
         assert refused.json()["detail"].startswith("constraints: 'nonsense' is not of the form")
@@ -73,7 +73,7 @@ async def test_constraints_choose_among_them(tmp_path: Path) -> None:
         assert (await here.http.get(f"{PATH}/{many}")).status_code == 400
 
 
-async def test_what_is_not_read_is_not_answered(tmp_path: Path) -> None:
+async def test_invalid_constraints_are_refused(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         assert (await here.http.post(PATH)).status_code == 404
         assert (await here.http.get(PATH + "/a/b")).status_code == 404

@@ -1,4 +1,4 @@
-"""What an event may hold, and that what is taken is what was posted."""
+"""Values that events may contain are stored as they were posted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.intake.place import Place, event, place
+from tests.support.intake import Place, event, place
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ async def test_big_integers_are_kept(tmp_path: Path, text: str) -> None:
         assert json.loads(await only_value(here, "test.numbers"))["number"] == int(text)
 
 
-async def test_big_integers_are_rounded_as_upstream_does(tmp_path: Path) -> None:
+async def test_big_integers_are_rounded_as_in_upstream(tmp_path: Path) -> None:
     async with place(tmp_path, compatibility="eventgate") as here:
         assert (await here.post(numbers(BIG[0]))).status_code == 201
         assert b'"number":12345678901234567000' in await only_value(here, "test.numbers")
@@ -98,7 +98,7 @@ async def test_upstream_replaces_invalid_utf_8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
 @pytest.mark.parametrize("text", [r"\ud800", r"\udc00", r"\ud800x", r"\udfff\ud800"])
-async def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path, mode: str, text: str) -> None:
+async def test_an_unpaired_surrogate_is_refused(tmp_path: Path, mode: str, text: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         posted = json.dumps(event("HERE")).replace("HERE", text).encode()
         answer = await here.post(posted)
@@ -107,7 +107,7 @@ async def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path, mode: str, te
 
 
 @pytest.mark.parametrize("text", ["a\u0000b", "\U0001f600", "é", "\u2028", '"\\'])
-async def test_any_other_text_is_kept(tmp_path: Path, text: str) -> None:
+async def test_other_text_is_preserved(tmp_path: Path, text: str) -> None:
     async with place(tmp_path) as here:
         assert (await here.post(event(text))).status_code == 201
         [stored] = await here.documents()
@@ -118,7 +118,7 @@ async def test_any_other_text_is_kept(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["https://en.wikipedia.org/w/api.php?titles=A|B", "https://de.wikipedia.org/wiki/Käse"]
 )
-async def test_a_uri_that_is_not_encoded_is_taken(tmp_path: Path, uri: str, mode: str) -> None:
+async def test_an_unencoded_uri_is_accepted(tmp_path: Path, uri: str, mode: str) -> None:
     async with place(tmp_path, compatibility=mode) as here:
         meta = {"stream": "eventstreams.test", "uri": uri}
         assert (await here.post({**event(), "meta": meta})).status_code == 201
@@ -145,7 +145,7 @@ async def test_impossible_dates_are_refused(tmp_path: Path, dt: str) -> None:
         assert element["context"]["errorsText"] == ("'.meta.dt' should match format \"date-time\"")
 
 
-async def test_upstream_takes_an_impossible_date(tmp_path: Path) -> None:
+async def test_upstream_accepts_an_impossible_date(tmp_path: Path) -> None:
     async with place(tmp_path, compatibility="eventgate") as here:
         meta = {"stream": "eventstreams.test", "dt": IMPOSSIBLE[0]}
         assert (await here.post({**event(), "meta": meta})).status_code == 201
@@ -161,7 +161,7 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
-async def test_events_are_nested_only_so_deep(tmp_path: Path, mode: str) -> None:
+async def test_nesting_is_limited(tmp_path: Path, mode: str) -> None:
     async with place(tmp_path, compatibility=mode, depth_max=10) as here:
         posted = [
             {"$schema": "/test/numbers/1.0.0", "meta": {"stream": "test.numbers"}, "any": nested(n)}
@@ -179,7 +179,7 @@ async def test_events_are_nested_only_so_deep(tmp_path: Path, mode: str) -> None
         assert len(await here.documents("test.numbers")) == 2
 
 
-async def test_events_have_only_so_many_bytes(tmp_path: Path) -> None:
+async def test_the_size_of_events_is_limited(tmp_path: Path) -> None:
     async with place(tmp_path, event_bytes_max=1000) as here:
         answer = await here.post([event("x" * 2000), event("small")])
         assert answer.status_code == 207
@@ -188,7 +188,7 @@ async def test_events_have_only_so_many_bytes(tmp_path: Path) -> None:
         assert "at most 1000" in element["context"]["errorsText"]
 
 
-async def test_requests_have_only_so_many_events(tmp_path: Path) -> None:
+async def test_the_number_of_events_is_limited(tmp_path: Path) -> None:
     async with place(tmp_path, events_max=3) as here:
         assert (await here.post([event()] * 3)).status_code == 201
         answer = await here.post([event()] * 4)
@@ -196,7 +196,7 @@ async def test_requests_have_only_so_many_events(tmp_path: Path) -> None:
         assert "at most 3" in answer.json()["detail"]
 
 
-async def test_of_duplicate_keys_the_last_counts(tmp_path: Path) -> None:
+async def test_the_last_of_duplicate_keys_is_used(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         posted = json.dumps(event("first"))[:-1] + ', "test": "last"}'
         assert (await here.post(posted.encode())).status_code == 201

@@ -1,5 +1,5 @@
-"""The event loop that the gateway runs on."""
+"""Tests in this folder run gateways."""
 
-from tests.intake.conftest import anyio_backend
+from tests.support.fixtures import anyio_backend
 
 __all__ = ["anyio_backend"]

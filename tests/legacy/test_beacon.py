@@ -1,11 +1,12 @@
-"""Clients of EventLogging over HTTP: the cases of its converter, and what bounds it."""
+"""Clients of EventLogging over HTTP: the cases of its converter, and limits."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,23 @@ from uuid import UUID
 import httpx
 import pytest
 
-from eventstreams.intake.filling import Sender
+from eventstreams.config.settings import AccessSettings
+from eventstreams.errors import LogError
+from eventstreams.intake.enrichment import Sender
 from eventstreams.legacy.beacon import Beacon
 from eventstreams.legacy.conversion import Converter
-from eventstreams.settings import AccessSettings
-from tests.blocking import no_blocking
-from tests.intake.place import ERRORS, Place, place
-from tests.legacy.schemas import (
+from eventstreams.model.event import Placed, Record
+from tests.support.backends import Backend, Kafka, Sqlite
+from tests.support.blocking import no_blocking
+from tests.support.client import connected
+from tests.support.intake import ERRORS, Place, place
+from tests.support.legacy_schemas import (
     LEGACY_STREAMS,
     LISTED,
     PINGBACK,
     TEST,
     write_legacy_schemas,
 )
-from tests.log.backends import Backend, Kafka, Sqlite
-from tests.web.client import connected
 
 pytestmark = pytest.mark.anyio
 both_logs = pytest.mark.parametrize(
@@ -43,7 +46,7 @@ PINGED = (
     "%2C%22arch%22%3A64%2C%22machine%22%3A%22x86_64%22%2C%22serverSoftware%22%3A%22Apache%22"
     "%7D%7D;"
 )
-"""What MediaWiki's pingback sends: PHP's rawurlencode, spaces as escapes of JSON."""
+"""A query like MediaWiki's pingback: PHP's rawurlencode, with spaces as JSON escapes."""
 AGENT = "test user agent"
 
 
@@ -53,7 +56,7 @@ def capsule(message: Any = "hello", **more: Any) -> dict[str, Any]:
 
 
 def encoded(document: Any) -> str:
-    """As JavaScript's client does it: encodeURIComponent of JSON.stringify, and a semicolon."""
+    """Encode a capsule like the JavaScript client: encodeURIComponent(JSON.stringify()) and `;`."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return "?" + quote(text, safe="!~*'()") + ";"
 
@@ -61,7 +64,7 @@ def encoded(document: Any) -> str:
 async def ping(
     here: Place, query: str, method: str = "POST", headers: Mapping[str, str] | None = None
 ) -> httpx.Response:
-    """Send a query as it is; httpx would encode it anew."""
+    """Send a query unchanged, which httpx would encode again."""
     url = here.http.base_url.copy_with(raw_path=b"/beacon/event" + query.encode("latin-1"))
     sent = {"user-agent": AGENT, **(headers or {})}
     return await here.http.request(method, url, headers=sent)
@@ -76,12 +79,12 @@ async def listening(folder: Path, **more: Any) -> AsyncIterator[Place]:
 
 
 async def taken(here: Place, count: int = 1, stream: str = TEST) -> list[Any]:
-    """Events of a stream, once so many are in the log."""
+    """Return the events of a stream, once the log has this many."""
     await here.served.until("intake_events_total", count, stream=stream, outcome="accepted")
     return await here.documents(stream)
 
 
-async def test_what_mediawikis_pingback_sends_becomes_its_event(tmp_path: Path) -> None:
+async def test_mediawiki_pingbacks_become_events(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         answer = await ping(here, PINGED)
         assert (answer.status_code, answer.content) == (204, b"")
@@ -114,10 +117,10 @@ async def test_what_mediawikis_pingback_sends_becomes_its_event(tmp_path: Path) 
 
 
 @both_logs
-async def test_get_and_post_are_taken_and_topics_have_no_prefix(
+async def test_get_and_post_are_accepted_and_topics_have_no_prefix(
     tmp_path: Path, kind: type[Backend]
 ) -> None:
-    """Although the intake puts a prefix before the topics of other streams."""
+    """Other streams have topics with a prefix."""
     async with listening(tmp_path, kind=kind, topic_prefix="eqiad.") as here:
         for method in ("GET", "POST"):
             assert (await ping(here, encoded(capsule(method)), method)).status_code == 204
@@ -127,11 +130,27 @@ async def test_get_and_post_are_taken_and_topics_have_no_prefix(
     assert {each["$schema"] for each in events} == {"/analytics/legacy/test/1.2.0"}
 
 
+async def test_a_beacon_is_answered_before_its_event_is_appended(tmp_path: Path) -> None:
+    async with listening(tmp_path) as here:
+        log, may_append = here.parts.log, asyncio.Event()
+        offer = log.offer
+
+        async def waiting(records: Sequence[Record]) -> list[Placed | LogError]:
+            await may_append.wait()
+            return await offer(records)
+
+        log.offer = waiting  # type: ignore[method-assign]
+        assert (await ping(here, encoded(capsule()))).status_code == 204
+        assert await here.documents(TEST) == []
+        may_append.set()
+        assert len(await taken(here)) == 1
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("", "the query is empty; it must hold a percent-encoded JSON object"),
-        ("?;", "the query is empty; it must hold a percent-encoded JSON object"),
+        ("", "the query is empty; it must contain a percent-encoded JSON object"),
+        ("?;", "the query is empty; it must contain a percent-encoded JSON object"),
         (
             "?%7B%22schema%22%3A%22MediaWikiPingback",
             "the capsule is not JSON: it ends too early, so the URL was probably cut off",
@@ -142,8 +161,8 @@ async def test_get_and_post_are_taken_and_topics_have_no_prefix(
             "(byte 0 of the query is a % without two hexadecimal digits after it)",
         ),
         ("?%5B1%5D;", "the capsule is JSON, but not an object"),
-        ("?%7B%7D;", "the capsule has no field schema, which names its schema"),
-        ("?%7B%22schema%22%3A7%7D;", "the capsule's field schema is not text"),
+        ("?%7B%7D;", "the capsule has no field `schema`, which names its schema"),
+        ("?%7B%22schema%22%3A7%7D;", "the capsule's field `schema` is not a string"),
         (
             encoded(capsule(schema="NotSupportedSchemaNameTest")),
             "legacy.schemas does not list the schema NotSupportedSchemaNameTest; "
@@ -152,7 +171,7 @@ async def test_get_and_post_are_taken_and_topics_have_no_prefix(
         ("?%ff%fe;", "the capsule is not JSON: invalid character (byte 0)"),
     ],
 )
-async def test_what_cannot_be_converted_is_on_the_error_stream(
+async def test_unconvertible_capsules_become_error_events(
     tmp_path: Path, query: str, message: str
 ) -> None:
     async with listening(tmp_path) as here:
@@ -164,7 +183,7 @@ async def test_what_cannot_be_converted_is_on_the_error_stream(
     assert error["raw_event"] == query.removeprefix("?")
 
 
-async def test_an_event_that_is_invalid_is_on_the_error_stream(tmp_path: Path) -> None:
+async def test_invalid_converted_events_become_error_events(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         assert (await ping(here, encoded(capsule(7)))).status_code == 204
         [error] = await here.errors(1)
@@ -175,25 +194,25 @@ async def test_an_event_that_is_invalid_is_on_the_error_stream(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
-async def test_both_modes_report_what_cannot_be_converted(tmp_path: Path, mode: str) -> None:
+async def test_both_modes_report_unconvertible_capsules(tmp_path: Path, mode: str) -> None:
     async with listening(tmp_path, compatibility=mode) as here:
         await ping(here, "?no")
         assert len(await here.errors(1)) == 1
 
 
-async def test_the_time_of_receiving_wins_and_the_clients_time_is_kept(tmp_path: Path) -> None:
-    told = "2020-04-02T19:11:20.942Z"
+async def test_dt_is_the_time_of_receipt_and_client_dt_is_kept(tmp_path: Path) -> None:
+    reported = "2020-04-02T19:11:20.942Z"
     async with listening(tmp_path) as here:
-        await ping(here, encoded(capsule(client_dt=told)))
+        await ping(here, encoded(capsule(client_dt=reported)))
         await taken(here)
-        await ping(here, encoded(capsule(dt=told)))
+        await ping(here, encoded(capsule(dt=reported)))
         events = await taken(here, 2)
     for event in events:
-        assert event["client_dt"] == told
+        assert event["client_dt"] == reported
         assert "2026" < event["dt"] <= event["meta"]["dt"]
 
 
-async def test_the_user_agent_in_the_capsule_wins_over_the_header(tmp_path: Path) -> None:
+async def test_the_capsules_user_agent_takes_precedence(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         await ping(here, encoded(capsule(userAgent="Mozilla/5.0 (X11)")))
         [event] = await taken(here)
@@ -247,7 +266,7 @@ async def test_a_body_is_ignored_and_the_connection_is_kept(tmp_path: Path) -> N
     assert {each["event"]["OtherMessage"] for each in events} == {"hello"}
 
 
-async def test_a_plus_is_a_plus_and_unicode_is_kept(tmp_path: Path) -> None:
+async def test_plus_signs_and_unicode_are_preserved(tmp_path: Path) -> None:
     query = encoded(capsule("1+1 = 2, Héctor 🎉, & % ? ;")).replace("%2B", "+")
     async with listening(tmp_path) as here:
         await ping(here, query)
@@ -255,8 +274,8 @@ async def test_a_plus_is_a_plus_and_unicode_is_kept(tmp_path: Path) -> None:
     assert event["event"] == {"OtherMessage": "1+1 = 2, Héctor 🎉, & % ? ;"}
 
 
-async def test_any_number_of_ampersands_is_one_capsule(tmp_path: Path) -> None:
-    """Other pages refuse queries of so many parameters."""
+async def test_ampersands_do_not_split_a_capsule(tmp_path: Path) -> None:
+    """Other pages refuse queries with this many parameters."""
     message = "&" * 500
     async with listening(tmp_path) as here:
         await ping(here, encoded(capsule(message)).replace("%26", "&"))
@@ -264,7 +283,7 @@ async def test_any_number_of_ampersands_is_one_capsule(tmp_path: Path) -> None:
     assert event["event"] == {"OtherMessage": message}
 
 
-async def test_a_query_that_is_too_long_is_refused_unread(tmp_path: Path) -> None:
+async def test_an_overlong_query_is_refused(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         limit = LISTED.query_bytes_max
         assert (await ping(here, encoded(capsule("x" * limit)))).status_code == 204
@@ -292,8 +311,8 @@ def _nested(depth: int) -> Any:
     return [_nested(depth - 1)] if depth else 0
 
 
-async def test_requests_without_room_in_the_intake_get_503(tmp_path: Path) -> None:
-    """The room is shared with POST /v1/events, and the share of an address is, too."""
+async def test_without_memory_in_the_intake_beacons_get_503(tmp_path: Path) -> None:
+    """Memory, and the share of an address, are shared with POST /v1/events."""
     async with (
         listening(tmp_path, in_flight_bytes_max=100_000, client_bodies_max=2) as here,
         contextlib.AsyncExitStack() as posts,
@@ -317,7 +336,7 @@ async def test_requests_without_room_in_the_intake_get_503(tmp_path: Path) -> No
     assert [each["event"]["OtherMessage"] for each in events] == ["other"]
 
 
-async def test_what_was_taken_returns_its_room(tmp_path: Path) -> None:
+async def test_beacons_return_their_memory(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         assert here.parts.intake is not None
         for query in (encoded(capsule()), "?no", encoded(capsule(7))):
@@ -328,7 +347,7 @@ async def test_what_was_taken_returns_its_room(tmp_path: Path) -> None:
         assert here.parts.intake.admission.bytes == 0
 
 
-async def test_converting_and_refusing_are_turns_of_the_client(tmp_path: Path) -> None:
+async def test_converting_runs_in_turns_of_the_client(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         intake, turns = here.parts.intake, here.parts.turns
         assert intake is not None
@@ -340,7 +359,7 @@ async def test_converting_and_refusing_are_turns_of_the_client(tmp_path: Path) -
             return turn(client)
 
         turns.turn = noting  # type: ignore[method-assign]
-        converter = Converter(LISTED.schemas, configs=lambda: here.parts.declarations.configs)
+        converter = Converter(LISTED.schemas, configs=lambda: here.parts.catalogue_watcher.configs)
         beacon = Beacon(intake=intake, converter=converter, receiver="x", query_bytes_max=99)
         sender = Sender(header=lambda _: None, client_ip=None, site="192.0.2.7")
         with contextlib.ExitStack() as until_done:
@@ -372,7 +391,7 @@ async def test_without_listed_schemas_there_is_no_beacon(tmp_path: Path) -> None
         assert (await ping(here, encoded(capsule()), "GET")).status_code == 404
 
 
-async def test_other_methods_are_refused_and_options_names_these(tmp_path: Path) -> None:
+async def test_options_lists_the_methods_of_beacons(tmp_path: Path) -> None:
     async with listening(tmp_path) as here:
         for method in ("PUT", "DELETE", "HEAD"):
             assert (await ping(here, encoded(capsule()), method)).status_code == 404
@@ -383,8 +402,8 @@ async def test_other_methods_are_refused_and_options_names_these(tmp_path: Path)
         assert await here.documents(TEST) == []
 
 
-async def test_listed_schemas_need_no_producers_key(tmp_path: Path) -> None:
-    """The clients have none; naming a schema opens its stream, and no other."""
+async def test_listed_schemas_need_no_producer_key(tmp_path: Path) -> None:
+    """These clients have no keys; listing a schema allows posts to its stream only."""
     keys = tmp_path / "keys.yaml"
     keys.write_text(f"bot: {{keys_sha256: [{'ab' * 32}], streams: ['*']}}\n")
     access = AccessSettings(producer_keys=str(keys))
@@ -394,7 +413,7 @@ async def test_listed_schemas_need_no_producers_key(tmp_path: Path) -> None:
         assert len(await taken(here)) == 1
 
 
-async def test_errors_of_redacted_streams_repeat_nothing(tmp_path: Path) -> None:
+async def test_errors_of_redacted_streams_quote_nothing(tmp_path: Path) -> None:
     redact = [{"domain": "a.org", "titles": ["x"], "title_fields": ["test"], "remove": ["y"]}]
     streams = {**LEGACY_STREAMS, "test.secret": {"schema_title": "test/event", "redact": redact}}
     async with listening(tmp_path, streams=streams) as here:

@@ -1,4 +1,4 @@
-"""Percent-encoded capsules: whatever clients encode is read, and nothing else gets through."""
+"""Percent-encoded capsules are decoded, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -13,18 +13,8 @@ from hypothesis import strategies as st
 
 from eventstreams.intake.document import EventProblem
 from eventstreams.legacy.capsule import decode_query
+from tests.legacy.capsules import CAPSULES
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=8,
-)
-CAPSULES: st.SearchStrategy[dict[str, Any]] = st.dictionaries(TEXT, VALUES, max_size=5)
 AROUND = st.sampled_from([("", ""), ("?", ";"), ("?", ""), ("", ";"), ("??", ";;"), ("?", "&;")])
 
 
@@ -33,10 +23,10 @@ def decoded(query: bytes, *, plus_is_space: bool = False) -> dict[str, Any]:
 
 
 @given(CAPSULES, AROUND, st.booleans())
-def test_what_javascript_and_php_encode_is_read_back(
+def test_encodings_of_javascript_and_php_are_decoded(
     capsule: dict[str, Any], around: tuple[str, str], is_php: bool
 ) -> None:
-    """PHP escapes what is not ASCII, and spaces too, so that a log with spaces can hold it."""
+    """PHP escapes non-ASCII characters, and spaces, which separate the fields of logs."""
     text = json.dumps(capsule, ensure_ascii=is_php, separators=(",", ":"))
     if is_php:
         text = text.replace(" ", "\\u0020")
@@ -47,7 +37,7 @@ def test_what_javascript_and_php_encode_is_read_back(
 
 
 @given(CAPSULES)
-def test_a_plus_is_a_space_only_where_the_processor_read_it(capsule: dict[str, Any]) -> None:
+def test_plus_is_a_space_only_in_raw_logs(capsule: dict[str, Any]) -> None:
     text = json.dumps(capsule, ensure_ascii=False)
     query = quote_plus(text).encode()
     assert decoded(query, plus_is_space=True) == capsule
@@ -56,7 +46,7 @@ def test_a_plus_is_a_space_only_where_the_processor_read_it(capsule: dict[str, A
 
 
 @given(CAPSULES, st.data())
-def test_a_capsule_that_was_cut_is_never_taken(capsule: dict[str, Any], data: Any) -> None:
+def test_a_truncated_capsule_is_refused(capsule: dict[str, Any], data: Any) -> None:
     query = quote(json.dumps(capsule)).encode()
     cut = data.draw(st.integers(0, len(query) - 1))
     with pytest.raises(EventProblem) as raised:
@@ -78,7 +68,7 @@ def test_any_bytes_are_an_object_or_a_problem(query: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=40))
-def test_problems_say_the_rule_without_the_bytes(noise: bytes) -> None:
+def test_rules_of_problems_quote_nothing(noise: bytes) -> None:
     secret = b"S3CRET" + noise
     query = quote_from_bytes(b'{"a":"' + secret + b'"').encode()
     with pytest.raises(EventProblem) as raised:
@@ -86,14 +76,14 @@ def test_problems_say_the_rule_without_the_bytes(noise: bytes) -> None:
     assert "S3CRET" not in raised.value.rule
 
 
-def test_the_limit_is_of_the_query_as_it_came() -> None:
+def test_the_limit_applies_to_the_encoded_query() -> None:
     query = quote('{"a":"' + "x" * 50 + '"}').encode()
     assert decode_query(query, bytes_max=len(query)) == {"a": "x" * 50}
     with pytest.raises(EventProblem, match=f"at most {len(query) - 1} are taken"):
         decode_query(query, bytes_max=len(query) - 1)
 
 
-def test_a_cut_is_named_and_so_is_a_bad_escape() -> None:
+def test_truncation_and_bad_escapes_are_named() -> None:
     with pytest.raises(EventProblem, match="the URL was probably cut off"):
         decoded(b"%7B%22a%22%3A1")
     with pytest.raises(EventProblem, match="byte 3 of the query is a %"):

@@ -1,4 +1,4 @@
-"""Listed schemas of EventLogging need a stream and a schema that fit them."""
+"""Listed EventLogging schemas need a suitable stream and schema."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 import yaml
 
+from eventstreams.config.catalogue import load_catalogue
+from eventstreams.config.settings import LegacySettings, Settings
+from eventstreams.gateway import problems_between
 from eventstreams.legacy.checks import schema_problems, stream_problems
-from eventstreams.model.stream import load_catalogue
-from eventstreams.opening import problems_between
+from eventstreams.model.stream_config import StreamConfigs
 from eventstreams.schemas.repository import SchemaRepository
-from eventstreams.settings import LegacySettings, Settings
-from tests.legacy.schemas import LEGACY_STREAMS, LISTED, TEST, write_legacy_schemas
-from tests.model.test_stream_config import configs
-from tests.schemas.folders import put, schema
+from tests.support.legacy_schemas import LEGACY_STREAMS, LISTED, TEST, write_legacy_schemas
+from tests.support.schema_folders import put, schema
 
 RIGHT: dict[str, Any] = {"schema_title": "analytics/legacy/test", "topics": [TEST]}
 WHERE = "legacy.schemas.Test"
 
 
-def test_what_fits_has_no_problems(tmp_path: Path) -> None:
+def test_matching_settings_have_no_problems(tmp_path: Path) -> None:
     write_legacy_schemas(tmp_path)
     repository = SchemaRepository([tmp_path / "schemas"])
-    assert list(stream_problems({"Test": "1.2.0"}, configs(**{TEST: RIGHT}))) == []
+    assert list(stream_problems({"Test": "1.2.0"}, StreamConfigs({TEST: RIGHT}))) == []
     assert list(schema_problems(LISTED.schemas, repository)) == []
 
 
@@ -49,14 +49,12 @@ def test_what_fits_has_no_problems(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_stream_that_does_not_fit_is_a_problem(
-    stream: dict[str, Any] | None, problem: str
-) -> None:
+def test_an_unsuitable_stream_is_a_problem(stream: dict[str, Any] | None, problem: str) -> None:
     declared = {} if stream is None else {TEST: stream}
-    assert list(stream_problems({"Test": "1.0.0"}, configs(**declared))) == [problem]
+    assert list(stream_problems({"Test": "1.0.0"}, StreamConfigs(declared))) == [problem]
 
 
-def test_a_schema_that_takes_no_converted_event_is_a_problem(tmp_path: Path) -> None:
+def test_a_schema_that_no_event_can_match_is_a_problem(tmp_path: Path) -> None:
     uri = "/analytics/legacy/test/1.0.0"
     properties = {"$schema": {}, "meta": {}, "event": {}, "dt": {}, "schema": {}}
     document = schema(uri, properties=properties, additionalProperties=False)
@@ -66,7 +64,7 @@ def test_a_schema_that_takes_no_converted_event_is_a_problem(tmp_path: Path) -> 
     assert "declare client_dt, recvFrom, uuid, " in problem
 
 
-def test_a_schema_that_is_missing_or_broken_is_a_problem(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_schema_is_a_problem(tmp_path: Path) -> None:
     broken = put(tmp_path, "analytics/legacy/test/1.0.0.json", "{")
     repository = SchemaRepository([tmp_path])
     [problem] = schema_problems({"Test": "1.0.0"}, repository)
@@ -77,10 +75,8 @@ def test_a_schema_that_is_missing_or_broken_is_a_problem(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("only", "count"), [(None, 1), ("intake", 1), ("gateway", 0)])
-def test_a_gateway_is_not_started_and_a_catalogue_not_taken_without_the_stream(
-    tmp_path: Path, only: Any, count: int
-) -> None:
-    """Unless it serves no intake, and so no beacon."""
+def test_a_missing_legacy_stream_is_refused(tmp_path: Path, only: Any, count: int) -> None:
+    """A gateway without an intake has no beacon and no such check."""
     streams = {name: each for name, each in LEGACY_STREAMS.items() if name != TEST}
     file = tmp_path / "streams.yaml"
     file.write_text(yaml.safe_dump({"streams": streams}))

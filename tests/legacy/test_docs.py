@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_eventlogging import line
-from tests.programs import needed
-from tests.web.client import PATIENCE_S
-from tests.web.test_process import logged, started
+from tests.support.eventlogging import line
+from tests.support.process import logged, started
+from tests.support.programs import needed
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ SCHEMA = {"properties": {"action": {"type": "string", "required": True}}}
 
 
 async def run(folder: Path, script: str) -> str:
-    """What a script prints. It must not fail."""
+    """Return the output of a script, which must succeed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = await asyncio.create_subprocess_exec(
         *(needed("bash"), "-euo", "pipefail", "-c", script),
@@ -36,7 +36,7 @@ async def run(folder: Path, script: str) -> str:
         stdout=PIPE,
         stderr=PIPE,
     )
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S * len(script.splitlines())):
         stdout, stderr = await process.communicate()
     assert process.returncode == 0, f"{script}\n{stderr.decode()}"
     return stdout.decode()

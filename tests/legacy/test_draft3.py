@@ -1,4 +1,4 @@
-"""Schemas of draft 3 mean the same once they are converted, or the conversion says otherwise."""
+"""Converted schemas of draft 3 have the same meaning, or the conversion reports a difference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eventstreams.errors import SchemaError
 from eventstreams.legacy.draft3 import convert
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import Validator, Validators
-from tests.schemas.folders import materialize, problems
+from tests.support.schema_folders import materialize, problems
 
 SCHEMAS = shipped_config().with_name("schemas")
 CAPSULE_URI = "/fragment/analytics/legacy/eventcapsule/1.0.0"
@@ -115,10 +115,10 @@ def notes_of(document: dict[str, Any]) -> list[str]:
 
 
 @given(st.dictionaries(NAMES, DRAFT_3, max_size=3), st.dictionaries(NAMES, INSTANCES, max_size=3))
-def test_a_converted_schema_takes_what_draft_3_takes(
+def test_converted_schemas_accept_the_same_values(
     properties: dict[str, Any], instance: dict[str, Any]
 ) -> None:
-    """Compared with an implementation of draft 3. Its schemas allow no other properties."""
+    """Compare with an implementation of draft 3, with schemas that allow no other properties."""
     document = {"type": "object", "properties": properties, "additionalProperties": False}
     expected = Draft3Validator(document).is_valid(instance)
     validator = Validator(event_schema(document), "edit.json")
@@ -170,7 +170,7 @@ def test_a_converted_schema_takes_what_draft_3_takes(
         ),
     ],
 )
-def test_each_keyword_becomes_the_one_of_draft_7(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_each_keyword_is_converted_to_draft_7(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert event_schema({"properties": {"field": old}})["properties"]["field"] == new
 
 
@@ -193,7 +193,7 @@ def test_every_change_that_the_conversion_makes_is_noted() -> None:
         f"{at}/text: got maxLength 8192",
         f"{at}/odd/identity: is left out, because draft 7 does not have this keyword",
         f"{at}/any/type: any type is allowed, which `schemas check` refuses",
-        f"{at}/new/type: 'timestamp' is no type, so any type is allowed, which `schemas check` "
+        f"{at}/new/type: 'timestamp' is not a type, so any type is allowed, which `schemas check` "
         "refuses",
         f"{at}/either/type: stays a union of types, which `schemas check` refuses",
         f"{at}/set: got maxItems 8192",
@@ -215,7 +215,7 @@ def test_every_change_that_the_conversion_makes_is_noted() -> None:
         ({"disallow": "any"}, "#/disallow: disallows everything"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_with_its_place(
+def test_unconvertible_schemas_are_refused_with_the_place(
     document: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(SchemaError) as raised:
@@ -223,7 +223,7 @@ def test_what_cannot_be_converted_is_refused_with_its_place(
     assert problem in str(raised.value)
 
 
-def test_an_event_allows_no_other_fields_unless_its_schema_says_so() -> None:
+def test_additional_fields_are_refused_by_default() -> None:
     assert event_schema(EDIT)["additionalProperties"] is False
     assert event_schema({**EDIT, "additionalProperties": True})["additionalProperties"] is True
 
@@ -238,7 +238,7 @@ def _convert(*arguments: object, given: bytes | None = None) -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the fragments that are shipped, and settings as there."""
+    """Make a folder with the shipped fragments and settings."""
     base = tmp_path / "schemas"
     shutil.copytree(SCHEMAS, base, symlinks=True)
     shutil.rmtree(base / "analytics")
@@ -273,13 +273,13 @@ def test_standard_input_is_converted_and_a_dry_run_only_prints(folder: Path) -> 
     assert not (folder / "analytics").exists()
 
 
-def test_a_schema_that_is_there_is_replaced_only_if_forced(tmp_path: Path, folder: Path) -> None:
+def test_an_existing_schema_is_replaced_only_with_force(tmp_path: Path, folder: Path) -> None:
     page = tmp_path / "edit.json"
     page.write_text(json.dumps(EDIT))
     assert _convert("Edit", page, folder).exit_code == 0
     again = _convert("Edit", page, folder, "--version", "1.1.0")
     assert again.exit_code == 2
-    assert "is there already; --force replaces it" in again.stderr
+    assert "already exists; use --force to replace it" in again.stderr
     assert _convert("Edit", page, folder, "--version", "1.1.0", "--force").exit_code == 0
     written = (folder / "analytics/legacy/edit/current.yaml").read_text()
     assert "$id: /analytics/legacy/edit/1.1.0" in written
@@ -288,13 +288,13 @@ def test_a_schema_that_is_there_is_replaced_only_if_forced(tmp_path: Path, folde
 @pytest.mark.parametrize(
     ("arguments", "text", "message"),
     [
-        (("a/b",), "{}", "NAME: 'a/b' is no name of a schema"),
-        (("Edit", "--version", "1"), "{}", "--version: '1' is not like 1.0.0"),
+        (("a/b",), "{}", "NAME: 'a/b' is not a schema name"),
+        (("Edit", "--version", "1"), "{}", "--version: '1' is not a version such as 1.0.0"),
         (("Edit",), "{", "not JSON"),
         (("Edit",), '{"properties": {"a": {"$ref": "#"}}}', "refers to another schema"),
     ],
 )
-def test_a_mistake_is_said_in_a_line(
+def test_mistakes_are_reported_in_one_line(
     tmp_path: Path, folder: Path, arguments: tuple[str, ...], text: str, message: str
 ) -> None:
     page = tmp_path / "edit.json"
@@ -306,7 +306,7 @@ def test_a_mistake_is_said_in_a_line(
     assert not (folder / "analytics").exists()
 
 
-def test_a_folder_without_the_capsule_needs_a_base(tmp_path: Path) -> None:
+def test_a_folder_without_the_capsule_schema_needs_a_base(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     page = tmp_path / "edit.json"

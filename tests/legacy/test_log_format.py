@@ -1,4 +1,4 @@
-"""Format strings of eventlogging-processor: lines are read as they were written."""
+"""Lines of eventlogging-processor are parsed by their format strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eventstreams.legacy.conversion import Converter
 from eventstreams.legacy.log_format import FormatError, LogFormat, RawEvent
 from eventstreams.legacy.raw import raw_log
 from eventstreams.model.stream_config import StreamConfigs
-from tests.legacy.test_capsule import CAPSULES
+from tests.legacy.capsules import CAPSULES
 
 FORMAT = "%q %{recvFrom}s %{seqId}d %D %o %u"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:10.0) Gecko/20100101 Firefox/10.0"
@@ -46,7 +46,7 @@ def parsed(log_format: str, line: str) -> RawEvent:
     return LogFormat(log_format).parse(line, line_bytes_max=10**6)
 
 
-def test_a_whole_line_of_a_client_has_the_processors_capsule_and_id() -> None:
+def test_a_line_yields_the_same_capsule_and_id_as_eventlogging() -> None:
     raw = parsed(FORMAT, f"?{quote(json.dumps(SENT))}; {END}")
     assert raw.capsule == {**SENT, "recvFrom": "srv0.example.org", "seqId": 132073}
     assert raw.dt == "2013-01-19T23:16:38Z"
@@ -54,7 +54,7 @@ def test_a_whole_line_of_a_client_has_the_processors_capsule_and_id() -> None:
     assert raw.uuid == "749684341abf513186c71f74c6a09502"
 
 
-def test_what_the_capsule_says_wins_over_the_line() -> None:
+def test_fields_of_the_capsule_take_precedence() -> None:
     own = {**SENT, "recvFrom": "own.example.org", "userAgent": "own agent", "seqId": 7}
     raw = parsed(FORMAT, f"?{quote(json.dumps(own))}; {END}")
     assert raw.capsule == own
@@ -68,7 +68,7 @@ def test_a_capsule_may_be_json_and_the_time_may_have_a_fraction() -> None:
     assert raw.uuid is None
 
 
-def test_a_line_without_what_makes_its_id_gets_a_random_one() -> None:
+def test_a_line_without_id_fields_gets_a_random_id() -> None:
     converter = Converter({"Generic": "1.0.0"}, configs=lambda: StreamConfigs({}))
 
     def twice(log_format: str, line: str) -> list[dict[str, Any]]:
@@ -80,10 +80,10 @@ def test_a_line_without_what_makes_its_id_gets_a_random_one() -> None:
     assert first["uuid"] == second["uuid"] == "749684341abf513186c71f74c6a09502"
     first, second = twice("%q %D", f"{query} 2013-01-19T23:16:38")
     assert first["uuid"] != second["uuid"]
-    assert "id" not in first["meta"], "the intake makes one"
+    assert "id" not in first["meta"], "the intake generates one"
 
 
-def test_garbage_is_a_problem_that_shows_the_line_and_the_format() -> None:
+def test_an_invalid_line_is_reported_with_the_format() -> None:
     with pytest.raises(EventProblem, match=re.escape(f"does not fit the format {FORMAT!r}")) as e:
         parsed(FORMAT, "S3CRET garbage")
     assert "S3CRET garbage" in e.value.message
@@ -97,8 +97,8 @@ def test_a_time_that_does_not_exist_is_a_problem(day: str) -> None:
 
 
 @given(CAPSULES, st.data())
-def test_what_a_format_writes_it_reads(capsule: dict[str, Any], data: Any) -> None:
-    """Whatever the specifiers and their order: fields come back, and the capsule's own win."""
+def test_formatted_lines_are_parsed(capsule: dict[str, Any], data: Any) -> None:
+    """Fields are parsed in any order, and those of the capsule take precedence."""
     names = data.draw(st.lists(FIELDS, max_size=4, unique=True))
     assume({"dt", "userAgent", "capsule"}.isdisjoint(names))
     kinds = {name: data.draw(st.sampled_from("sdi")) for name in names}
@@ -117,7 +117,7 @@ def test_what_a_format_writes_it_reads(capsule: dict[str, Any], data: Any) -> No
 
 
 @given(st.lists(WORDS, min_size=1, max_size=4), st.integers(1, 5))
-def test_a_space_stands_for_any_spaces(words: list[str], spaces: int) -> None:
+def test_a_space_matches_any_spaces(words: list[str], spaces: int) -> None:
     names = [f"f{n}" for n in range(len(words))]
     log_format = " ".join(["%q", *(f"%{{{name}}}s" for name in names)])
     raw = parsed(log_format, (" " * spaces).join(["?%7B%7D", *words]))
@@ -126,7 +126,7 @@ def test_a_space_stands_for_any_spaces(words: list[str], spaces: int) -> None:
 
 @given(st.text(st.characters(exclude_characters="%\\", exclude_categories=["Cs", "Z", "C"])))
 @example(".*+?[](){}^$|")
-def test_text_between_specifiers_is_taken_as_it_is(text: str) -> None:
+def test_text_between_specifiers_is_literal(text: str) -> None:
     raw = parsed(f"{text}%{{a}}d%% %q", f"{text}17% ?%7B%7D")
     assert raw.capsule == {"a": 17}
 
@@ -149,7 +149,7 @@ def test_any_format_is_compiled_or_refused_with_a_caret(text: str) -> None:
 
 @given(st.text(max_size=60))
 @example("? a 1 2013-01-19T23:16:38 - u")
-def test_any_line_is_read_or_is_a_problem(line: str) -> None:
+def test_any_line_is_parsed_or_a_problem(line: str) -> None:
     with pytest.raises(EventProblem):
         parsed(FORMAT, line.replace("%7B", ""))
 
@@ -168,6 +168,6 @@ def test_any_line_is_read_or_is_a_problem(line: str) -> None:
         ("%q %", "% is not one of"),
     ],
 )
-def test_a_format_that_makes_no_sense_is_refused(log_format: str, reason: str) -> None:
+def test_a_meaningless_format_is_refused(log_format: str, reason: str) -> None:
     with pytest.raises(FormatError, match=re.escape(reason)):
         LogFormat(log_format)

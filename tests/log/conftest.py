@@ -1,4 +1,4 @@
-"""A backend and an open log of it, for tests that run over several kinds."""
+"""Provides a backend and an open log of it, for tests that run over several kinds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventstreams.log.base import Log
-from tests.log.backends import Backend
+from tests.support.backends import Backend
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every Log does, sentence by sentence of its protocol, over every backend."""
+"""Checks each sentence of the protocol of Log, over every backend."""
 
 from __future__ import annotations
 
@@ -11,31 +11,17 @@ import pytest
 from eventstreams.errors import OffsetOutOfRange, UnknownPartition, UnknownTopic
 from eventstreams.log.base import Follower, Log
 from eventstreams.model.event import Bounds, Event, Partition, Placed, Record
-from tests.log.backends import Backend, over_all_backends
+from tests.support.backends import Backend, over_all_backends, read_all
 
 pytestmark = [pytest.mark.anyio, over_all_backends]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 PLENTY = 1 << 20
 
 
 async def fill(log: Log, partition: Partition, values: list[bytes | None]) -> list[Placed]:
     topic, number = partition
     return await log.append([Record(topic, value, partition=number) for value in values])
-
-
-async def read_all(log: Log, partition: Partition, offset: int, max_bytes: int) -> list[Event]:
-    """By `next` only, as readers do."""
-    events: list[Event] = []
-    end = (await log.bounds([partition]))[partition].end
-    while offset < end:
-        found = await log.read(partition, offset, max_bytes)
-        assert found.partition == partition
-        assert found.next > offset, "a reader would spin"
-        assert all(offset <= event.offset < found.next for event in found.events)
-        events.extend(found.events)
-        offset = found.next
-    return events
 
 
 async def follow_until(follower: Follower, count: int) -> dict[Partition, list[Event]]:
@@ -60,7 +46,7 @@ def offsets(events: list[Event]) -> list[int]:
 # partitions, create_topic
 
 
-async def test_partitions_are_ascending_and_unknown_topics_left_out(
+async def test_partitions_are_in_order_and_exclude_unknown_topics(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 3)
@@ -68,7 +54,7 @@ async def test_partitions_are_ascending_and_unknown_topics_left_out(
     assert found == {topic: tuple(Partition(topic, number) for number in range(3))}
 
 
-async def test_creating_a_topic_again_adds_partitions_and_never_takes_any(
+async def test_creating_a_topic_again_adds_but_never_removes_partitions(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 2)
@@ -83,15 +69,15 @@ async def test_creating_a_topic_again_adds_partitions_and_never_takes_any(
     }
 
 
-async def test_a_topic_may_be_made_by_its_first_append(backend: Backend, log: Log) -> None:
+async def test_the_first_append_may_create_a_topic(backend: Backend, log: Log) -> None:
     if not backend.makes_topics:
-        pytest.skip("topics are not made on first use")
+        pytest.skip("this backend does not create topics on first use")
     topic = backend.topic_name()
     await log.append([Record(topic, b"first")])
     assert len((await log.partitions([topic]))[topic]) == backend.partitions_per_topic
 
 
-async def test_what_does_not_exist_is_said_to_be_unknown(backend: Backend, log: Log) -> None:
+async def test_missing_topics_and_partitions_raise_errors(backend: Backend, log: Log) -> None:
     missing, topic = Partition(backend.topic_name(), 0), await backend.topic(log, 1)
     beside, negative = Partition(topic, 1), Partition(topic, -1)
     for call in (
@@ -111,7 +97,7 @@ async def test_what_does_not_exist_is_said_to_be_unknown(backend: Backend, log: 
 # append
 
 
-async def test_append_says_where_each_record_went(backend: Backend, log: Log) -> None:
+async def test_append_returns_the_place_of_each_record(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 3)
     numbers = [2, 0, 2, 1, 0, 2]
     placed = await log.append([Record(topic, b"%d" % n, partition=n) for n in numbers])
@@ -123,7 +109,7 @@ async def test_append_says_where_each_record_went(backend: Backend, log: Log) ->
         assert event.value == b"%d" % partition.number
 
 
-async def test_records_come_back_as_they_were(backend: Backend, log: Log) -> None:
+async def test_records_are_read_as_they_were_appended(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     everything = bytes(range(256)) + b"\0\n\0"
     records = [
@@ -142,7 +128,9 @@ async def test_records_come_back_as_they_were(backend: Backend, log: Log) -> Non
     ]
 
 
-async def test_a_record_without_time_gets_the_time_of_appending(backend: Backend, log: Log) -> None:
+async def test_a_record_without_timestamp_gets_the_time_of_appending(
+    backend: Backend, log: Log
+) -> None:
     topic = await backend.topic(log, 1)
     before_ms = int(time.time() * 1000)
     await log.append([Record(topic, b"now")])
@@ -151,7 +139,7 @@ async def test_a_record_without_time_gets_the_time_of_appending(backend: Backend
     assert before_ms <= event.timestamp_ms <= after_ms
 
 
-async def test_records_with_one_key_stay_together_and_others_spread(
+async def test_records_with_equal_keys_share_a_partition_others_are_spread(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 3)
@@ -166,9 +154,7 @@ async def test_records_with_one_key_stay_together_and_others_spread(
     assert {placed.partition.number for (placed,) in placed_alone} == {0, 1, 2}
 
 
-async def test_an_append_to_a_partition_that_is_not_there_keeps_nothing(
-    backend: Backend, log: Log
-) -> None:
+async def test_an_append_to_a_missing_partition_stores_nothing(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 2)
     for number in (2, -1):
         with pytest.raises(UnknownPartition):
@@ -178,11 +164,11 @@ async def test_an_append_to_a_partition_that_is_not_there_keeps_nothing(
     assert await log.bounds([Partition(topic, 0)]) == {Partition(topic, 0): Bounds(0, 0)}
 
 
-async def test_appending_nothing_is_no_error(log: Log) -> None:
+async def test_appending_no_records_succeeds(log: Log) -> None:
     assert await log.append([]) == []
 
 
-async def test_concurrent_appends_all_get_offsets_of_their_own(backend: Backend, log: Log) -> None:
+async def test_concurrent_appends_get_different_offsets(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     partition = Partition(topic, 0)
     async with asyncio.TaskGroup() as group:
@@ -198,7 +184,7 @@ async def test_concurrent_appends_all_get_offsets_of_their_own(backend: Backend,
         assert [values[offset] for offset in at] == [b"%d.%d" % (number, n) for n in range(5)]
 
 
-async def test_cancelling_an_append_leaves_a_log_that_works(backend: Backend, log: Log) -> None:
+async def test_the_log_works_after_a_cancelled_append(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     partition = Partition(topic, 0)
     for number in range(20):
@@ -216,11 +202,11 @@ async def test_cancelling_an_append_leaves_a_log_that_works(backend: Backend, lo
     ]
 
 
-async def test_what_was_appended_is_there_when_the_log_is_opened_again(
+async def test_records_persist_when_the_log_is_opened_again(
     kind: type[Backend], backend: Backend
 ) -> None:
     if not backend.durable:
-        pytest.skip(f"{kind.name} forgets")
+        pytest.skip(f"{kind.name} keeps no records")
     log = await backend.open()
     topic = await backend.topic(log, 2)
     partition = Partition(topic, 1)
@@ -251,7 +237,9 @@ async def test_bounds_follow_appends_and_retention(backend: Backend, log: Log) -
     assert await log.bounds([]) == {}
 
 
-async def test_at_the_end_a_read_finds_nothing_and_stays(backend: Backend, log: Log) -> None:
+async def test_a_read_at_the_end_returns_no_events_and_the_same_offset(
+    backend: Backend, log: Log
+) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
     for _ in range(2):
         end = (await log.bounds([partition]))[partition].end
@@ -261,7 +249,7 @@ async def test_at_the_end_a_read_finds_nothing_and_stays(backend: Backend, log: 
 
 
 @pytest.mark.parametrize("offset", [-1, 2, 11, 2**40, 2**70])
-async def test_out_of_bounds_is_an_error_that_says_the_bounds(
+async def test_an_offset_out_of_range_raises_an_error_with_the_bounds(
     backend: Backend, log: Log, offset: int
 ) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
@@ -274,7 +262,7 @@ async def test_out_of_bounds_is_an_error_that_says_the_bounds(
 
 
 @pytest.mark.parametrize("max_bytes", [1, 99, 100, 101, 250, 10_000])
-async def test_a_read_gives_about_as_many_bytes_as_asked_for_and_at_least_one_event(
+async def test_a_read_returns_about_max_bytes_and_at_least_one_event(
     backend: Backend, log: Log, max_bytes: int
 ) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
@@ -286,7 +274,9 @@ async def test_a_read_gives_about_as_many_bytes_as_asked_for_and_at_least_one_ev
     assert offsets(await read_all(log, partition, 3, max_bytes)) == list(range(3, 30))
 
 
-async def test_records_of_very_different_sizes_are_read_whole(backend: Backend, log: Log) -> None:
+async def test_records_of_very_different_sizes_are_read_completely(
+    backend: Backend, log: Log
+) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
     values = [b"", b"x" * 300_000, None, b"y", b"z" * 70_000, *[b"w"] * 300]
     await fill(log, partition, list(values))
@@ -295,7 +285,7 @@ async def test_records_of_very_different_sizes_are_read_whole(backend: Backend, 
         assert [event.value for event in events] == values
 
 
-async def test_reading_from_every_offset_gives_exactly_the_rest(backend: Backend, log: Log) -> None:
+async def test_reading_from_any_offset_returns_exactly_the_rest(backend: Backend, log: Log) -> None:
     partition = Partition(await backend.topic(log, 2), 1)
     await fill(log, Partition(partition.topic, 0), [b"other"] * 5)
     await fill(log, partition, [b"%d" % n for n in range(12)])
@@ -303,7 +293,7 @@ async def test_reading_from_every_offset_gives_exactly_the_rest(backend: Backend
         assert offsets(await read_all(log, partition, offset, 4)) == list(range(offset, 12))
 
 
-async def test_next_passes_over_holes(backend: Backend, log: Log) -> None:
+async def test_next_skips_holes(backend: Backend, log: Log) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
     await fill(log, partition, [b"x"] * 10)
     await backend.punch_holes(log, partition, [0, 3, 4, 5, 9])
@@ -319,7 +309,7 @@ async def test_next_passes_over_holes(backend: Backend, log: Log) -> None:
 # offset_at
 
 
-async def test_a_time_is_found_at_its_first_record_in_offset_order(
+async def test_offset_at_finds_the_first_record_at_or_after_a_time(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 1)
@@ -333,10 +323,28 @@ async def test_a_time_is_found_at_its_first_record_in_offset_order(
             assert await log.offset_at({partition: asked}) == {partition: expected}
 
 
-async def test_times_are_found_in_long_partitions(backend: Backend, log: Log) -> None:
+async def test_offset_at_a_deleted_time_finds_the_oldest_record_kept(
+    backend: Backend, log: Log
+) -> None:
+    """The times are days apart, so that Kafka begins new segments, which it removes later."""
+    topic = await backend.topic(log, 1)
+    partition = Partition(topic, 0)
+    day_ms = 86_400_000
+    times = [1_600_000_000_000 + 10 * day_ms * n for n in range(6)]
+    for time_ms in times:
+        await log.append([Record(topic, b"", timestamp_ms=time_ms + n) for n in range(2)])
+    flat = [time_ms + n for time_ms in times for n in range(2)]
+    for kept in (1, 2, 3, 4, 7, 12):
+        await backend.forget_before(log, partition, kept)
+        for asked in (0, *flat, *(time_ms + 2 for time_ms in flat), 2**62):
+            expected = next((n for n in range(kept, len(flat)) if flat[n] >= asked), None)
+            assert await log.offset_at({partition: asked}) == {partition: expected}
+
+
+async def test_offset_at_works_in_long_partitions(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 2)
     times = [10_000 + 10 * n - 5_000 * (n % 97 == 0) for n in range(2_000)]
-    times[300] = 22_000  # a clock that was ahead, once
+    times[300] = 22_000  # a record from a clock that was ahead
     for number in (0, 1):
         await log.append(
             [Record(topic, b"", timestamp_ms=t + number, partition=number) for t in times]
@@ -351,7 +359,7 @@ async def test_times_are_found_in_long_partitions(backend: Backend, log: Log) ->
             assert found == {first: expected, second: beside}
 
 
-async def test_an_empty_partition_has_no_time(backend: Backend, log: Log) -> None:
+async def test_offset_at_finds_nothing_in_an_empty_partition(backend: Backend, log: Log) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
     assert await log.offset_at({partition: 0}) == {partition: None}
     assert await log.offset_at({}) == {}
@@ -361,7 +369,7 @@ async def test_an_empty_partition_has_no_time(backend: Backend, log: Log) -> Non
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 9, 10])
-async def test_following_from_any_offset_gives_the_rest_and_what_comes(
+async def test_following_from_any_offset_returns_later_and_new_events(
     backend: Backend, log: Log, start: int
 ) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
@@ -375,7 +383,7 @@ async def test_following_from_any_offset_gives_the_rest_and_what_comes(
     await follower.aclose()
 
 
-async def test_a_follower_at_the_end_waits_for_news(backend: Backend, log: Log) -> None:
+async def test_a_follower_at_the_end_waits_for_new_events(backend: Backend, log: Log) -> None:
     first = Partition(await backend.topic(log, 1), 0)
     second = Partition(await backend.topic(log, 1), 0)
     follower = log.follow({first: 0, second: 0})
@@ -386,7 +394,7 @@ async def test_a_follower_at_the_end_waits_for_news(backend: Backend, log: Log) 
     await follower.aclose()
 
 
-async def test_following_many_partitions_while_several_append_loses_and_repeats_nothing(
+async def test_following_during_concurrent_appends_loses_and_repeats_nothing(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 4)
@@ -410,7 +418,7 @@ async def test_following_many_partitions_while_several_append_loses_and_repeats_
     await follower.aclose()
 
 
-async def test_following_a_backlog_larger_than_one_answer_reaches_every_partition(
+async def test_following_a_large_backlog_reaches_every_partition(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 8)
@@ -443,7 +451,7 @@ async def test_cancelling_a_waiting_next_loses_nothing(backend: Backend, log: Lo
     await follower.aclose()
 
 
-async def test_assigning_adds_and_moves_partitions_also_while_next_waits(
+async def test_assign_adds_and_moves_partitions_while_next_waits(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 3)
@@ -464,9 +472,7 @@ async def test_assigning_adds_and_moves_partitions_also_while_next_waits(
     await follower.aclose()
 
 
-async def test_a_follower_of_nothing_waits_until_something_is_assigned(
-    backend: Backend, log: Log
-) -> None:
+async def test_a_follower_without_partitions_waits_for_assign(backend: Backend, log: Log) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
     await fill(log, partition, [b"x"])
     follower = log.follow({})
@@ -479,9 +485,7 @@ async def test_a_follower_of_nothing_waits_until_something_is_assigned(
     await follower.aclose()
 
 
-async def test_dropped_partitions_are_silent_and_unknown_ones_ignored(
-    backend: Backend, log: Log
-) -> None:
+async def test_dropped_partitions_are_no_longer_read(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 2)
     kept, dropped = Partition(topic, 0), Partition(topic, 1)
     follower = log.follow({kept: 0, dropped: 0})
@@ -492,7 +496,7 @@ async def test_dropped_partitions_are_silent_and_unknown_ones_ignored(
     await follower.aclose()
 
 
-async def test_a_follower_that_retention_overtakes_is_told_and_the_rest_goes_on(
+async def test_a_follower_that_retention_overtakes_gets_an_error(
     backend: Backend, log: Log
 ) -> None:
     topic = await backend.topic(log, 2)
@@ -505,13 +509,15 @@ async def test_a_follower_that_retention_overtakes_is_told_and_the_rest_goes_on(
     assert (error.value.partition, error.value.offset) == (first, 2)
     await fill(log, first, [b"unseen"])
     await fill(log, second, [b"seen"])
-    assert list(await follow_until(follower, 1)) == [second], "dropped before it was raised"
+    assert list(await follow_until(follower, 1)) == [second], (
+        "the partition is dropped before the error is raised"
+    )
     follower.assign({first: 4})
     assert offsets((await follow_until(follower, 3))[first]) == [4, 5, 6]
     await follower.aclose()
 
 
-async def test_a_follower_beyond_the_end_is_told(backend: Backend, log: Log) -> None:
+async def test_a_follower_beyond_the_end_gets_an_error(backend: Backend, log: Log) -> None:
     partition = Partition(await backend.topic(log, 1), 0)
     await fill(log, partition, [b"x"])
     for offset in (2, 2**70, -1):
@@ -521,7 +527,9 @@ async def test_a_follower_beyond_the_end_is_told(backend: Backend, log: Log) -> 
         await follower.aclose()
 
 
-async def test_following_what_does_not_exist_is_told_once(backend: Backend, log: Log) -> None:
+async def test_a_missing_partition_is_reported_to_its_follower_once(
+    backend: Backend, log: Log
+) -> None:
     topic, missing = await backend.topic(log, 1), backend.topic_name()
     known, beside = Partition(topic, 0), Partition(topic, 1)
     follower = log.follow({Partition(missing, 0): 0, Partition(missing, 1): 0, beside: 0, known: 0})
@@ -537,7 +545,7 @@ async def test_following_what_does_not_exist_is_told_once(backend: Backend, log:
     await follower.aclose()
 
 
-async def test_nothing_is_read_before_the_first_next(backend: Backend, log: Log) -> None:
+async def test_a_follower_reads_nothing_before_its_first_next(backend: Backend, log: Log) -> None:
     follower = log.follow({Partition(backend.topic_name(), 0): 0})
     await follower.aclose()
 
@@ -545,7 +553,7 @@ async def test_nothing_is_read_before_the_first_next(backend: Backend, log: Log)
 # aclose
 
 
-async def test_closing_twice_is_no_error(backend: Backend) -> None:
+async def test_a_log_may_be_closed_twice(backend: Backend) -> None:
     log = await backend.open()
     follower = log.follow({})
     await log.append([Record(await backend.topic(log, 1), b"x")])
@@ -555,7 +563,7 @@ async def test_closing_twice_is_no_error(backend: Backend) -> None:
     await log.aclose()
 
 
-async def test_closing_finishes_appends_under_way(backend: Backend) -> None:
+async def test_closing_finishes_appends_in_progress(backend: Backend) -> None:
     log = await backend.open()
     partition = Partition(await backend.topic(log, 1), 0)
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Records that are not what was appended are reported, never delivered; what follows them is."""
+"""Damaged records are reported and never delivered. Later records are."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.config.settings import SqliteSettings
 from eventstreams.errors import LogError, RecordsDamaged
 from eventstreams.log.base import Log
-from eventstreams.log.sqlite import SqliteLog
-from eventstreams.log.sqlite_checksum import checksum
+from eventstreams.log.sqlite.file import checksum
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Bounds, Event, Partition, Record
-from eventstreams.settings import SqliteSettings
-from tests.log.backends import Backend, Memory, Sqlite
-from tests.log.kafka_tools import read_all
+from tests.support.backends import Backend, Memory, Sqlite
+from tests.support.kafka_tools import read_all
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 over_both = pytest.mark.parametrize("kind", [Memory, Sqlite])
 PLENTY = 1 << 20
 INT64 = st.integers(-(2**63), 2**63 - 1)
 BLOBS = st.none() | st.binary(max_size=40)
+SPANS = st.none() | st.integers(0, 2**31 - 1)
 
 
 async def filled(backend: Backend, log: Log, count: int) -> Partition:
@@ -36,7 +38,7 @@ async def filled(backend: Backend, log: Log, count: int) -> Partition:
 
 
 async def walk(log: Log, partition: Partition) -> tuple[list[Event], list[tuple[int, int]]]:
-    """(what can be read, where it can't)."""
+    """Return the readable events, and the (offset, next) of the damaged records."""
     bounds = (await log.bounds([partition]))[partition]
     events: list[Event] = []
     damaged: list[tuple[int, int]] = []
@@ -68,7 +70,7 @@ async def test_readers_get_all_but_the_damaged_records(backend: Backend, log: Lo
 
 
 @over_both
-async def test_a_follower_is_stopped_at_damage_and_goes_on_behind_it(
+async def test_a_follower_reports_damage_and_can_continue_after_it(
     backend: Backend, log: Log
 ) -> None:
     partition, other = await filled(backend, log, 4), await filled(backend, log, 2)
@@ -77,7 +79,7 @@ async def test_a_follower_is_stopped_at_damage_and_goes_on_behind_it(
     follower = log.follow({partition: 0, other: 0})
     seen: dict[Partition, list[int]] = {partition: [], other: []}
     damaged: list[tuple[Partition, int, int]] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while seen != {partition: [0, 3], other: [0, 1]}:
             try:
                 slices = await follower.next()
@@ -91,13 +93,18 @@ async def test_a_follower_is_stopped_at_damage_and_goes_on_behind_it(
     assert damaged == [(partition, 1, 3)]
 
 
-@given(INT64, INT64, BLOBS, BLOBS, st.data())
-def test_any_change_of_one_bit_changes_the_checksum(
-    id_: int, timestamp_ms: int, key: bytes | None, value: bytes | None, data: st.DataObject
+@given(INT64, INT64, BLOBS, BLOBS, SPANS, st.data())
+def test_any_change_of_one_bit_changes_the_checksum(  # noqa: PLR0917
+    id_: int,
+    timestamp_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    span: int | None,
+    data: st.DataObject,
 ) -> None:
-    before = checksum(id_, timestamp_ms, key, value)
+    before = checksum(id_, timestamp_ms, key, value, span)
     assert before in range(2**32)
-    where = data.draw(st.sampled_from(["id", "timestamp", "key", "value"]))
+    where = data.draw(st.sampled_from(["id", "timestamp", "key", "value", "span"]))
     bit = data.draw(st.integers(0, 62))
     if where == "id":
         id_ ^= 1 << bit
@@ -105,13 +112,15 @@ def test_any_change_of_one_bit_changes_the_checksum(
         timestamp_ms ^= 1 << bit
     elif where == "key":
         key = flipped(key, bit)
-    else:
+    elif where == "value":
         value = flipped(value, bit)
-    assert checksum(id_, timestamp_ms, key, value) != before
+    else:
+        span = 0 if span is None else data.draw(st.just(None) | st.just(span ^ 1 << bit % 31))
+    assert checksum(id_, timestamp_ms, key, value, span) != before
 
 
 def flipped(content: bytes | None, bit: int) -> bytes:
-    """What is missing becomes empty."""
+    """Return the content with one bit changed; missing content becomes empty."""
     if not content:
         return b"" if content is None else b"\0"
     at = bit % len(content)
@@ -119,7 +128,7 @@ def flipped(content: bytes | None, bit: int) -> bytes:
 
 
 async def _after_a_flip(path: Path, at: int, bit: int) -> list[Event] | None:
-    """What can be read of the log when one bit of its file has flipped; None: nothing."""
+    """Return the readable events after a change of one bit, or None if the file does not open."""
     with path.open("r+b") as file:
         file.seek(at)
         (byte,) = file.read(1)
@@ -140,7 +149,8 @@ async def _after_a_flip(path: Path, at: int, bit: int) -> list[Event] | None:
 async def test_no_flipped_bit_in_a_page_of_records_changes_what_is_read(tmp_path: Path) -> None:
     log = SqliteLog(directory=tmp_path, settings=SqliteSettings())
     await log.start()
-    records = [Record("t", b"v" * 90 + b"%d" % n, b"key", 10**12 + n) for n in range(50)]
+    records = [Record("t", b"v" * 90 + b"%d" % n, b"key", 10**12 + n) for n in range(40)]
+    records += [Record("t", b'{"meta":{"n":%d}}' % n, None, 10**12) for n in range(40)]
     await log.append([*records, Record("t", None), Record("t", b"", b"")])
     whole = await read_all(log, Partition("t", 0))
     await log.aclose()
@@ -196,3 +206,24 @@ async def test_a_file_of_layout_1_opens_and_its_new_records_are_checked() -> Non
         events, damaged = await walk(log, t0)
         assert (events[0].value, damaged) == (b"\x01", [(3, 4)]), "old records are unchecked"
         await log.aclose()
+
+
+async def test_a_file_of_layout_3_opens_and_finds_spans_for_new_records() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        backend = Sqlite(Path(name))
+        log = await backend.open()
+        value = b'{"meta":{"id":1}}'
+        await log.append([Record("t", value, None, 5)])
+        await log.aclose()
+        with closing(sqlite3.connect(Path(name) / "log.sqlite3")) as connection, connection:
+            connection.execute("ALTER TABLE events DROP COLUMN place_span")
+            old = checksum(1 << 40, 5, None, value, None)
+            connection.execute("UPDATE events SET checksum = ?", (old,))
+            connection.execute("PRAGMA user_version = 3")
+        log = await backend.open()
+        await log.append([Record("t", value, None, 6)])
+        events, damaged = await walk(log, Partition("t", 0))
+        await log.aclose()
+        assert [event.value for event in events] == [value, value]
+        assert [event.place_span is None for event in events] == [True, False]
+        assert not damaged

@@ -1,4 +1,4 @@
-"""Records that are dated too far ahead are stored with the time of appending, by every log."""
+"""Every log stores records that are dated too far ahead with the time of appending."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.config.settings import LogSettings
 from eventstreams.log.base import Log
 from eventstreams.log.future import FUTURE_MAX_S, FutureLimit
 from eventstreams.metrics import Metrics
 from eventstreams.model.event import Partition, Placed, Record
-from eventstreams.settings import LogSettings
-from tests.log.backends import Backend, over_all_backends
-from tests.log.kafka_tools import read_all
+from tests.support.backends import Backend, over_all_backends
+from tests.support.kafka_tools import read_all
 
 HOUR_MS = 3_600_000
 
@@ -22,7 +22,7 @@ HOUR_MS = 3_600_000
 @over_all_backends
 @pytest.mark.anyio
 @pytest.mark.parametrize("ahead_ms", [2 * HOUR_MS, 24 * 365 * HOUR_MS], ids=["hours", "a-year"])
-async def test_a_record_dated_ahead_does_not_hide_later_ones_from_a_time(
+async def test_a_record_dated_ahead_does_not_affect_searches_by_time(
     backend: Backend, log: Log, ahead_ms: int
 ) -> None:
     topic = await backend.topic(log, 1)
@@ -38,7 +38,7 @@ async def test_a_record_dated_ahead_does_not_hide_later_ones_from_a_time(
     after_ms = int(time.time() * 1000)
     assert [event.value for event in events] == [b"ahead", b"ahead", b"near"]
     assert all(before_ms <= event.timestamp_ms <= after_ms for event in events[:2])
-    assert events[2].timestamp_ms == near.timestamp_ms, "what is within the limit is kept"
+    assert events[2].timestamp_ms == near.timestamp_ms, "a timestamp within the limit is kept"
     assert await log.offset_at({partition: after_ms + 1}) == {partition: 2}
 
 

@@ -1,4 +1,4 @@
-"""`offer`: each record has an outcome of its own, in the order in which they are given."""
+"""`offer` returns one outcome for each record, in order."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from eventstreams.errors import AppendRefused, LogError, UnknownPartition, UnknownTopic
 from eventstreams.log.base import Log
 from eventstreams.model.event import Partition, Placed, Record
-from tests.log.backends import Backend, Memory, Sqlite, over_all_backends
-from tests.log.test_contract import read_all
+from tests.support.backends import Backend, Memory, Sqlite, over_all_backends, read_all
 
 pytestmark = [pytest.mark.anyio, over_all_backends]
 PLENTY = 1 << 20
 
 
 async def kept(log: Log, topic: str) -> dict[tuple[int, int], bytes | None]:
-    """By partition and offset."""
+    """Return the values of all records, by partition and offset."""
     found: dict[tuple[int, int], bytes | None] = {}
     for partition in (await log.partitions([topic])).get(topic, ()):
         for event in await read_all(log, partition, 0, PLENTY):
@@ -39,15 +38,15 @@ async def test_outcomes_are_places_in_the_order_of_the_records(backend: Backend,
     )
     for number in range(3):
         offsets = [p.offset for p in places if p.partition.number == number]
-        assert offsets == list(range(10)), "in order, within each partition"
+        assert offsets == list(range(10)), "the order within each partition is kept"
 
 
-async def test_nothing_offered_is_nothing_appended(backend: Backend, log: Log) -> None:
+async def test_offering_no_records_succeeds(backend: Backend, log: Log) -> None:
     await backend.topic(log, 1)
     assert await log.offer([]) == []
 
 
-async def test_one_that_is_refused_does_not_hinder_the_others(backend: Backend, log: Log) -> None:
+async def test_a_refused_record_does_not_affect_the_others(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     bad = [Record(topic, b"nowhere", partition=7), Record(topic, b"x", partition=-1)]
     outcomes = await log.offer(
@@ -60,9 +59,11 @@ async def test_one_that_is_refused_does_not_hinder_the_others(backend: Backend, 
     assert await kept(log, topic) == {(0, 0): b"a", (0, 1): b"b", (0, 2): b"c"}
 
 
-async def test_one_that_is_too_large_does_not_hinder_the_others(backend: Backend, log: Log) -> None:
+async def test_a_record_that_is_too_large_does_not_affect_the_others(
+    backend: Backend, log: Log
+) -> None:
     if isinstance(backend, Memory):
-        pytest.skip("memory takes any size")
+        pytest.skip("memory accepts records of any size")
     topic = await backend.topic(log, 1)
     huge = Record(topic, b"x" * (70 << 20))
     outcomes = await log.offer([Record(topic, b"a"), huge, Record(topic, b"b")])
@@ -70,9 +71,7 @@ async def test_one_that_is_too_large_does_not_hinder_the_others(backend: Backend
     assert await kept(log, topic) == {(0, 0): b"a", (0, 1): b"b"}
 
 
-async def test_a_topic_that_is_missing_is_told_for_its_own_records(
-    backend: Backend, log: Log
-) -> None:
+async def test_a_missing_topic_fails_only_its_own_records(backend: Backend, log: Log) -> None:
     if backend.makes_topics:
         pytest.skip("topics are made on first use")
     topic, missing = await backend.topic(log, 1), backend.topic_name()
@@ -81,7 +80,7 @@ async def test_a_topic_that_is_missing_is_told_for_its_own_records(
     assert await kept(log, topic) == {(0, 0): b"a"}
 
 
-async def test_offers_at_once_interleave_and_lose_nothing(backend: Backend, log: Log) -> None:
+async def test_concurrent_offers_lose_nothing(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     sent = [[Record(topic, b"%d-%d" % (who, n)) for n in range(20)] for who in range(8)]
     answers = await asyncio.gather(*(log.offer(records) for records in sent))
@@ -96,7 +95,7 @@ async def test_offers_at_once_interleave_and_lose_nothing(backend: Backend, log:
         assert offsets == sorted(offsets)
 
 
-async def test_a_closed_log_tells_it_as_an_outcome(backend: Backend) -> None:
+async def test_a_closed_log_is_reported_as_an_outcome(backend: Backend) -> None:
     log = await backend.open()
     topic = await backend.topic(log, 1)
     await log.aclose()
@@ -114,7 +113,7 @@ _batches = st.lists(
 
 @settings(deadline=None, max_examples=30)
 @given(_batches)
-def test_what_is_placed_is_there_and_nothing_else_is(
+def test_exactly_the_placed_records_are_stored(
     kind: type[Backend], batches: list[list[tuple[int, bytes]]]
 ) -> None:
     if kind not in (Memory, Sqlite):

@@ -1,4 +1,4 @@
-"""`offer` beyond the examples: what is refused for any reason, in any mix, costs only itself."""
+"""`offer` with any mix of refusals: a refused record affects no other record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from eventstreams.errors import AppendRefused, LogError, UnknownPartition, UnknownTopic
 from eventstreams.log.base import Log
 from eventstreams.model.event import Partition, Placed, Record
-from tests.log.backends import Backend, Kafka, Memory, over_all_backends
-from tests.log.test_contract import read_all
-from tests.strategies import records
+from tests.support.backends import Backend, Kafka, Memory, over_all_backends, read_all
+from tests.support.strategies import records
 
 pytestmark = [pytest.mark.anyio, over_all_backends]
 PLENTY = 1 << 20
@@ -32,7 +31,7 @@ async def kept(log: Log, topic: str) -> dict[Placed, Record]:
 async def agrees(
     log: Log, topic: str, offered: list[Record], outcomes: list[Placed | LogError]
 ) -> None:
-    """What was placed is what is read, in the order offered; nothing else is read."""
+    """Check that exactly the placed records are read, in the order in which they were offered."""
     assert len(outcomes) == len(offered)
     there = await kept(log, topic)
     places = [(r, o) for r, o in zip(offered, outcomes, strict=True) if isinstance(o, Placed)]
@@ -48,7 +47,9 @@ async def agrees(
         assert record.partition in (None, where.partition.number)
 
 
-async def test_refusals_of_all_kinds_at_once_cost_no_other(backend: Backend, log: Log) -> None:
+async def test_refusals_of_all_kinds_do_not_affect_other_records(
+    backend: Backend, log: Log
+) -> None:
     topic = await backend.topic(log, PARTITIONS)
     offered: list[Record] = []
     for n in range(40):
@@ -73,7 +74,7 @@ async def test_refusals_of_all_kinds_at_once_cost_no_other(backend: Backend, log
             assert isinstance(outcome, Placed)
 
 
-async def test_more_than_one_batch_holds_keeps_its_order(backend: Backend, log: Log) -> None:
+async def test_offers_of_several_batches_keep_their_order(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     offered = [Record(topic, b"%d " % n + b"x" * (n % 5) * 50_000) for n in range(60)]
     outcomes = await log.offer(offered)
@@ -82,7 +83,7 @@ async def test_more_than_one_batch_holds_keeps_its_order(backend: Backend, log: 
 
 
 @pytest.mark.parametrize("timestamp_ms", [-1, -(2**63), 2**63 - 1, 2**63, -(2**70)])
-async def test_times_no_log_can_hold_are_refused_alone(
+async def test_only_records_with_impossible_times_are_refused(
     backend: Backend, log: Log, timestamp_ms: int
 ) -> None:
     topic = await backend.topic(log, 1)
@@ -97,7 +98,7 @@ async def test_times_no_log_can_hold_are_refused_alone(
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "é", "x" * 300, "a\0b", "\ud800"])
-async def test_names_no_log_can_have_are_refused_alone(
+async def test_only_records_with_impossible_topic_names_are_refused(
     backend: Backend, log: Log, name: str
 ) -> None:
     topic = await backend.topic(log, 1)
@@ -107,9 +108,7 @@ async def test_names_no_log_can_have_are_refused_alone(
     assert isinstance(outcomes[1], Placed | LogError)
 
 
-async def test_offers_and_appends_at_once_with_refusals_among_them(
-    backend: Backend, log: Log
-) -> None:
+async def test_concurrent_offers_and_appends_survive_refusals(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     big = b"x" * (17 << 20)
 
@@ -140,9 +139,7 @@ async def test_offers_and_appends_at_once_with_refusals_among_them(
     assert placed == len(there) == 120
 
 
-async def test_an_offer_that_is_cancelled_leaves_a_log_that_works(
-    backend: Backend, log: Log
-) -> None:
+async def test_the_log_works_after_a_cancelled_offer(backend: Backend, log: Log) -> None:
     topic = await backend.topic(log, 1)
     for number in range(15):
         async with asyncio.TaskGroup() as group:
@@ -158,7 +155,7 @@ async def test_an_offer_that_is_cancelled_leaves_a_log_that_works(
 
 @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(records("any", PARTITIONS + 2), max_size=8), max_size=4))
-def test_whatever_is_offered_is_placed_or_refused_and_read_so(
+def test_each_offered_record_is_either_stored_or_refused(
     kind: type[Backend], batches: list[list[Record]]
 ) -> None:
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""Any interleaving of appends, retention, reads and following agrees with a simple model."""
+"""Any sequence of appends, retention, reads and following agrees with a simple model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from eventstreams.errors import OffsetOutOfRange
 from eventstreams.log.base import Follower, Log
 from eventstreams.model.event import Bounds, Event, Partition, Record
-from tests.log.backends import BACKENDS, Backend, over_all_backends
-from tests.strategies import close_timestamps_ms, records
+from tests.support.backends import BACKENDS, Backend, over_all_backends
+from tests.support.strategies import close_timestamps_ms, records
+from tests.support.waiting import PATIENCE_S
 
 PARTITIONS = 2
-TOPIC = "any"  # stands for the topic of one example
+TOPIC = "any"  # replaced by the topic of one example
 
 steps = st.lists(
     st.one_of(
@@ -36,7 +37,7 @@ steps = st.lists(
 
 
 class Model:
-    """What the log must hold, and what its follower has yet to see."""
+    """What the log must hold, and what its follower must still return."""
 
     def __init__(self, backend: Backend, log: Log, topic: str) -> None:
         self.backend = backend
@@ -91,7 +92,7 @@ class Model:
         assert await self.log.offset_at(dict.fromkeys(self.partitions, time_ms)) == expected
 
     async def follow(self, _: None) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while any(self.seen[p] < len(self.events[p]) for p in self.partitions):
                 try:
                     slices = await self.follower.next()
@@ -144,5 +145,5 @@ def test_any_interleaving_agrees_with_a_simple_model(kind: type[Backend]) -> Non
     agrees()
 
 
-def test_every_backend_is_told_apart_by_name() -> None:
+def test_every_backend_has_its_own_name() -> None:
     assert len({kind.name for kind in BACKENDS}) == len(BACKENDS)

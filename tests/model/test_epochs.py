@@ -1,4 +1,4 @@
-"""Finding where a reader's log and a leader's part, by their epochs alone."""
+"""Finds where the logs of a reader and a leader diverge, by their epochs alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, EpochEnd, Epochs
 
 
 class Replica:
-    """A copy of a partition: the epoch of each record; and what it knows of epochs, as a leader."""
+    """A copy of a partition: the epoch of each record, and the epochs that it knows as a leader."""
 
     def __init__(self) -> None:
         self.records: list[int] = []
         self.terms: dict[int, int] = {}
-        """Where each epoch begins, as brokers keep it: also that of a leader without records."""
+        """The start of each epoch, as brokers keep it: also for a leader without records."""
 
     def lead(self, epoch: int, count: int) -> None:
         self.terms[epoch] = len(self.records)
@@ -25,7 +25,7 @@ class Replica:
         self.terms = {e: at for e, at in leader.terms.items() if at < end}
 
     def end_of(self, epoch: int) -> EpochEnd:
-        """The answer of a leader that is asked for this epoch."""
+        """Return the answer of a leader to a question for this epoch."""
         known = max((e for e in self.terms if e <= epoch), default=None)
         if known is None:
             return EpochEnd(epoch, min(self.terms.values()))
@@ -40,7 +40,7 @@ class Replica:
 
 
 shares = st.sampled_from([None, 0, 0.5, 0.5, 1])
-"""How much of the leader's log a replica copies; None: it does not reach the leader."""
+"""The share of the leader's log that a replica copies; None if it does not reach the leader."""
 elections = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 4), shares, shares, shares),
     min_size=1,
@@ -50,7 +50,7 @@ elections = st.lists(
 
 @settings(max_examples=300)
 @given(elections, st.integers(0, 7), st.sampled_from([0.5, 1, 1, 1]))
-def test_asking_again_and_again_finds_the_end_of_what_is_common(
+def test_repeated_questions_find_where_two_logs_diverge(
     elections: list[tuple[int, int, float | None, float | None, float | None]],
     when: int,
     share: float,
@@ -78,7 +78,7 @@ def test_asking_again_and_again_finds_the_end_of_what_is_common(
         if answer.epoch == epochs.at(at - 1) and answer.end >= at:
             break
         before, at = at, epochs.common_end(at, answer)
-        assert common <= at < before, "nothing that is common is given up, and there is progress"
+        assert common <= at < before, "no common record is given up, and there is progress"
         epochs = epochs.before(at)
     assert at == common
 
@@ -94,3 +94,12 @@ def test_each_record_of_the_last_elections_has_its_epoch(runs: list[tuple[int, i
         known = bool(found.starts) and offset >= found.starts[0]
         assert found.at(offset) == (epoch if known else NO_EPOCH)
     assert found.before(0) == NO_EPOCHS
+
+
+def test_only_the_last_elections_are_remembered() -> None:
+    epochs = NO_EPOCHS
+    for term in range(1_000):
+        epochs = epochs.then(Epochs((10 * term,), (term,)))
+        assert epochs.at(10 * term + 5) == term
+    assert len(epochs.starts) == len(epochs.epochs) <= 64
+    assert epochs.at(5) == NO_EPOCH

@@ -1,4 +1,4 @@
-"""What of a record goes to clients: the same JSON with its place in it, on one line for all."""
+"""The data of frames: the JSON of the record with its place, on one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from eventstreams.model.event import Event, Partition
 from eventstreams.model.frame import Frame, encode
 from eventstreams.model.redaction import Redaction
-from tests.strategies import documents, event_documents
+from tests.support.strategies import documents, event_documents
 
 LINE_ENDS = ("\u2028", "\u2029", "\x85")
 
@@ -22,7 +22,7 @@ def event(value: bytes | None, key: bytes | None = None, topic: str = "t") -> Ev
 
 
 def text_of(document: Any) -> bytes:
-    """As producers write it: UTF-8, lone surrogates escaped."""
+    """Return JSON as producers write it: in UTF-8, with lone surrogates escaped."""
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
@@ -35,7 +35,7 @@ def expected(document: dict[str, Any], key: bytes | None) -> dict[str, Any]:
 
 
 def assert_one_line(data: bytes) -> None:
-    text = data.decode("utf-8")  # strictly: a lone surrogate in the bytes would not decode
+    text = data.decode("utf-8")  # fails if the bytes contain a lone surrogate
     assert len(text.splitlines()) == 1
     assert not any(c in text for c in LINE_ENDS)
 
@@ -56,7 +56,7 @@ def test_a_frame_is_the_record_with_its_place_on_one_line(
 
 
 def sorted_keys(document: Any) -> Any:
-    """For comparing to the last bit: 1 and 1.0 and True are equal, their texts are not."""
+    """Return a text for exact comparison: 1, 1.0 and True are equal, but their texts are not."""
     return json.dumps(document, sort_keys=True)
 
 
@@ -76,7 +76,7 @@ def test_frames_are_compact_and_keep_text_as_it_is() -> None:
     )
 
 
-def test_a_lone_surrogate_costs_no_exactness_elsewhere() -> None:
+def test_a_lone_surrogate_does_not_change_numbers_elsewhere() -> None:
     data = encode(event(b'{"a": "\\ud800", "n": 18446744073709551615, "z": "\xe2\x80\xa8"}'))
     assert data is not None
     assert_one_line(data)
@@ -120,21 +120,21 @@ def test_a_record_with_duplicate_keys_is_delivered() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_what_is_no_event_has_no_bytes(value: bytes | None) -> None:
+def test_records_without_events_have_no_bytes(value: bytes | None) -> None:
     frame = Frame(event(value))
     assert frame.data is None
     assert frame.data is None
 
 
 @given(st.binary(max_size=30) | documents.map(text_of))
-def test_no_record_does_any_harm(value: bytes) -> None:
+def test_any_record_can_be_framed(value: bytes) -> None:
     data = encode(event(value))
     if data is not None:
         assert_one_line(data)
         assert json.loads(data) is not None
 
 
-def test_a_frame_encodes_once_and_lets_go_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_encodes_once_and_releases_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Event] = []
 
     def counted(one: Event, redaction: Redaction | None) -> bytes | None:
@@ -151,7 +151,7 @@ def test_a_frame_encodes_once_and_lets_go_of_the_record(monkeypatch: pytest.Monk
         calls.clear()
 
 
-def test_a_frame_knows_its_place_and_weighs_at_least_its_record() -> None:
+def test_a_frame_has_its_place_and_counts_its_record() -> None:
     frame = Frame(event(b'{"a": 1}'))
     assert (frame.partition, frame.offset, frame.timestamp_ms) == (Partition("t", 3), 42, 1_000)
     assert frame.size >= len(b'{"a": 1}')

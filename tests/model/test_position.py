@@ -1,7 +1,8 @@
-"""An id is a position, seen by a client: whatever is encoded is read back, and nothing else is."""
+"""Ids are encoded positions: each is read back as it was, and invalid ids are refused."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -10,30 +11,30 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from eventstreams.errors import InvalidAssignment
+from eventstreams.model.cursor_token import PARTITIONS_MAX
 from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
+from eventstreams.model.last_event_id import parse_last_event_id, read_last_event_id
 from eventstreams.model.position import (
     EARLIEST,
     JSON_BYTES_MAX,
     LATEST,
     Cursor,
-    Mark,
+    PartitionCursor,
     Position,
     before_end,
-    parse_last_event_id,
     topics_of,
 )
-from eventstreams.model.token import PARTITIONS_MAX
-from tests.strategies import documents, epochs, positions, timestamps_ms
+from tests.support.strategies import documents, epochs, positions, timestamps_ms
 
 P = Partition("a", 0)
 
 
-def parse(document: Any) -> tuple[Mark | str, ...]:
+def parse(document: Any) -> tuple[PartitionCursor | str, ...]:
     return parse_last_event_id(json.dumps(document))
 
 
-def entry(**fields: Any) -> Mark | str:
+def entry(**fields: Any) -> PartitionCursor | str:
     [mark] = parse([{"topic": "a", "partition": 0, **fields}])
     return mark
 
@@ -42,7 +43,9 @@ def entry(**fields: Any) -> Mark | str:
 def test_what_is_encoded_is_read_back(position: Position) -> None:
     columns = position.partitions, position.offsets, position.timestamps, position.epochs
     expected = zip(*columns, strict=True)
-    assert parse_last_event_id(position.encode().decode()) == tuple(Mark(*e) for e in expected)
+    assert parse_last_event_id(position.encode().decode()) == tuple(
+        PartitionCursor(*e) for e in expected
+    )
 
 
 @given(positions())
@@ -89,9 +92,7 @@ def test_ids_of_a_cursor_are_those_of_its_position_after_any_walk(
 
 
 @given(positions(max_size=18), st.data())
-def test_the_id_of_each_event_is_that_of_the_position_in_the_form_that_is_due(
-    position: Position, data: st.DataObject
-) -> None:
+def test_each_event_has_the_id_of_its_position(position: Position, data: st.DataObject) -> None:
     cursor = Cursor(position)
     for _ in range(data.draw(st.integers(1, 20))):
         index = data.draw(st.integers(0, len(position.partitions) - 1))
@@ -126,7 +127,7 @@ def test_an_id_changes_its_form_when_it_grows_and_when_it_shrinks() -> None:
 
 
 @given(positions(max_size=3), positions(max_size=3))
-def test_positions_are_equal_where_they_stand_at_the_same_offsets(a: Position, b: Position) -> None:
+def test_positions_with_equal_offsets_are_equal(a: Position, b: Position) -> None:
     same = (a.partitions, a.offsets) == (b.partitions, b.offsets)
     assert (a == b) is same
     elsewhere_in_time = Position(a.partitions, a.offsets, tuple(t + 1 for t in a.timestamps))
@@ -146,32 +147,32 @@ def test_a_position_moved_keeps_its_other_partitions() -> None:
 @pytest.mark.parametrize(
     ("fields", "mark"),
     [
-        ({"offset": 5}, Mark(P, 5, None)),
-        ({"offset": 0}, Mark(P, 0, None)),
-        ({"offset": 5, "timestamp": 77}, Mark(P, 5, 77)),
-        ({"offset": 5.0}, Mark(P, 5, None)),
-        ({"offset": 1e20}, Mark(P, 2**63 - 1, None)),
-        ({"timestamp": 77}, Mark(P, None, 77)),
-        ({"timestamp": 0}, Mark(P, None, 0)),
-        ({"timestamp": "2026-01-01T00:00:00Z"}, Mark(P, None, 1767225600000)),
-        ({"timestamp": "77"}, Mark(P, None, 77)),
-        ({"offset": None, "timestamp": 77}, Mark(P, None, 77)),
-        ({"offset": 5, "timestamp": None}, Mark(P, 5, None)),
-        ({"offset": -1}, Mark(P, LATEST, None)),
-        ({"offset": -1000}, Mark(P, LATEST, None)),
-        ({"offset": -1001}, Mark(P, LATEST, None)),
-        ({"offset": -2}, Mark(P, EARLIEST, None)),
-        ({"offset": -2003}, Mark(P, -2003, None)),
-        ({"timestamp": -1}, Mark(P, LATEST, None)),
-        ({"timestamp": -2}, Mark(P, EARLIEST, None)),
-        ({"offset": 5, "more": [1]}, Mark(P, 5, None)),
-        ({"offset": 5, "epoch": 7}, Mark(P, 5, None, 7)),
-        ({"offset": 5, "epoch": 0}, Mark(P, 5, None, 0)),
-        ({"offset": 5, "epoch": None}, Mark(P, 5, None)),
-        ({"offset": 5, "epoch": -1}, Mark(P, 5, None)),
+        ({"offset": 5}, PartitionCursor(P, 5, None)),
+        ({"offset": 0}, PartitionCursor(P, 0, None)),
+        ({"offset": 5, "timestamp": 77}, PartitionCursor(P, 5, 77)),
+        ({"offset": 5.0}, PartitionCursor(P, 5, None)),
+        ({"offset": 1e20}, PartitionCursor(P, 2**63 - 1, None)),
+        ({"timestamp": 77}, PartitionCursor(P, None, 77)),
+        ({"timestamp": 0}, PartitionCursor(P, None, 0)),
+        ({"timestamp": "2026-01-01T00:00:00Z"}, PartitionCursor(P, None, 1767225600000)),
+        ({"timestamp": "77"}, PartitionCursor(P, None, 77)),
+        ({"offset": None, "timestamp": 77}, PartitionCursor(P, None, 77)),
+        ({"offset": 5, "timestamp": None}, PartitionCursor(P, 5, None)),
+        ({"offset": -1}, PartitionCursor(P, LATEST, None)),
+        ({"offset": -1000}, PartitionCursor(P, LATEST, None)),
+        ({"offset": -1001}, PartitionCursor(P, LATEST, None)),
+        ({"offset": -2}, PartitionCursor(P, EARLIEST, None)),
+        ({"offset": -2003}, PartitionCursor(P, -2003, None)),
+        ({"timestamp": -1}, PartitionCursor(P, LATEST, None)),
+        ({"timestamp": -2}, PartitionCursor(P, EARLIEST, None)),
+        ({"offset": 5, "more": [1]}, PartitionCursor(P, 5, None)),
+        ({"offset": 5, "epoch": 7}, PartitionCursor(P, 5, None, 7)),
+        ({"offset": 5, "epoch": 0}, PartitionCursor(P, 5, None, 0)),
+        ({"offset": 5, "epoch": None}, PartitionCursor(P, 5, None)),
+        ({"offset": 5, "epoch": -1}, PartitionCursor(P, 5, None)),
     ],
 )
-def test_every_form_of_an_entry_is_taken(fields: dict[str, Any], mark: Mark) -> None:
+def test_every_form_of_an_entry_is_accepted(fields: dict[str, Any], mark: PartitionCursor) -> None:
     assert entry(**fields) == mark
 
 
@@ -181,14 +182,16 @@ def test_every_form_of_an_entry_is_taken(fields: dict[str, Any], mark: Mark) -> 
         ('"a"', ("a",)),
         ('"a,b"', ("a", "b")),
         ('["a","b"]', ("a", "b")),
-        ('["b",{"topic":"a","partition":0,"offset":3}]', ("b", Mark(P, 3, None))),
+        ('["b",{"topic":"a","partition":0,"offset":3}]', ("b", PartitionCursor(P, 3, None))),
         (
             '[{"topic":"a","partition":1,"offset":3},{"topic":"a","partition":0,"timestamp":9}]',
-            (Mark(Partition("a", 1), 3, None), Mark(P, None, 9)),
+            (PartitionCursor(Partition("a", 1), 3, None), PartitionCursor(P, None, 9)),
         ),
     ],
 )
-def test_names_and_mixtures_are_taken_in_order(text: str, marks: tuple[Mark | str, ...]) -> None:
+def test_names_and_mixtures_are_accepted_in_order(
+    text: str, marks: tuple[PartitionCursor | str, ...]
+) -> None:
     assert parse_last_event_id(text) == marks
     assert sorted(topics_of(marks)) == sorted(m if isinstance(m, str) else "a" for m in marks)
 
@@ -229,7 +232,7 @@ def test_names_and_mixtures_are_taken_in_order(text: str, marks: tuple[Mark | st
         '[{"topic":"a","partition":0,"offset":1},{"topic":"a","partition":0,"timestamp":1}]',
     ],
 )
-def test_what_is_no_assignment_is_refused(text: str) -> None:
+def test_invalid_assignments_are_refused(text: str) -> None:
     with pytest.raises(InvalidAssignment):
         parse_last_event_id(text)
 
@@ -240,7 +243,7 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
 @example('[{"topic":"\\ud800","partition":0,"offset":1}]')
 @example("\ud800")
 @given(st.text() | documents.map(json.dumps))
-def test_garbage_is_never_more_than_an_invalid_assignment(text: str) -> None:
+def test_garbage_is_an_invalid_assignment(text: str) -> None:
     try:
         marks = parse_last_event_id(text)
     except InvalidAssignment as error:
@@ -261,7 +264,7 @@ near_entries = st.fixed_dictionaries(
 
 
 @given(st.lists(near_entries | st.sampled_from(["a", "b", ""]), max_size=3))
-def test_what_is_almost_an_assignment_is_read_soundly_or_refused(entries: list[Any]) -> None:
+def test_near_assignments_are_read_correctly_or_refused(entries: list[Any]) -> None:
     try:
         marks = parse(entries)
     except InvalidAssignment:
@@ -283,7 +286,7 @@ def test_the_last_n_events_are_counted_from_the_end(n: int, other: int) -> None:
         assert before_end(offset) is None
 
 
-def test_the_refusal_says_what_it_could_not_read() -> None:
+def test_refusals_quote_the_unreadable_part() -> None:
     with pytest.raises(InvalidAssignment) as refused:
         parse_last_event_id("{")
     assert refused.value.body()["last_event_id"] == "{"
@@ -295,14 +298,60 @@ def test_the_refusal_says_what_it_could_not_read() -> None:
 def test_more_entries_than_a_token_may_have_are_refused_without_an_echo() -> None:
     names = [f"t{n}" for n in range(PARTITIONS_MAX)]
     assert len(parse_last_event_id(json.dumps(names))) == PARTITIONS_MAX
-    with pytest.raises(InvalidAssignment, match=r"10001 entries; 10000 is the most") as refused:
+    with pytest.raises(InvalidAssignment, match=r"10001 entries; the limit is 10000") as refused:
         parse_last_event_id(json.dumps([*names, "one more"]))
     assert len(refused.value.body()["assignments"] or []) == 0
 
 
-def test_numbers_beyond_64_bits_become_the_nearest_that_fits() -> None:
+def test_numbers_beyond_64_bits_become_the_nearest_that_fit() -> None:
     for number, fits in ((10**30, 2**63 - 1), (-(10**30), -(2**63))):
         text = f'[{{"topic":"t","partition":0,"offset":{number},"timestamp":{number}}}]'
         [mark] = parse_last_event_id(text)
-        assert isinstance(mark, Mark)
+        assert isinstance(mark, PartitionCursor)
         assert (mark.offset, mark.timestamp_ms) == (fits, fits)
+
+
+def steps_of(text: str) -> int:
+    """Return the number of steps in which an id is read."""
+    steps, count = read_last_event_id(text), 1
+    with contextlib.suppress(StopIteration):
+        while True:
+            next(steps)
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("topics", [1, 100, 5_000])
+@pytest.mark.parametrize("as_token", [False, True])
+def test_an_id_of_many_partitions_is_read_in_many_steps(topics: int, *, as_token: bool) -> None:
+    def position(count: int) -> Position:
+        partitions = tuple(Partition(f"t{n % topics}", n // topics) for n in range(count))
+        return Position(
+            tuple(sorted(partitions)),
+            tuple(range(count)),
+            (1_700_000_000_000,) * count,
+            (7,) * count,
+        )
+
+    def text(position: Position) -> str:
+        said = position.encode_token() if as_token else position.encode_json()
+        assert said is not None
+        return said.decode()
+
+    assert steps_of(text(position(10_000))) >= 10_000 / 256 * 2
+    assert steps_of(text(position(20))) == 1
+
+
+@pytest.mark.parametrize("epoch", [-1, 0, 2**31 - 1])
+def test_every_epoch_that_kafka_has_is_read(epoch: int) -> None:
+    text = f'[{{"topic":"t","partition":0,"offset":1,"epoch":{epoch}}}]'
+    assert parse_last_event_id(text) == (PartitionCursor(Partition("t", 0), 1, None, epoch),)
+    for wrong in (-2, 2**31):
+        with pytest.raises(InvalidAssignment, match="is not an epoch"):
+            parse_last_event_id(text.replace(f'"epoch":{epoch}', f'"epoch":{wrong}'))
+
+
+def test_the_last_0_events_are_the_end() -> None:
+    text = '[{"topic":"t","partition":0,"offset":-2000}]'
+    assert parse_last_event_id(text) == (PartitionCursor(Partition("t", 0), -2000, None),)
+    assert before_end(-2000) == 0

@@ -1,4 +1,4 @@
-"""Redaction: which events are meant, and that nothing of what is taken out is left."""
+"""Redaction: the events that rules match, and the fields that are removed completely."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from eventstreams.model.event import Event, Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.redaction import Redaction, Redactions, Rule
-from tests.strategies import event_documents
+from tests.support.strategies import event_documents
 
 DOMAIN = "test.wikipedia.org"
 SECRET = "S3CRET"
@@ -44,7 +44,7 @@ def event(title: Any, field: str = "title", domain: str = DOMAIN) -> dict[str, A
         (404, "404"),
         ("404", 404),
         ("Ünïcode", "ünïCODE"),
-        ("Шаблон: X", "Шаблон:X"),  # a space behind the colon, as in a real list
+        ("Шаблон: X", "Шаблон:X"),  # a space after the colon, as in a real list
         ("Template : X", "Template:X"),
         ("Template:X", "template:_X"),
         ("Template:A: b", "Template: A: b"),
@@ -62,7 +62,7 @@ def event(title: Any, field: str = "title", domain: str = DOMAIN) -> dict[str, A
     ],
 )
 @pytest.mark.parametrize("field", ["title", "page_title", "page.page_title"])
-def test_a_title_is_meant_however_it_is_spelt(listed: Any, title: Any, field: str) -> None:
+def test_a_title_matches_in_any_spelling(listed: Any, title: Any, field: str) -> None:
     document = event(title, field)
     assert Redaction([rule("other", listed)]).apply(document)
     assert "user" not in document
@@ -91,19 +91,19 @@ def test_a_title_is_meant_however_it_is_spelt(listed: Any, title: Any, field: st
         None,
     ],
 )
-def test_other_events_stay_as_they_are(document: Any) -> None:
+def test_other_events_are_unchanged(document: Any) -> None:
     before = json.dumps(document)
     assert not Redaction([rule("redact", None.__class__.__name__)]).apply(document)
     assert json.dumps(document) == before
 
 
-def test_a_domain_is_meant_in_any_case() -> None:
+def test_a_domain_matches_in_any_case() -> None:
     document = event("redact", domain=DOMAIN.upper())
     assert Redaction([Rule(DOMAIN.title(), ("redact",), ("user",))]).apply(document)
     assert "user" not in document
 
 
-def test_only_the_first_colon_of_a_title_is_that_of_a_namespace() -> None:
+def test_only_the_first_colon_of_a_title_ends_a_namespace() -> None:
     assert not Redaction([rule("Template:A: b")]).apply(event("Template:A:b"))
 
 
@@ -111,7 +111,7 @@ _TITLES = st.text(st.sampled_from("aA bБ_:#\u00a0\u0301\u200e&amp;"), max_size=
 
 
 @given(_TITLES)
-def test_a_title_is_meant_by_each_spelling_of_itself(title: str) -> None:
+def test_a_title_matches_every_spelling_of_itself(title: str) -> None:
     spelt = f" _{title.replace(' ', '_').upper()}\u200e "
     if spelt.lower() == f" _{title.replace(' ', '_').lower()}\u200e ":
         assert Redaction([rule(title)]).apply(event(spelt))
@@ -131,14 +131,14 @@ def test_paths_lead_through_maps_and_lists_and_may_lead_nowhere() -> None:
     assert document["prior_state"] is None
 
 
-def test_all_rules_that_are_meant_apply() -> None:
+def test_all_matching_rules_apply() -> None:
     document = {**event("redact"), "performer": SECRET}
     rules = [rule("redact", remove=("user",)), rule("Redact", remove=("performer",))]
     assert Redaction(rules).apply(document)
     assert SECRET not in json.dumps(document)
 
 
-def test_each_event_of_a_record_that_holds_several_is_looked_at() -> None:
+def test_each_event_of_an_array_is_redacted() -> None:
     several = [event("keep"), event("redact"), event("redact")]
     assert Redaction([rule("redact")]).apply(several)
     assert [("user" in each) for each in several] == [True, False, False]
@@ -149,7 +149,7 @@ def frame(value: Any, redactions: Redactions) -> Frame:
     return Frame(Event(Partition("t", 0), 5, 1_000, raw, SECRET.encode()), redactions)
 
 
-def test_a_frame_obeys_rules_that_come_after_it_and_forgets_for_good() -> None:
+def test_later_redactions_apply_to_existing_frames() -> None:
     redactions = Redactions()
     made, fresh = frame(event("redact"), redactions), frame(event("redact"), redactions)
     assert SECRET in (made.data or b"").decode()
@@ -165,20 +165,20 @@ def test_a_frame_obeys_rules_that_come_after_it_and_forgets_for_good() -> None:
     assert SECRET.encode() not in (made.data or b"")
 
 
-def test_only_other_rules_are_a_change() -> None:
+def test_equal_rules_are_no_change() -> None:
     redactions = Redactions()
     assert not redactions.replace({})
     assert redactions.replace({"t": Redaction([rule("a")])})
     held = redactions.of("t")
     assert not redactions.replace({"t": Redaction([rule("a")])})
     assert redactions.replace({"t": Redaction([rule("a")]), "u": Redaction([rule("b")])})
-    assert redactions.of("t") is held, "frames of it need no second look"
+    assert redactions.of("t") is held, "so frames need not be checked again"
 
 
 @pytest.mark.parametrize(
     "value", [b'{"meta":{"domain":"%s"},"title":"redact","user":"S3CRET \\ud800"}']
 )
-def test_events_that_need_care_are_redacted_too(value: bytes) -> None:
+def test_events_with_lone_surrogates_are_redacted(value: bytes) -> None:
     redactions = Redactions({"t": Redaction([rule("redact")])})
     data = frame(value.replace(b"%s", DOMAIN.encode()), redactions).data
     assert data is not None
@@ -186,7 +186,7 @@ def test_events_that_need_care_are_redacted_too(value: bytes) -> None:
 
 
 @given(event_documents(), st.booleans())
-def test_events_that_no_rule_means_have_the_same_bytes(document: Any, later: bool) -> None:
+def test_events_that_match_no_rule_keep_their_bytes(document: Any, later: bool) -> None:
     plain = frame(document, Redactions()).data
     redactions = Redactions()
     one = frame(document, redactions)

@@ -1,4 +1,4 @@
-"""Framing, with a parser written from the standard as the judge."""
+"""Framing, checked by a parser that was written from the standard."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from eventstreams.model import sse
 from eventstreams.model.event import Event, Partition
 from eventstreams.model.frame import encode
 from eventstreams.model.position import Cursor, Position
-from tests.strategies import event_documents, positions
-from tests.wire import Frame, frames_of
+from tests.support.strategies import event_documents, positions
+from tests.support.wire import Frame, frames_of
 
 
 def test_a_message_is_event_data_id_and_a_blank_line() -> None:
@@ -48,7 +48,7 @@ def test_control_frames_have_their_id_last_and_no_raw_line_ends(position: Positi
 
 
 @pytest.mark.parametrize("torn", [sse.OK, sse.HEARTBEAT, sse.retry(1234)])
-def test_what_is_no_event_hands_none_out(torn: bytes) -> None:
+def test_frames_without_events_yield_none(torn: bytes) -> None:
     assert frames_of(torn) == []
     assert torn.endswith(b"\n")
 

@@ -1,7 +1,7 @@
-"""The reader of event streams, against HTML's rules.
+"""The reader of event streams, compared with the rules of HTML.
 
-The cases named after web-platform-tests have the inputs and results of its `eventsource/format-*`,
-`event-data` and `format-field-id*`, written down anew.
+Cases that are named after web-platform-tests have the inputs and results of its
+`eventsource/format-*`, `event-data` and `format-field-id*`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.errors import SseEventTooLarge
-from eventstreams.model.sse_reader import SseEvent, SseReader, is_event_stream
+from eventstreams.model.sse import SseEvent, SseReader, is_event_stream
 
 LONG = b"x" * 2048
 CASES: dict[str, tuple[bytes, list[str]]] = {
@@ -62,7 +62,7 @@ def read(reader: SseReader, *chunks: bytes) -> list[SseEvent]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_data_is_read_as_html_says(name: str) -> None:
+def test_data_is_read_as_html_specifies(name: str) -> None:
     stream, expected = CASES[name]
     assert [event.data for event in read(SseReader(), stream)] == expected
     one_by_one = [stream[i : i + 1] for i in range(len(stream))]
@@ -79,7 +79,7 @@ def test_data_is_read_as_html_says(name: str) -> None:
         (b"event: Two Words \ndata:x\n\n", ["Two Words "]),
     ],
 )
-def test_an_event_type_holds_for_its_block_alone(stream: bytes, expected: list[str]) -> None:
+def test_an_event_type_applies_to_its_block_only(stream: bytes, expected: list[str]) -> None:
     assert [event.event for event in read(SseReader(), stream)] == expected
 
 
@@ -100,7 +100,7 @@ def test_an_event_type_holds_for_its_block_alone(stream: bytes, expected: list[s
         (b"data:1\nid:a\n\nid:torn", ["a"], "a"),
     ],
 )
-def test_an_id_counts_from_the_end_of_its_block(
+def test_an_id_applies_from_the_end_of_its_block(
     stream: bytes, ids: list[str], to_resume: str
 ) -> None:
     reader = SseReader()
@@ -108,7 +108,7 @@ def test_an_id_counts_from_the_end_of_its_block(
     assert reader.last_event_id == to_resume
 
 
-def test_the_id_of_the_request_holds_until_another_comes() -> None:
+def test_the_id_of_the_request_applies_until_another_arrives() -> None:
     reader = SseReader(last_event_id="before")
     assert [event.id for event in read(reader, b"data:1\n\nid:new\ndata:2\n\n")] == [
         "before",
@@ -132,7 +132,7 @@ def test_the_id_of_the_request_holds_until_another_comes() -> None:
         (b"retry:" + b"9" * 10_000 + b"\n", 999_999_999_999_999),
     ],
 )
-def test_a_reconnection_time_is_digits_and_holds_from_its_line_on(
+def test_a_reconnection_time_is_digits_and_applies_at_once(
     stream: bytes, retry_ms: int | None
 ) -> None:
     reader = SseReader()
@@ -165,7 +165,7 @@ _TEXTS = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_si
     blocks=st.lists(st.tuples(_TEXTS, _TEXTS, st.lists(_TEXTS, min_size=1, max_size=4))),
     end=st.sampled_from(["\n", "\r", "\r\n"]),
 )
-def test_what_is_written_is_read_again(blocks: list[tuple[str, str, list[str]]], end: str) -> None:
+def test_written_events_are_read_back(blocks: list[tuple[str, str, list[str]]], end: str) -> None:
     lines: list[str] = []
     expected: list[SseEvent] = []
     last = ""
@@ -222,5 +222,7 @@ def test_a_long_line_in_small_chunks_is_joined_once() -> None:
         (None, False),
     ],
 )
-def test_only_event_streams_are_taken_for_such(content_type: str | None, expected: bool) -> None:
+def test_only_event_streams_are_recognized_as_such(
+    content_type: str | None, expected: bool
+) -> None:
     assert is_event_stream(content_type) is expected

@@ -1,4 +1,4 @@
-"""Stream configuration: names before patterns, settings over defaults, and constraints."""
+"""Stream configuration: names before patterns, settings merged over defaults, and constraints."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.config.catalogue import load_catalogue
 from eventstreams.errors import ConfigError
 from eventstreams.model import stream_config
-from eventstreams.model.stream import load_catalogue
 from eventstreams.model.stream_config import (
     StreamConfigs,
     matches,
@@ -39,7 +39,7 @@ SAMPLE = {
 }
 
 
-def test_one_or_several_or_all_are_found_by_name() -> None:
+def test_one_several_or_all_streams_are_found_by_name() -> None:
     found = StreamConfigs(SAMPLE)
     assert list(found.select(["plain"], {})) == ["plain"]
     assert list(found.select(["plain", "page.create"], {})) == ["plain", "page.create"]
@@ -70,7 +70,7 @@ def test_an_exact_name_wins_over_a_pattern_and_the_first_pattern_over_the_next()
     assert titles == {"abc": "exact", "ab": "first", "a": "first"}
 
 
-def test_a_pattern_does_not_declare_itself_and_stands_among_all_with_patterns_of_topics() -> None:
+def test_a_pattern_is_listed_with_patterns_of_topics() -> None:
     found = StreamConfigs(SAMPLE)
     assert found.get(JOBS) is None
     assert found.select([JOBS], {}) == {}
@@ -87,7 +87,7 @@ def test_a_pattern_does_not_declare_itself_and_stands_among_all_with_patterns_of
         ("eventlogging_A", {"topic_prefixes": ["x."]}, ["eventlogging_A"]),
     ],
 )
-def test_topics_are_given_or_made_of_prefixes(
+def test_topics_are_listed_or_made_of_prefixes(
     name: str, settings: dict[str, Any], topics: list[str]
 ) -> None:
     assert list(topics_of(name, settings)) == topics
@@ -127,12 +127,12 @@ def test_settings_are_merged_deeply_over_the_defaults(tmp_path: Path) -> None:
     assert [config.name for config in found.canaries()] == ["a", "b"]
 
 
-def test_what_is_no_regular_expression_is_refused_with_its_place() -> None:
+def test_invalid_regular_expressions_are_refused_with_their_place() -> None:
     with pytest.raises(ConfigError, match=r"streams\./\^\(/: not a regular expression"):
         StreamConfigs({"/^(/": {}})
 
 
-def test_names_that_clients_make_up_are_not_remembered_without_bound() -> None:
+def test_the_cache_of_names_is_bounded() -> None:
     found = StreamConfigs(SAMPLE)
     most = stream_config._REMEMBERED_MAX
     for n in range(most * 2 + 5):
@@ -143,7 +143,7 @@ def test_names_that_clients_make_up_are_not_remembered_without_bound() -> None:
         assert found.get(absurd) is None
 
 
-def test_metrics_know_a_pattern_and_not_its_names() -> None:
+def test_metrics_are_labelled_by_pattern_instead_of_name() -> None:
     config = StreamConfigs(SAMPLE).get("mediawiki.job.a")
     assert config is not None
     assert config.label == JOBS
@@ -166,7 +166,9 @@ def test_metrics_know_a_pattern_and_not_its_names() -> None:
         ),
     ],
 )
-def test_constraints_are_names_values_and_parts(text: str, parsed: dict[str, Any]) -> None:
+def test_constraints_are_parsed_into_nested_names_and_values(
+    text: str, parsed: dict[str, Any]
+) -> None:
     assert parse_constraints(text) == parsed
 
 
@@ -215,13 +217,13 @@ def test_other_constraints_are_refused(text: str) -> None:
         ("c", {"b": "c"}, False),
     ],
 )
-def test_a_constraint_holds_for_its_part_alone(
+def test_a_constraint_ignores_other_parts_of_the_settings(
     settings: Any, constraint: Any, wanted: bool
 ) -> None:
     assert matches({"a": settings, "z": 1}, {"a": constraint}) is wanted
 
 
-def test_constraints_choose_among_all_and_among_those_named() -> None:
+def test_constraints_select_from_all_or_from_named_streams() -> None:
     found = StreamConfigs({**SAMPLE, "on": {"canary_events_enabled": True}})
     assert list(found.select(None, {"schema_title": "job"})) == [JOBS]
     assert list(found.select(["mediawiki.job.a", "plain"], {"schema_title": "job"})) == [
@@ -241,7 +243,7 @@ _values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from("abc"), _values, max_size=3), _values)
-def test_settings_hold_what_is_cut_out_of_them(settings: dict[str, Any], other: Any) -> None:
+def test_settings_match_any_part_of_themselves(settings: dict[str, Any], other: Any) -> None:
     def cut(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: cut(inner) for key, inner in list(value.items())[:2]}

@@ -1,5 +1,5 @@
-"""As of the intake, whose gateway some tests run."""
+"""Tests in this folder run gateways with an intake."""
 
-from tests.intake.conftest import _no_blocking, anyio_backend
+from tests.support.fixtures import _no_blocking, anyio_backend
 
 __all__ = ["_no_blocking", "anyio_backend"]

@@ -1,21 +1,24 @@
-"""An intake that answers as the test says, and remembers what came."""
+"""A scripted intake, which records requests."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import h11
+
+from tests.support.tcp_server import tcp_server
 
 
 class Said(NamedTuple):
     status: int
     document: Any = None
-    """Bytes as they are, None for an empty body, everything else as JSON."""
+    """The body: bytes unchanged, None for an empty body, everything else as JSON."""
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -33,7 +36,6 @@ class Scripted:
         self.requests: list[Events] = []
         self.heads: list[dict[str, str]] = []
         self.url = ""
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def numbers(self) -> list[list[int]]:
@@ -41,24 +43,10 @@ class Scripted:
         return [[event["n"] for event in events] for events in self.requests]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            connection = h11.Connection(h11.SERVER)
+        connection = h11.Connection(h11.SERVER)
+        with contextlib.suppress(h11.RemoteProtocolError):
             while await self._exchange(connection, reader, writer):
                 connection.start_next_cycle()
-        except (ConnectionError, h11.RemoteProtocolError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def hang_up(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
 
     async def _exchange(
         self,
@@ -102,21 +90,15 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[Scripted]:
+async def scripted(script: Script, port: int = 0) -> AsyncIterator[Scripted]:
     intake = Scripted(script)
-    server = await asyncio.start_server(intake.serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    intake.url = f"http://{host}:{port}"
-    try:
+    async with tcp_server(intake.serve, port) as bound:
+        intake.url = f"http://127.0.0.1:{bound}"
         yield intake
-    finally:
-        server.close()
-        await intake.hang_up()
-        await server.wait_closed()
 
 
 def in_turn(*said: Said) -> Script:
-    """One after the other; then everything is taken."""
+    """Responses in order; after them, everything is accepted."""
     left = list(said)
 
     async def script(events: Events) -> Said:
@@ -137,3 +119,29 @@ def event(n: int, **more: Any) -> dict[str, Any]:
 def element(kind: str, text: str, **more: Any) -> dict[str, Any]:
     key = "errorsText" if kind == "invalid" else "message"
     return {"status": kind, "context": {key: text}, **more}
+
+
+T = TypeVar("T")
+
+
+PATIENCE_S = 20.0
+
+
+async def soon(work: Awaitable[T]) -> T:
+    async with asyncio.timeout(PATIENCE_S):
+        return await work
+
+
+def held(*said: Said) -> tuple[asyncio.Event, asyncio.Event, Any]:
+    """The first request waits for the test; the others are answered immediately."""
+    came, go = asyncio.Event(), asyncio.Event()
+    rest = in_turn(*said)
+
+    async def script(events: Events) -> Said:
+        first = not came.is_set()
+        came.set()
+        if first:
+            await go.wait()
+        return await rest(events)
+
+    return came, go, script

@@ -1,4 +1,4 @@
-"""Reading answers: whatever comes, each event of the request gets one verdict."""
+"""Any response yields one verdict for each event of the request."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ def invalid(**more: Any) -> dict[str, Any]:
 
 
 def failed(**more: Any) -> dict[str, Any]:
-    return {"status": "error", "context": {"message": "the log is out of reach"}, **more}
+    return {"status": "error", "context": {"message": "the log is unreachable"}, **more}
 
 
 @pytest.mark.parametrize("status", [201, 202])
-def test_created_and_accepted_take_all(status: int) -> None:
+def test_201_and_202_accept_all_events(status: int) -> None:
     assert fates(answered(status, b"")) == ["accepted"] * 4
 
 
-def test_what_a_207_does_not_name_was_accepted() -> None:
+def test_events_that_a_207_does_not_name_were_accepted() -> None:
     answer = answered(207, {"invalid": [invalid(index=1)], "error": [failed(index=3)]})
     assert answer.verdicts == [
         Verdict(Fate.ACCEPTED),
         Verdict(Fate.REJECTED, "'.n' should be string"),
         Verdict(Fate.ACCEPTED),
-        Verdict(Fate.FAILED, "the log is out of reach"),
+        Verdict(Fate.FAILED, "the log is unreachable"),
     ]
     assert not answer.too_much
 
 
-def test_eventgate_names_events_by_repeating_them() -> None:
+def test_eventgate_identifies_events_by_their_content() -> None:
     filled = {"n": 2, "meta": {"id": "id-2", "dt": "2026-01-31T12:00:00Z"}}
     answer = answered(207, {"invalid": [invalid(event=filled)], "error": []})
     assert fates(answer) == ["accepted", "accepted", "rejected", "accepted"]
 
 
-def test_events_without_an_id_are_told_by_all_they_hold() -> None:
+def test_events_without_an_id_are_identified_by_content() -> None:
     lines = [b'{"n":1}', b"[1]", b'{"n":1,"meta":7}', b'{"n":1}', b'{"n":2}']
     document = {
         "invalid": [invalid(event={"n": 1}), invalid(event=[1]), invalid(event={"n": 1})],
@@ -72,26 +72,26 @@ def test_events_without_an_id_are_told_by_all_they_hold() -> None:
     "element",
     [{}, None, "x", 7, {"index": 4}, {"index": -1}, {"index": True}, {"event": {"n": 99}}],
 )
-def test_an_element_that_names_no_event_leaves_all_unnamed_ones_open(element: Any) -> None:
+def test_an_unmatched_element_leaves_events_undecided(element: Any) -> None:
     answer = answered(207, {"invalid": [invalid(index=0), element]})
     assert fates(answer) == ["rejected"] + ["unanswered"] * 3
-    assert answer.too_much, "fewer at a time tell which it is"
+    assert answer.too_much, "smaller requests show which event it is"
     assert fates(answered(207, {"invalid": [element]}, LINES[:1])) in (["rejected"], ["unanswered"])
 
 
-def test_of_a_single_event_every_element_tells() -> None:
+def test_every_element_applies_to_a_single_event() -> None:
     answer = answered(500, {"error": [failed(event={"changed": "beyond recognition"})]}, LINES[:1])
     assert fates(answer) == ["failed"]
 
 
-def test_a_refusal_names_all_or_leaves_them_open() -> None:
+def test_a_refusal_decides_all_events_or_none() -> None:
     four = [invalid(index=n) for n in range(4)]
     assert fates(answered(400, {"invalid": four})) == ["rejected"] * 4
     answer = answered(500, {"invalid": [], "error": [failed(index=0)]})
     assert fates(answer) == ["failed"] + ["unanswered"] * 3
 
 
-def test_reasons_are_bounded_and_always_there() -> None:
+def test_reasons_are_bounded_and_never_empty() -> None:
     long = {"invalid": [{"index": 0, "context": {"errorsText": "x" * 10_000}}, {"index": 1}]}
     answer = answered(400, long)
     assert len(answer.verdicts[0].reason) == 500
@@ -99,7 +99,7 @@ def test_reasons_are_bounded_and_always_there() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_body_refused_as_a_whole_is_tried_in_parts(status: int) -> None:
+def test_a_refused_body_is_retried_in_parts(status: int) -> None:
     document = {"detail": "the event at 0 is nested too deeply"}
     answer = answered(status, document)
     assert fates(answer) == ["unanswered"] * 4
@@ -113,7 +113,7 @@ def test_a_body_refused_as_a_whole_is_tried_in_parts(status: int) -> None:
     "status",
     [100, 200, 204, 301, 302, 400, 401, 403, 404, 405, 408, 415, 418, 429, 499, 502, 503, 599],
 )
-def test_what_says_nothing_of_events_decides_nothing(status: int) -> None:
+def test_other_responses_decide_nothing(status: int) -> None:
     for body in (b"", b"<html>", b"[]", b"7", b'{"invalid": 7', b"[" * 100_000, b"\xff"):
         for lines in (LINES, LINES[:1]):
             answer = answered(status, body, lines)
@@ -122,7 +122,7 @@ def test_what_says_nothing_of_events_decides_nothing(status: int) -> None:
             assert not answer.too_much
 
 
-def test_a_redirect_says_where_to() -> None:
+def test_a_redirect_is_reported_with_its_location() -> None:
     answer = answered(308, b"", location="https://example.org/v1/events")
     reason = "308 Permanent Redirect: post to https://example.org/v1/events"
     assert answer.verdicts[0].reason == reason
@@ -162,7 +162,7 @@ _bodies = st.binary(max_size=50) | st.builds(lambda value: json.dumps(value).enc
 
 
 @given(st.integers(100, 999), _bodies, st.text(max_size=20), st.integers(1, 4))
-def test_whatever_comes_each_event_gets_a_verdict(
+def test_any_response_yields_a_verdict_for_each_event(
     status: int, body: bytes, retry_after: str, count: int
 ) -> None:
     answer = read(status, {"retry-after": retry_after}, body, LINES[:count], NOW_S)

@@ -1,4 +1,4 @@
-"""The outbox: what was put is sent, whatever happens to the process in between."""
+"""Events in the outbox are sent, whatever happens to the process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from eventstreams.producer import Accepted, GaveUp, OutboxError, Producer, ProducerClosed, Rejected
 from eventstreams.producer.outbox import Outbox
 from eventstreams.producer.queue import Entry, Loss, MemoryStorage, Storage
-from tests.producer.scripted import CUT, Events, Said, element, event, in_turn, scripted
-from tests.producer.test_producer import held, soon
+from tests.producer.scripted import CUT, Events, Said, element, event, held, in_turn, scripted, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +27,7 @@ async def down(events: Events) -> Said:
     return CUT
 
 
-async def test_what_could_not_be_sent_is_sent_by_the_next_process(tmp_path: Path) -> None:
+async def test_unsent_events_are_sent_by_the_next_process(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     async with (
         scripted(down) as intake,
@@ -38,12 +37,12 @@ async def test_what_could_not_be_sent_is_sent_by_the_next_process(tmp_path: Path
         await producer.enqueue(event(2))
     async with scripted(in_turn()) as intake, Producer(intake.url, outbox=path) as producer:
         assert await soon(producer.send(event(3))) == [Accepted(event(3))]
-        assert await producer.losses() == [], "no outage loses any"
+        assert await producer.losses() == [], "an outage loses no event"
     sent = [each for events in intake.requests for each in events]
     assert sent == [event(n) for n in range(4)]
 
 
-async def test_what_was_answered_for_is_not_sent_again(tmp_path: Path) -> None:
+async def test_settled_events_are_not_sent_again(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     said = Said(207, {"invalid": [element("invalid", "bad", index=1)], "error": []})
     async with scripted(in_turn(said)) as intake, Producer(intake.url, outbox=path) as producer:
@@ -53,7 +52,7 @@ async def test_what_was_answered_for_is_not_sent_again(tmp_path: Path) -> None:
     assert intake.requests == []
 
 
-async def test_who_waits_is_told_when_the_producer_ends_and_the_event_stays(tmp_path: Path) -> None:
+async def test_waiting_sends_fail_when_the_producer_ends(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     came, _, script = held()
     async with scripted(script) as intake:
@@ -67,7 +66,7 @@ async def test_who_waits_is_told_when_the_producer_ends_and_the_event_stays(tmp_
     assert intake.numbers == [[0]]
 
 
-async def test_what_is_rejected_or_given_up_is_kept_and_can_be_sent_again(tmp_path: Path) -> None:
+async def test_losses_are_kept_and_can_be_retried(tmp_path: Path) -> None:
     bad = {
         "invalid": [element("invalid", "no", index=0)],
         "error": [element("error", "so", index=1)],
@@ -106,7 +105,7 @@ async def test_losses_can_be_forgotten(tmp_path: Path) -> None:
         assert await producer.losses() == []
 
 
-async def test_a_full_outbox_makes_its_callers_wait_also_after_a_restart(tmp_path: Path) -> None:
+async def test_a_full_outbox_blocks_callers(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     async with (
         scripted(down) as intake,
@@ -138,17 +137,17 @@ async def test_a_second_producer_is_refused(tmp_path: Path) -> None:
         pass
 
 
-async def test_what_is_no_outbox_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_another_file_is_refused_and_not_modified(tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection:
         connection.execute("CREATE TABLE mine (x)")
     text = tmp_path / "text.db"
     text.write_text("not a database, but a text of some length " * 20)
     for path, why in (
-        (other, "is a database of another program"),
+        (other, "is a database of a different program"),
         (text, "file is not a database"),
-        (tmp_path / "nowhere" / "x.db", "can't be written: No such file or directory"),
-        (tmp_path, "can't be written|unable to open"),
+        (tmp_path / "nowhere" / "x.db", "cannot be written: No such file or directory"),
+        (tmp_path, "cannot be written|unable to open"),
     ):
         before = path.read_bytes() if path.is_file() else None
         with pytest.raises(OutboxError, match=why):
@@ -157,7 +156,7 @@ async def test_what_is_no_outbox_is_refused_and_left_as_it_is(tmp_path: Path) ->
         assert before is None or path.read_bytes() == before
 
 
-async def test_a_full_disk_is_told_to_who_puts_and_the_rest_is_sent(tmp_path: Path) -> None:
+async def test_a_full_disk_fails_puts_but_not_deliveries(tmp_path: Path) -> None:
     came, go, script = held()
     async with (
         scripted(script) as intake,
@@ -195,7 +194,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 
 
 async def test_kill_9_loses_nothing_that_was_put(tmp_path: Path) -> None:
-    """Three processes one after the other, each killed while it puts and sends."""
+    """Three processes in sequence are killed while they put and send events."""
     path = tmp_path / "outbox.db"
     promised: list[int] = []
     async with scripted(in_turn()) as intake:

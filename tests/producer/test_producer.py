@@ -1,12 +1,11 @@
-"""The producer, against an intake that answers as the test says."""
+"""The producer, with a scripted intake."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,36 +17,15 @@ from tests.producer.scripted import (
     TAKEN,
     Events,
     Said,
-    Scripted,
     element,
     event,
+    held,
     in_turn,
     scripted,
+    soon,
 )
 
 pytestmark = pytest.mark.anyio
-T = TypeVar("T")
-PATIENCE_S = 20.0
-
-
-async def soon(work: Awaitable[T]) -> T:
-    async with asyncio.timeout(PATIENCE_S):
-        return await work
-
-
-def held(*said: Said) -> tuple[asyncio.Event, asyncio.Event, Any]:
-    """The first request waits to be let go; the others are answered at once."""
-    came, go = asyncio.Event(), asyncio.Event()
-    rest = in_turn(*said)
-
-    async def script(events: Events) -> Said:
-        first = not came.is_set()
-        came.set()
-        if first:
-            await go.wait()
-        return await rest(events)
-
-    return came, go, script
 
 
 async def test_results_come_in_the_order_of_the_events() -> None:
@@ -62,7 +40,7 @@ async def test_results_come_in_the_order_of_the_events() -> None:
     assert intake.requests == [[event(0), event(1), event(2)]]
 
 
-async def test_a_request_is_what_an_eventgate_takes() -> None:
+async def test_requests_have_the_form_of_eventgate() -> None:
     async with (
         scripted(in_turn()) as intake,
         Producer(
@@ -77,7 +55,7 @@ async def test_a_request_is_what_an_eventgate_takes() -> None:
     assert head["user-agent"] == "mine"
 
 
-async def test_a_path_of_ones_own_is_kept() -> None:
+async def test_a_path_in_the_url_is_kept() -> None:
     async with (
         scripted(in_turn()) as intake,
         Producer(f"{intake.url}/events?schema_uri=/a/1.0.0") as producer,
@@ -86,11 +64,11 @@ async def test_a_path_of_ones_own_is_kept() -> None:
     assert intake.heads[0][":path"] == "/events?schema_uri=/a/1.0.0"
 
 
-async def test_events_get_an_id_where_they_have_none_and_keep_it_when_sent_again() -> None:
+async def test_events_get_an_id_that_retries_keep() -> None:
     mine = {"meta": {"stream": "s"}, "n": 1}
     async with scripted(in_turn(Said(503), CUT)) as intake, Producer(intake.url) as producer:
         [one, two, three] = await soon(producer.send(mine, event(7), {"n": 2}))
-    assert mine == {"meta": {"stream": "s"}, "n": 1}, "what was given is not changed"
+    assert mine == {"meta": {"stream": "s"}, "n": 1}, "the argument is not modified"
     assert len(one.event["meta"]["id"]) == 36
     assert two.event["meta"]["id"] == "id-7"
     assert three.event == {"n": 2}
@@ -99,7 +77,7 @@ async def test_events_get_an_id_where_they_have_none_and_keep_it_when_sent_again
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"x", "\ud800", object()])
-async def test_what_is_not_json_is_refused_before_anything_is_sent(value: Any) -> None:
+async def test_values_that_are_not_json_are_refused_before_sending(value: Any) -> None:
     async with scripted(in_turn()) as intake, Producer(intake.url) as producer:
         for put in (producer.send, producer.enqueue):
             with pytest.raises((TypeError, ValueError)):
@@ -108,13 +86,13 @@ async def test_what_is_not_json_is_refused_before_anything_is_sent(value: Any) -
     assert intake.requests == []
 
 
-async def test_whole_numbers_of_any_size_are_sent_as_they_are() -> None:
+async def test_integers_of_any_size_are_sent_unchanged() -> None:
     async with scripted(in_turn()) as intake, Producer(intake.url) as producer:
         await soon(producer.send(event(10**30)))
     assert intake.numbers == [[10**30]]
 
 
-async def test_what_comes_while_a_request_is_under_way_goes_together_in_the_next() -> None:
+async def test_events_put_during_a_request_form_the_next_batch() -> None:
     came, go, script = held()
     async with scripted(script) as intake, Producer(intake.url, batch_events=3) as producer:
         await producer.enqueue(event(0))
@@ -126,7 +104,7 @@ async def test_what_comes_while_a_request_is_under_way_goes_together_in_the_next
     assert intake.numbers == [[0], [1, 2, 3], [4, 5]]
 
 
-async def test_a_request_carries_no_more_bytes_than_asked_but_one_event_at_least() -> None:
+async def test_requests_are_limited_in_bytes() -> None:
     came, go, script = held()
     async with scripted(script) as intake, Producer(intake.url, batch_bytes=3000) as producer:
         await producer.enqueue(event(0))
@@ -138,10 +116,10 @@ async def test_a_request_carries_no_more_bytes_than_asked_but_one_event_at_least
     assert intake.numbers == [[0], [1, 2], [3], [4]]
 
 
-async def test_a_request_that_is_not_full_waits_for_more_where_asked() -> None:
+async def test_incomplete_batches_linger_if_configured() -> None:
     async with scripted(in_turn()) as intake, Producer(intake.url, linger_s=0.2) as producer:
         await producer.enqueue(event(0))
-        await asyncio.sleep(0)  # the producer sees it alone
+        await asyncio.sleep(0)  # the producer sees only this event
         await producer.enqueue(event(1))
         await soon(producer.flush())
     assert intake.numbers == [[0, 1]]
@@ -160,13 +138,13 @@ async def test_a_request_that_is_not_full_waits_for_more_where_asked() -> None:
         Said(500, {"invalid": [], "error": [element("error", "not now", index=0)]}),
     ],
 )
-async def test_what_is_not_answered_for_is_sent_again(said: Said) -> None:
+async def test_unanswered_events_are_sent_again(said: Said) -> None:
     async with scripted(in_turn(said, said)) as intake, Producer(intake.url) as producer:
         assert await soon(producer.send(event(0))) == [Accepted(event(0))]
     assert intake.numbers == [[0], [0], [0]]
 
 
-async def test_only_what_failed_is_sent_again_and_before_what_came_later() -> None:
+async def test_failed_events_are_sent_again_before_later_ones() -> None:
     failed = [element("error", "not now", event=event(n)) for n in (1, 3)]
     came, go, script = held(Said(207, {"invalid": [], "error": failed}))
     async with scripted(script) as intake, Producer(intake.url) as producer:
@@ -179,7 +157,7 @@ async def test_only_what_failed_is_sent_again_and_before_what_came_later() -> No
     assert intake.numbers == [[0, 1, 2, 3, 4], [1, 3, 5]]
 
 
-async def test_an_answer_that_does_not_come_in_time_is_asked_for_again() -> None:
+async def test_a_late_response_causes_a_retry() -> None:
     _, go, script = held()
     async with scripted(script) as intake, Producer(intake.url, timeout_s=0.2) as producer:
         assert await soon(producer.send(event(0))) == [Accepted(event(0))]
@@ -187,22 +165,17 @@ async def test_an_answer_that_does_not_come_in_time_is_asked_for_again() -> None
     assert intake.numbers == [[0], [0]]
 
 
-async def test_an_intake_that_comes_up_late_gets_all() -> None:
+async def test_an_intake_that_starts_late_gets_all_events() -> None:
     async with scripted(in_turn()) as gone:
         pass
     async with Producer(gone.url) as producer:
         sending = asyncio.create_task(producer.send(event(0)))
         port = int(gone.url.rpartition(":")[2])
-        intake = Scripted(in_turn())
-        server = await asyncio.start_server(intake.serve, "127.0.0.1", port)
-        try:
+        async with scripted(in_turn(), port):
             assert await soon(sending) == [Accepted(event(0))]
-        finally:
-            server.close()
-            await intake.hang_up()
 
 
-async def test_retry_after_is_waited_for() -> None:
+async def test_retry_after_is_obeyed() -> None:
     said = Said(503, {"detail": "full"}, (("retry-after", "1"),))
     came: list[float] = []
 
@@ -215,7 +188,7 @@ async def test_retry_after_is_waited_for() -> None:
     assert came[1] - came[0] >= 1
 
 
-async def test_requests_that_are_too_large_are_halved_until_they_fit() -> None:
+async def test_oversized_requests_are_halved_until_accepted() -> None:
     async def script(events: Events) -> Said:
         if len(events) > 2 or any(e["n"] == 5 for e in events):
             return Said(413, {"detail": "too large"})
@@ -235,7 +208,7 @@ async def test_requests_that_are_too_large_are_halved_until_they_fit() -> None:
     assert taken == [0, 1, 2, 3, 4, 6, 7, 8], "in order, and once"
 
 
-async def test_what_fails_for_long_is_given_up_and_the_others_go_on() -> None:
+async def test_persistently_failing_events_are_given_up() -> None:
     async def script(events: Events) -> Said:
         bad = [element("error", "poison", index=i) for i, e in enumerate(events) if e["n"] == 1]
         if not bad:
@@ -250,7 +223,7 @@ async def test_what_fails_for_long_is_given_up_and_the_others_go_on() -> None:
     assert len(intake.requests) > 2
 
 
-async def test_an_intake_that_is_gone_for_long_is_given_up_by_each_event_in_its_time() -> None:
+async def test_each_event_is_given_up_after_its_own_time() -> None:
     losses: list[Any] = []
     async with scripted(in_turn()) as gone:
         pass
@@ -264,14 +237,14 @@ async def test_an_intake_that_is_gone_for_long_is_given_up_by_each_event_in_its_
     assert losses == results
 
 
-async def test_a_full_queue_makes_its_callers_wait_in_their_order() -> None:
+async def test_a_full_queue_blocks_callers_in_order() -> None:
     came, go, script = held()
     async with scripted(script) as intake, Producer(intake.url, queue_bytes_max=1000) as producer:
         await producer.enqueue(event(0))
         await soon(came.wait())
         waiting = [asyncio.create_task(producer.enqueue(event(n))) for n in range(1, 9)]
         await asyncio.sleep(0)
-        while sum(task.done() for task in waiting) < 2:  # those that there is room for
+        while sum(task.done() for task in waiting) < 2:  # those that fit
             await asyncio.sleep(0)
         assert not all(task.done() for task in waiting)
         waiting[4].cancel()
@@ -282,7 +255,7 @@ async def test_a_full_queue_makes_its_callers_wait_in_their_order() -> None:
     assert sent == [n for n in range(9) if n != 5]
 
 
-async def test_leaving_waits_for_what_was_put() -> None:
+async def test_leaving_the_context_waits_for_events() -> None:
     came, go, script = held()
     async with scripted(script) as intake, Producer(intake.url) as producer:
         await producer.enqueue(event(0))
@@ -292,7 +265,7 @@ async def test_leaving_waits_for_what_was_put() -> None:
     assert intake.numbers == [[0], [1]]
 
 
-async def test_leaving_an_intake_that_does_not_answer_tells_what_is_lost(
+async def test_leaving_without_an_intake_reports_losses(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     losses: list[Any] = []
@@ -309,7 +282,7 @@ async def test_leaving_an_intake_that_does_not_answer_tells_what_is_lost(
     assert "an event of s was lost (gave_up): the producer was closed" in caplog.text
 
 
-async def test_who_stops_waiting_leaves_the_others_alone() -> None:
+async def test_cancelling_a_send_affects_no_other() -> None:
     came, go, script = held()
     async with scripted(script) as intake, Producer(intake.url) as producer:
         impatient = asyncio.create_task(producer.send(event(0)))
@@ -340,16 +313,16 @@ async def test_a_failing_on_loss_stops_nothing(caplog: pytest.LogCaptureFixture)
         ("localhost:8092", {}, "is not the URL of an intake"),
         ("ftp://x/", {}, "is not the URL of an intake"),
         ("http://a b:x", {}, "is not a URL"),
-        ("http://x", {"batch_events": 0}, "batch_events=0 is not above 0"),
-        ("http://x", {"timeout_s": -1.0}, "timeout_s=-1.0 is not above 0"),
+        ("http://x", {"batch_events": 0}, "batch_events=0 must be greater than 0"),
+        ("http://x", {"timeout_s": -1.0}, "timeout_s=-1.0 must be greater than 0"),
     ],
 )
-def test_misuse_is_told(url: str, more: dict[str, Any], text: str) -> None:
+def test_misuse_raises_an_error(url: str, more: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Producer(url, **more)
 
 
-async def test_a_producer_that_is_not_open_takes_nothing() -> None:
+async def test_a_closed_producer_accepts_no_events() -> None:
     producer = Producer("http://127.0.0.1:9")
     for call in (producer.send(event(0)), producer.enqueue(event(0)), producer.flush()):
         with pytest.raises(ProducerClosed):
@@ -369,10 +342,10 @@ async def test_a_producer_that_is_not_open_takes_nothing() -> None:
     st.integers(1, 5),
     st.integers(1, 12),
 )
-def test_each_event_ends_as_the_intake_last_said_of_it(
+def test_each_event_has_the_intakes_last_verdict(
     plan: list[list[str]], batch_events: int, count: int
 ) -> None:
-    """`plan`: what is said of each event of each request: accepted, invalid, again."""
+    """`plan` has a verdict for each event of each request: accepted, invalid, or again."""
     said: dict[int, str] = {}
     order: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The producer against the gateway's own intake, in both of its ways."""
+"""The producer with the gateway's own intake, in both compatibility modes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import httpx
 import pytest
 
 from eventstreams.producer import Accepted, Producer, Rejected
-from tests.intake.place import SHIPPED, TEST, event, place
-from tests.producer.test_producer import soon
+from tests.producer.scripted import soon
+from tests.support.intake import SHIPPED, TEST, event, place
+from tests.support.process import kill
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("mode", ["strict", "eventgate"])
-async def test_each_event_is_in_the_log_or_its_result_says_why(tmp_path: Path, mode: str) -> None:
+async def test_each_event_is_stored_or_has_a_reason(tmp_path: Path, mode: str) -> None:
     sent = [event(n if n % 5 == 0 else str(n)) for n in range(250)]
     async with place(tmp_path, compatibility=mode) as here:
         url = f"http://127.0.0.1:{here.served.port}"
@@ -38,7 +39,7 @@ async def test_each_event_is_in_the_log_or_its_result_says_why(tmp_path: Path, m
             assert "should be string" in result.reason
 
 
-async def test_what_an_intake_refuses_as_a_whole_costs_only_the_event_that_is_wrong(
+async def test_one_invalid_event_does_not_lose_its_batch(
     tmp_path: Path,
 ) -> None:
     async with place(tmp_path, body_bytes_max=20_000, events_max=30) as here:
@@ -60,12 +61,10 @@ async def _gateway(config: Path) -> AsyncIterator[Process]:
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await kill(process)
 
 
-async def test_a_gateway_killed_again_and_again_gets_every_event(tmp_path: Path) -> None:
+async def test_a_repeatedly_killed_gateway_gets_every_event(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     (tmp_path / "streams.yaml").write_text(f"streams: {{{TEST}: {{schema_title: test/event}}}}")

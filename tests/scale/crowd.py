@@ -7,8 +7,8 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from tests.web.client import Frame, Stream, Torn, connected, frames_of
-from tests.web.gateway import SSE, Served, Site
+from tests.support.client import Frame, IncompleteResponse, Stream, connected, frames_of
+from tests.support.gateway import SSE, Served, Site
 
 PAD = "x" * 900
 
@@ -18,7 +18,7 @@ def numbers(frames: list[Frame]) -> list[int]:
 
 
 async def produce(site: Site, topic: str, first: int, count: int) -> None:
-    """Events of about 1 KB, numbered."""
+    """Append numbered events of about 1 KB."""
     for start in range(first, first + count, 200):
         batch = range(start, min(start + 200, first + count))
         await site.produce(topic, *({"n": n, "pad": PAD} for n in batch))
@@ -28,7 +28,7 @@ async def produce(site: Site, topic: str, first: int, count: int) -> None:
 async def streams(
     served: Served, name: str, count: int, **options: object
 ) -> AsyncIterator[list[Stream]]:
-    """That many open streams, each past its first bytes."""
+    """Open this many streams, each past its first bytes."""
     async with AsyncExitStack() as stack:
         opened = [
             await stack.enter_async_context(served.stream(name, **options))  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ async def streams(
 
 
 async def unruly(served: Served, name: str, turns: int, seed: int) -> None:
-    """A client that comes, reads a little, stalls or resets, and comes again with its id."""
+    """A client that reads a little, stalls or resets, and reconnects with its id."""
     chance = random.Random(seed)
     last_id: str | None = None
     expected: int | None = None
@@ -58,7 +58,7 @@ async def unruly(served: Served, name: str, turns: int, seed: int) -> None:
             for _ in range(chance.randrange(6)):
                 try:
                     chunk = await stream.chunk()
-                except Torn:  # it was closed because it had stalled
+                except IncompleteResponse:  # closed because it had stalled
                     break
                 if chunk is None:
                     break

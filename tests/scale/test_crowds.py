@@ -1,4 +1,4 @@
-"""What one client may cost the others: nothing. And what a crowd may cost the log: one read."""
+"""One client does not affect others, and a crowd causes one read of the log."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import os
 import pytest
 
 from tests.scale.crowd import numbers, produce, streams, unruly
-from tests.web.client import PATIENCE_S, Stream, frames_of
-from tests.web.gateway import Site
+from tests.support.client import Stream, frames_of
+from tests.support.gateway import Site
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 STALLED_BYTES_MAX = 256 * 1024
 
 
-async def test_clients_that_never_read_cost_bounded_memory_and_harm_nobody(
+async def test_clients_that_never_read_use_bounded_memory(
     embedded: Site,
 ) -> None:
     topic = await embedded.topic()
@@ -54,7 +55,7 @@ async def test_clients_that_make_no_progress_are_closed_and_counted(embedded: Si
             assert numbers(await reader.frames(1000)) == list(range(1000))
 
 
-async def test_a_stalled_client_resumes_by_its_id_and_misses_nothing(embedded: Site) -> None:
+async def test_a_stalled_client_resumes_without_loss(embedded: Site) -> None:
     topic = await embedded.topic()
     async with embedded.gateway({"crowd": [topic]}, stall_timeout_s=0.3) as served:
         async with served.stream("crowd", receive_buffer=4096) as stream:
@@ -69,9 +70,7 @@ async def test_a_stalled_client_resumes_by_its_id_and_misses_nothing(embedded: S
 
 
 @pytest.mark.parametrize("apart", [0, 40])
-async def test_a_storm_of_returning_clients_costs_one_read_of_the_log(
-    site: Site, apart: int
-) -> None:
+async def test_a_reconnect_storm_causes_one_read_of_the_log(site: Site, apart: int) -> None:
     behind, clients = 2000, 40
     topic = await site.topic()
     await produce(site, topic, 0, 100 + behind)
@@ -91,7 +90,7 @@ async def test_a_storm_of_returning_clients_costs_one_read_of_the_log(
         assert served.count("history_events_total") <= 1.2 * (100 + behind)
 
 
-async def test_a_drain_ends_every_stream_whole_and_a_second_gateway_goes_on(site: Site) -> None:
+async def test_clients_continue_at_another_gateway_after_a_drain(site: Site) -> None:
     topic = await site.topic()
     async with (
         site.gateway({"crowd": [topic]}) as second,
@@ -100,7 +99,7 @@ async def test_a_drain_ends_every_stream_whole_and_a_second_gateway_goes_on(site
     ):
         await produce(site, topic, 0, 1)
         firsts = [await client.frame() for client in clients]
-        # Meanwhile more comes: some get it before their stream ends, all of them in the end.
+        # More events arrive; some clients get them before their stream ends, others later.
         producing = asyncio.create_task(produce(site, topic, 1, 499))
         draining = asyncio.create_task(first.server.drain())
 
@@ -111,7 +110,7 @@ async def test_a_drain_ends_every_stream_whole_and_a_second_gateway_goes_on(site
                 for frame in frames_of(body):
                     got.append(frame.document["n"])
                     newest = frame.id
-            assert retry.removesuffix(b"\n").isdigit(), "each response ends with its own retry"
+            assert retry.removesuffix(b"\n").isdigit(), "each response ends with its own delay"
             assert got == list(range(len(got)))
             async with second.stream("crowd", last_event_id=newest) as again:
                 rest = numbers(await again.frames(500 - len(got)))
@@ -124,7 +123,7 @@ async def test_a_drain_ends_every_stream_whole_and_a_second_gateway_goes_on(site
         await draining
 
 
-async def test_clients_that_come_go_stall_and_reset_leave_nothing_behind(embedded: Site) -> None:
+async def test_misbehaving_clients_leave_nothing_behind(embedded: Site) -> None:
     topic = await embedded.topic()
     async with embedded.gateway({"crowd": [topic]}, stall_timeout_s=0.3) as served:
         async with streams(served, "crowd", 1):

@@ -1,4 +1,4 @@
-"""The limits of the process: connections, open files, peers that are gone."""
+"""Limits of the process: connections, open files, dead peers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from eventstreams.settings import LimitSettings
+from eventstreams.config.settings import LimitSettings
 from tests.scale.crowd import produce, streams
-from tests.web.gateway import Site
+from tests.support.gateway import Site
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_beyond_the_most_connections_the_newest_is_refused_and_told_when_to_come_back(
+async def test_beyond_the_limit_new_connections_get_retry_after(
     embedded: Site,
 ) -> None:
     topic = await embedded.topic()
@@ -32,20 +32,20 @@ async def test_beyond_the_most_connections_the_newest_is_refused_and_told_when_t
             assert refused.json()["type"] == "unavailable"
             assert refused.head.get("access-control-allow-origin") == "*"
             delays.add(int(refused.head.get("retry-after") or 0))
-        assert len(delays) > 1, "they must not all come back at once"
+        assert len(delays) > 1, "they must not all reconnect at once"
         await produce(embedded, topic, 0, 1)
         for stream in there:
             assert (await stream.frame()).document["n"] == 0
     async with embedded.gateway(
         {"crowd": [topic]}, limits=LimitSettings(connections_max=3)
     ) as served:
-        for _ in range(5):  # a place that is given back is free again
+        for _ in range(5):  # a returned lease is free again
             async with streams(served, "crowd", 3):
                 pass
             await served.until("clients", 0)
 
 
-async def test_the_kernel_is_told_to_find_peers_that_are_gone(embedded: Site) -> None:
+async def test_the_kernel_detects_dead_peers(embedded: Site) -> None:
     topic = await embedded.topic()
     async with (
         embedded.gateway({"crowd": [topic]}, stall_timeout_s=7) as served,
@@ -65,7 +65,7 @@ def test_the_open_file_limit_is_raised_and_bounds_the_connections() -> None:
         "import json, resource\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({wanted // 2}, {wanted}))\n"
         "from eventstreams.server.sockets import raise_file_limit\n"
-        "from eventstreams.settings import LimitSettings\n"
+        "from eventstreams.config.settings import LimitSettings\n"
         "allowed = raise_file_limit(LimitSettings(connections_max=10_000))\n"
         "print(json.dumps([allowed, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]))\n"
     )

@@ -118,7 +118,7 @@ def test_defaults_go_where_ajv_puts_them(schema: Schema, document: Any, filled: 
     assert json.dumps(document) == json.dumps(filled), "the order shows too"
 
 
-def test_schemas_without_defaults_cost_nothing() -> None:
+def test_schemas_without_defaults_need_no_work() -> None:
     assert not Defaults({"properties": {"x": {"type": "string"}}, "items": [{}], "allOf": [{}]})
     assert Defaults({"properties": {"x": {"items": {"properties": {"y": A}}}}})
 
@@ -178,9 +178,7 @@ def model(schema: Schema, value: Any) -> None:
 
 
 @given(_schemas, _documents)
-def test_filling_is_what_the_rules_say_changes_nothing_there_and_is_done_once(
-    schema: Schema, document: Any
-) -> None:
+def test_filling_follows_the_rules_and_is_idempotent(schema: Schema, document: Any) -> None:
     filled, wanted = copy.deepcopy(document), copy.deepcopy(document)
     count = Defaults(schema).fill(filled)
     model(schema, wanted)
@@ -204,7 +202,7 @@ def test_filling_is_what_the_rules_say_changes_nothing_there_and_is_done_once(
     assert again == filled or "allOf" in json.dumps(schema)
 
 
-def test_only_the_schema_bounds_what_is_filled_in_at_once() -> None:
+def test_only_schemas_that_bound_the_work_are_filled_at_once() -> None:
     assert Defaults({}).is_bounded
     assert Defaults({"properties": {"x": {"properties": {"y": A}}}, "allOf": [B]}).is_bounded
     for keyword in ("items", "additionalProperties"):

@@ -1,4 +1,4 @@
-"""Schemas are found by URI and nothing else can be read through one."""
+"""Schemas are found by URI, and URIs give access to nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from eventstreams.errors import BadSchemaUri, SchemaError, SchemaNotFound
 from eventstreams.schemas.repository import SchemaRepository
-from tests.schemas.folders import materialize, put, put_current, schema
+from tests.support.schema_folders import materialize, put, put_current, schema
 
 
 def _repository(*bases: Path) -> SchemaRepository:
@@ -26,12 +26,12 @@ def test_a_schema_is_found_with_title_and_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["1.0.0.yaml", "1.0.0.json", "1.0.0"])
-def test_any_content_type_will_do(tmp_path: Path, name: str) -> None:
+def test_any_content_type_is_found(tmp_path: Path, name: str) -> None:
     put(tmp_path, f"a/{name}", schema("/a/1.0.0"))
     assert _repository(tmp_path).get("/a/1.0.0").title == "a"
 
 
-def test_the_first_base_that_has_it_gives_it(tmp_path: Path) -> None:
+def test_the_first_base_takes_precedence(tmp_path: Path) -> None:
     first, second = tmp_path / "1", tmp_path / "2"
     put(first, "a/1.0.0.yaml", schema("/a/1.0.0", description="first"))
     put(second, "a/1.0.0.yaml", schema("/a/1.0.0", description="second"))
@@ -41,9 +41,9 @@ def test_the_first_base_that_has_it_gives_it(tmp_path: Path) -> None:
     assert repository.get("/b/1.0.0").title == "b"
 
 
-def test_what_was_found_is_kept_and_what_was_not_is_looked_for_again(tmp_path: Path) -> None:
+def test_found_schemas_are_cached_and_missing_ones_are_not(tmp_path: Path) -> None:
     repository = _repository(tmp_path)
-    with pytest.raises(SchemaNotFound, match=r"/a/1\.0\.0: there is no such schema"):
+    with pytest.raises(SchemaNotFound, match=r"/a/1\.0\.0: the schema does not exist"):
         repository.get("/a/1.0.0")
     file = put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0"))
     found = repository.get("/a/1.0.0")
@@ -69,18 +69,20 @@ def test_references_are_not_fetched(tmp_path: Path) -> None:
             server.accept()
 
 
-def test_references_that_lead_round_are_an_error(tmp_path: Path) -> None:
+def test_circular_references_are_an_error(tmp_path: Path) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         put(
             tmp_path,
             f"{name}/1.0.0.yaml",
             schema(f"/{name}/1.0.0", allOf=[{"$ref": f"/{other}/1.0.0"}]),
         )
-    with pytest.raises(SchemaError, match=r"lead round: /a/1\.0\.0 -> /b/1\.0\.0 -> /a/1\.0\.0"):
+    with pytest.raises(
+        SchemaError, match=r"circular references: /a/1\.0\.0 -> /b/1\.0\.0 -> /a/1\.0\.0"
+    ):
         _repository(tmp_path).get("/a/1.0.0")
 
 
-def test_a_schema_without_title_is_called_as_its_uri_says(tmp_path: Path) -> None:
+def test_a_schema_without_title_is_named_by_its_uri(tmp_path: Path) -> None:
     put(tmp_path, "a/b/1.0.0.yaml", {"type": "object"})
     assert _repository(tmp_path).get("/a/b/1.0.0").title == "a/b"
 
@@ -100,7 +102,7 @@ def test_only_schema_uris_are_looked_up(tmp_path: Path, uri: str) -> None:
         _repository(tmp_path / "base").get(uri)
 
 
-def test_symlinks_do_not_lead_out_of_a_base(tmp_path: Path) -> None:
+def test_symlinks_cannot_leave_a_base(tmp_path: Path) -> None:
     put(tmp_path, "secret/1.0.0.yaml", schema("/a/1.0.0"))
     base = tmp_path / "base"
     (base / "a").mkdir(parents=True)
@@ -109,7 +111,7 @@ def test_symlinks_do_not_lead_out_of_a_base(tmp_path: Path) -> None:
         _repository(base).get("/a/1.0.0")
 
 
-def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.0.0.yaml").mkdir(parents=True)
     os.mkfifo(tmp_path / "a" / "1.0.0.json")
     with pytest.raises(SchemaNotFound):

@@ -1,4 +1,4 @@
-"""The schemas that are shipped: sound, materialized, and true of real events."""
+"""The shipped schemas are valid, materialized, and accept real events."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from eventstreams.cli.config import read_config, shipped_config
-from eventstreams.demo_events import RecentChanges
+from eventstreams.demo.recent_changes import RecentChanges
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import Validators, errors_text
-from tests.schemas.folders import planned, problems
+from tests.support.schema_folders import planned, problems
 
 SCHEMAS = shipped_config().with_name("schemas")
 REAL = Path(__file__).parents[3] / "shared" / "data" / "recentchange-2023-07-29.ndjson"
@@ -24,7 +24,7 @@ def validators() -> Validators:
     return Validators(SchemaRepository([SCHEMAS]))
 
 
-def test_they_are_materialized_and_have_no_problems() -> None:
+def test_shipped_schemas_are_materialized_and_valid() -> None:
     made = planned(SCHEMAS)
     assert (made.writes, made.problems) == ([], [])
     assert problems(SCHEMAS, strict=True) == []
@@ -80,7 +80,7 @@ def test_real_events_are_valid(validators: Validators) -> None:
         ("/mediawiki/revision/create/2.0.0", {"page_id": -1}, "'.page_id' should be >= 0"),
     ],
 )  # fmt: skip
-def test_wrong_events_are_not(
+def test_wrong_events_are_invalid(
     validators: Validators, uri: str, change: dict[str, Any], text: str
 ) -> None:
     document = SchemaRepository([SCHEMAS]).get(uri).document

@@ -1,4 +1,4 @@
-"""Schemas in an event loop: read once, failures remembered for a while."""
+"""The cache of schemas: each is read once, and failures are cached for a while."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ from typing import Any
 import pytest
 
 from eventstreams.errors import BadSchemaUri, SchemaError, SchemaNotFound
-from eventstreams.schemas import store as store_module
 from eventstreams.schemas.repository import Schema, SchemaRepository
 from eventstreams.schemas.store import SchemaStore
-from tests.schemas.folders import put, schema
+from eventstreams.schemas.uri import SchemaUri
+from tests.support.schema_folders import put, schema
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
 class Counted(SchemaRepository):
-    """Reads when it may, and counts."""
+    """A repository that counts its reads, and waits until it may read."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__([folder])
         self.reads: list[str] = []
         self.may_read = threading.Event()
         self.may_read.set()
+        self.searches = 0
+
+    def uris(self) -> list[SchemaUri]:
+        self.searches += 1
+        assert self.may_read.wait(20)
+        return super().uris()
 
     def get(self, uri: Any) -> Schema:
         self.reads.append(str(uri))
@@ -44,18 +51,32 @@ def repository(tmp_path: Path) -> Counted:
     return Counted(tmp_path)
 
 
+class Clock:
+    """A clock that a test moves."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture
-async def store(repository: Counted) -> AsyncIterator[SchemaStore]:
-    store = SchemaStore(repository, retry_s=3600)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(repository: Counted, clock: Clock) -> AsyncIterator[SchemaStore]:
+    store = SchemaStore(repository, retry_s=3600, latest_s=10, failures_max=10, clock=clock)
     yield store
     await store.aclose()
 
 
 class Event:
-    """What asks for a schema."""
+    """An event whose schema is requested."""
 
 
-async def test_a_failure_that_is_remembered_holds_nothing_of_who_asked(store: SchemaStore) -> None:
+async def test_a_cached_failure_keeps_no_event_in_memory(store: SchemaStore) -> None:
     async def ask() -> weakref.ref[Event]:
         event = Event()
         with pytest.raises(SchemaNotFound):
@@ -63,13 +84,13 @@ async def test_a_failure_that_is_remembered_holds_nothing_of_who_asked(store: Sc
         return weakref.ref(event)
 
     asked = [await ask(), await ask()]
-    async with asyncio.timeout(20):  # the loop and the thread let go of it in their own time
+    async with asyncio.timeout(PATIENCE_S):  # the loop and the thread release it after a while
         while any(event() is not None for event in asked):
             gc.collect()
             await asyncio.sleep(0.01)
 
 
-async def test_a_schema_is_read_once_however_many_wait_for_it(
+async def test_concurrent_requests_read_a_schema_once(
     store: SchemaStore, repository: Counted
 ) -> None:
     assert store.peek("/a/b/1.0.0") is None
@@ -86,9 +107,7 @@ async def test_a_schema_is_read_once_however_many_wait_for_it(
     assert repository.reads == ["/a/b/1.0.0"]
 
 
-async def test_what_is_not_there_is_not_looked_for_again_for_a_while(
-    repository: Counted, tmp_path: Path
-) -> None:
+async def test_missing_schemas_are_cached_for_a_while(repository: Counted, tmp_path: Path) -> None:
     store = SchemaStore(repository, retry_s=3600)
     for _ in range(3):
         with pytest.raises(SchemaNotFound):
@@ -103,7 +122,9 @@ async def test_what_is_not_there_is_not_looked_for_again_for_a_while(
     await store.aclose()
 
 
-async def test_a_broken_schema_says_so_each_time(store: SchemaStore, repository: Counted) -> None:
+async def test_an_invalid_schema_is_an_error_each_time(
+    store: SchemaStore, repository: Counted
+) -> None:
     texts = set()
     for _ in range(2):
         with pytest.raises(SchemaError) as caught:
@@ -114,10 +135,7 @@ async def test_a_broken_schema_says_so_each_time(store: SchemaStore, repository:
     assert len(repository.reads) == 1
 
 
-async def test_failures_are_remembered_within_bounds(
-    store: SchemaStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "_FAILURES_MAX", 10)
+async def test_the_number_of_cached_failures_is_limited(store: SchemaStore) -> None:
     for n in range(25):
         with pytest.raises(SchemaNotFound):
             await store.get(f"/made/up/{n}.0.0")
@@ -128,14 +146,13 @@ async def test_failures_are_remembered_within_bounds(
     assert len(store._failed) == 10
 
 
-async def test_the_latest_is_the_highest_version_and_is_looked_for_now_and_then(
-    store: SchemaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_newest_version_is_cached_for_a_while(
+    store: SchemaStore, tmp_path: Path, clock: Clock
 ) -> None:
     assert str((await store.latest("a/b")).schema.uri) == "/a/b/1.10.0"
     put(tmp_path, "a/b/2.0.0.yaml", schema("/a/b/2.0.0"))
     assert str((await store.latest("a/b")).schema.uri) == "/a/b/1.10.0"
-    later = store_module.time.monotonic() + store_module._LATEST_S + 1
-    monkeypatch.setattr(store_module.time, "monotonic", lambda: later)
+    clock.now_s += 11
     assert str((await store.latest("a/b")).schema.uri) == "/a/b/2.0.0"
     with pytest.raises(SchemaError):
         await store.latest("a/nothing")
@@ -146,7 +163,37 @@ async def test_all_versions_are_listed(store: SchemaStore) -> None:
     assert uris == ["/a/b/1.0.0", "/a/b/1.2.0", "/a/b/1.10.0", "/a/broken/1.0.0"]
 
 
-async def test_closing_waits_for_what_is_being_read(repository: Counted) -> None:
+async def test_concurrent_requests_list_schemas_once(
+    store: SchemaStore, repository: Counted, tmp_path: Path, clock: Clock
+) -> None:
+    repository.may_read.clear()
+    waiting = [asyncio.create_task(store.uris()) for _ in range(20)]
+    while not repository.searches:
+        await asyncio.sleep(0)
+    waiting[0].cancel()
+    repository.may_read.set()
+    lists = await asyncio.gather(*waiting[1:])
+    put(tmp_path, "a/b/2.0.0.yaml", schema("/a/b/2.0.0"))
+    assert all(each is lists[0] for each in (*lists, await store.uris()))
+    assert repository.searches == 1
+    clock.now_s += 11
+    assert "/a/b/2.0.0" in map(str, await store.uris())
+
+
+async def test_a_failed_list_is_read_again(
+    store: SchemaStore, repository: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[SchemaUri]:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "uris", fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            await store.uris()
+    assert len(await store.uris()) == 4
+
+
+async def test_closing_waits_for_reads_in_progress(repository: Counted) -> None:
     store = SchemaStore(repository, retry_s=1)
     repository.may_read.clear()
     waiting = asyncio.create_task(store.get("/a/b/1.0.0"))

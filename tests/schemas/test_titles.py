@@ -1,4 +1,4 @@
-"""`eventstreams check` finds streams that could take no event, and schemas that lose something."""
+"""`eventstreams check` finds streams that cannot accept events, and incomplete schemas."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from click.testing import CliRunner, Result
 
 from eventstreams.cli import main
 from eventstreams.schemas.fields import meta_advice
-from tests.schemas.folders import materialize, put, put_current, schema
+from tests.support.schema_folders import materialize, put, put_current, schema
 
 TEXT = {"type": "string"}
 META = {"type": "object", "properties": {"stream": TEXT, "id": TEXT, "dt": TEXT}}
 
 
 def _check(folder: Path, title: object, *, only: str | None = None, key: str = "a.b") -> Result:
-    """Of one stream with this schema_title; the folder has schemas test/event and other/thing."""
+    """Check a stream with this schema_title, and the schemas test/event and other/thing."""
     for name in ("test/event", "other/thing"):
         put(
             folder,
@@ -45,13 +45,13 @@ def _check(folder: Path, title: object, *, only: str | None = None, key: str = "
         ("other/thin", "other/thing"),
     ],
 )
-def test_a_title_without_a_schema_is_an_error_with_the_nearest_one(
+def test_an_unknown_title_is_an_error_with_the_nearest_one(
     tmp_path: Path, title: str, meant: str, key: str
 ) -> None:
     result = _check(tmp_path, title, key=key)
     assert result.exit_code == 2
     [line] = result.stderr.splitlines()
-    assert f"streams.yaml: streams.{key}.schema_title: no schema has the title {title!r}" in line
+    assert f": streams.{key}.schema_title: no schema has the title {title!r}" in line
     assert f"did you mean {meant!r}?" in line
 
 
@@ -80,7 +80,7 @@ def test_a_schema_with_another_title_than_its_directory_is_an_error(tmp_path: Pa
     put(tmp_path, "schemas/odd/1.0.0.yaml", schema("/odd/1.0.0", title="even"))
     result = _check(tmp_path, "odd")
     assert result.exit_code == 2
-    assert "/odd/1.0.0 calls itself 'even'" in result.stderr
+    assert "/odd/1.0.0 has the title 'even'" in result.stderr
 
 
 LINES = """\

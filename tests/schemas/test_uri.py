@@ -1,4 +1,4 @@
-"""Schema URIs name schemas of a repository and nothing else."""
+"""Schema URIs name only schemas of a repository."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ titles = st.lists(segments, min_size=1, max_size=4).map("/".join)
 
 
 @given(st.builds(SchemaUri, titles, versions))
-def test_a_uri_says_which_schema_it_was_made_of(uri: SchemaUri) -> None:
+def test_uris_are_parsed_back(uri: SchemaUri) -> None:
     assert parse_uri(str(uri)) == uri
 
 
 @given(st.lists(versions, min_size=2))
-def test_versions_are_ordered_by_number_not_by_text(found: list[Version]) -> None:
+def test_versions_are_ordered_numerically(found: list[Version]) -> None:
     as_numbers = sorted([int(part) for part in str(v).split(".")] for v in found)
     assert [list(v) for v in sorted(found)] == as_numbers
 
 
 @given(st.text(max_size=20) | st.text("/.ab1:\\%", max_size=20))
-def test_whatever_is_accepted_stays_under_its_base(text: str) -> None:
+def test_accepted_uris_stay_below_their_base(text: str) -> None:
     try:
         uri = parse_uri(text)
     except BadSchemaUri:
@@ -47,8 +47,8 @@ def test_whatever_is_accepted_stays_under_its_base(text: str) -> None:
         ("//schema.example.org/error/1.0.0", "is absolute"),
         ("error/1.0.0", "does not begin with /"),
         ("", "does not begin with /"),
-        ("/../../package/1.0.0", "leads out of the repository"),
-        ("/error/..", "leads out of the repository"),
+        ("/../../package/1.0.0", "leaves the repository"),
+        ("/error/..", "leaves the repository"),
         ("/error/latest", "does not end in a full version"),
         ("/error/current", "does not end in a full version"),
         ("/error/1.0", "does not end in a full version"),

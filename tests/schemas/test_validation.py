@@ -1,8 +1,7 @@
-"""Documents are judged by their schema, in the words that clients of EventGate know."""
+"""Documents are validated by their schema, in AJV's words."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.errors import SchemaError, SchemaNotFound
+from eventstreams.schemas.ajv import dynamic_step, static_step
 from eventstreams.schemas.cost import without_branches
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import (
@@ -21,9 +21,9 @@ from eventstreams.schemas.validation import (
     Validators,
     errors_text,
 )
-from eventstreams.schemas.wording import dynamic_step, static_step
-from tests.schemas.folders import put, schema
-from tests.strategies import documents
+from tests.support.effort import least_quiet_s
+from tests.support.schema_folders import put, schema
+from tests.support.strategies import documents
 
 
 def _problems(keywords: dict[str, Any], document: Any) -> list[Any]:
@@ -101,7 +101,7 @@ DATE_TIME = {"format": "date-time"}
         ({"properties": {"a": False}}, {"a": 1}, "boolean schema is false", {}),
     ],
 )  # fmt: skip
-def test_messages_and_params_are_those_of_ajv(
+def test_messages_and_params_equal_ajvs(
     keywords: dict[str, Any], document: Any, message: str, params: dict[str, Any]
 ) -> None:
     [problem] = _problems(keywords, document)
@@ -139,13 +139,13 @@ def test_messages_and_params_are_those_of_ajv(
         ),
     ],
 )
-def test_branches_tell_first_what_is_wrong_in_each(
+def test_problems_of_branches_come_first(
     keywords: dict[str, Any], document: Any, texts: list[str]
 ) -> None:
     assert [problem.message for problem in _problems(keywords, document)] == texts
 
 
-def test_all_problems_are_told_with_their_paths() -> None:
+def test_all_problems_of_an_event_are_reported_with_their_paths() -> None:
     keywords = schema(
         "/a/1.0.0",
         required=["id"],
@@ -167,7 +167,7 @@ def test_all_problems_are_told_with_their_paths() -> None:
     assert "#/properties/meta/properties/dt/type" in paths
 
 
-def test_a_path_is_as_ajv_writes_it() -> None:
+def test_paths_are_written_as_by_ajv() -> None:
     assert "".join(map(static_step, ["a", "$b_1", "c d", "0", "it's"])) == (
         ".a.$b_1['c d']['0']['it\\'s']"
     )
@@ -185,7 +185,7 @@ def test_a_path_is_as_ajv_writes_it() -> None:
         ("2026-01-31", False),
     ],
 )
-def test_a_date_time_is_one_that_exists(text: str, valid: bool) -> None:
+def test_date_times_must_exist(text: str, valid: bool) -> None:
     assert (_text({"format": "date-time"}, text) == "") == valid
 
 
@@ -195,13 +195,13 @@ def test_a_date_time_is_one_that_exists(text: str, valid: bool) -> None:
 @pytest.mark.parametrize(
     "form", ["http://json-schema.org/{}/schema#", "https://json-schema.org/{}/schema"]
 )
-def test_every_draft_from_4_on_is_known(draft: str, form: str) -> None:
+def test_drafts_from_4_on_are_supported(draft: str, form: str) -> None:
     keywords = {"$schema": form.format(draft), "$id": "/a/1.0.0", "type": "string"}
     assert _text(keywords, "a") == ""
     assert _text(keywords, 1) == "'' should be string"
 
 
-def test_each_draft_has_its_own_rules() -> None:
+def test_each_draft_follows_its_own_rules() -> None:
     draft_04 = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1}
     assert _text({**draft_04, "exclusiveMinimum": True}, 1) == "'' should be > 1"
     with pytest.raises(SchemaError, match="exclusiveMinimum"):
@@ -215,25 +215,23 @@ def test_each_draft_has_its_own_rules() -> None:
         ({"$schema": "http://example.org/schema"}, "f#/$schema: "),
         ({"$schema": 7}, "f#/$schema: "),
         ({"type": "x", "required": True}, "f#/required: true is not of type"),
-        ({"pattern": "(?=a)b"}, "f#/pattern: can't be compiled"),
+        ({"pattern": "(?=a)b"}, "f#/pattern: cannot be compiled"),
         (
             {"properties": {"a": {"pattern": "(a)\\1"}}},
-            "f#/properties/a/pattern: can't be compiled",
+            "f#/properties/a/pattern: cannot be compiled",
         ),
-        ({"format": "nonsense"}, "f#/format: can't be compiled: Unknown format"),
-        ({"$ref": "http://127.0.0.1:9/x"}, "f: can't be compiled: "),
-        ({"$ref": "file:///etc/passwd"}, "f: can't be compiled: "),
+        ({"format": "nonsense"}, "f#/format: cannot be compiled: Unknown format"),
+        ({"$ref": "http://127.0.0.1:9/x"}, "f: cannot be compiled: "),
+        ({"$ref": "file:///etc/passwd"}, "f: cannot be compiled: "),
     ],
 )
-def test_a_schema_that_can_not_be_used_is_told_when_it_is_compiled(
-    keywords: dict[str, Any], said: str
-) -> None:
+def test_unusable_schemas_are_reported_when_compiled(keywords: dict[str, Any], said: str) -> None:
     with pytest.raises(SchemaError) as raised:
         Validator(keywords, "f")
     assert said in str(raised.value)
 
 
-def test_a_pattern_that_backtracks_elsewhere_takes_linear_time() -> None:
+def test_patterns_take_linear_time() -> None:
     assert _text({"pattern": "^(a+)+$"}, "a" * 200_000 + "b") != ""
 
 
@@ -264,19 +262,15 @@ EXPENSIVE: list[tuple[dict[str, Any], Any, str]] = [
 
 
 @pytest.mark.parametrize(("keywords", "document", "said"), EXPENSIVE)
-def test_a_large_document_is_judged_without_listing_all_its_problems(
+def test_not_all_problems_of_large_documents_are_listed(
     keywords: dict[str, Any], document: Any, said: str
 ) -> None:
     validator = Validator(keywords, "f")
-    taken_s: list[float] = []
-    problems: list[Any] = []
-    for _ in range(5):
-        began_s = time.thread_time()
-        problems = validator.validate(document)
-        taken_s.append(time.thread_time() - began_s)
-    assert 1 <= len(problems) <= 2  # that of a property's name is two
+    problems = validator.validate(document)
+    assert 1 <= len(problems) <= 2  # an invalid property name counts as two
     assert said in problems[0].message
-    assert min(taken_s) < 0.02  # listing them all takes from 40 ms to a minute
+    taken_s = least_quiet_s(lambda: validator.validate(document), enough_s=0.02)
+    assert taken_s <= 0.02  # listing all takes from 40 ms to a minute
 
 
 @pytest.mark.parametrize(
@@ -288,13 +282,13 @@ def test_a_large_document_is_judged_without_listing_all_its_problems(
         ({"anyOf": [{"items": {"type": "string"}}] * 2}, [1] * 40, 81),
     ],
 )
-def test_of_an_ordinary_document_all_problems_are_listed(
+def test_all_problems_of_ordinary_documents_are_listed(
     keywords: dict[str, Any], document: Any, count: int
 ) -> None:
     assert len(_problems(keywords, document)) == count
 
 
-def test_names_that_clients_choose_are_cut() -> None:
+def test_clients_names_are_truncated() -> None:
     long = "x" * 1_000_000
     for keywords in (
         {"additionalProperties": {"type": "string"}},
@@ -338,31 +332,31 @@ NAMED_DOCUMENTS = st.recursive(
 
 
 @given(SUBSCHEMAS, NAMED_DOCUMENTS)
-def test_what_a_schema_takes_its_simpler_form_takes_too(schema_: Any, document: Any) -> None:
+def test_the_simplified_schema_accepts_valid_documents(schema_: Any, document: Any) -> None:
     keywords = schema_ if isinstance(schema_, dict) else {"allOf": [schema_]}
     if not _problems(keywords, document):
         assert not _problems(without_branches(keywords), document)
 
 
 @given(SUBSCHEMAS, NAMED_DOCUMENTS)
-def test_the_first_problem_alone_is_one_of_all(schema_: Any, document: Any) -> None:
+def test_the_first_problem_is_one_of_all(schema_: Any, document: Any) -> None:
     keywords = schema_ if isinstance(schema_, dict) else {"allOf": [schema_]}
     problems = _problems(keywords, document)
     padded = [document, [0] * 2000]
     alone = _problems({"items": [keywords, {}]}, padded)
     assert bool(problems) == bool(alone)
     if alone and alone != [IN_A_BRANCH]:
-        told = {(problem.keyword, problem.message) for problem in problems}
-        assert {(problem.keyword, problem.message) for problem in alone} <= told
+        reported = {(problem.keyword, problem.message) for problem in problems}
+        assert {(problem.keyword, problem.message) for problem in alone} <= reported
 
 
 @given(documents)
-def test_any_document_can_be_judged(document: Any) -> None:
+def test_any_document_can_be_validated(document: Any) -> None:
     assert _problems({"not": {}}, document)
     assert _problems({}, document) in ([], [HALF_A_PAIR])
 
 
-def test_text_that_can_not_be_encoded_is_invalid_where_it_is_looked_at() -> None:
+def test_unencodable_text_is_invalid() -> None:
     assert _problems({"not": {}}, "\ud800") == [HALF_A_PAIR]
 
 
@@ -377,7 +371,7 @@ def test_a_schema_is_compiled_once(tmp_path: Path) -> None:
         validators.get("/a/1.0.1")
 
 
-def test_a_schema_that_can_not_be_compiled_is_an_error_each_time(tmp_path: Path) -> None:
+def test_an_uncompilable_schema_is_an_error_each_time(tmp_path: Path) -> None:
     put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0", pattern="("))
     validators = Validators(SchemaRepository([tmp_path]))
     for _ in range(2):

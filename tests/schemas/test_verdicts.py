@@ -1,4 +1,4 @@
-"""Schemas, documents and texts get what AJV 6 says of them; each difference is a documented row.
+"""Verdicts on schemas, documents and texts equal AJV 6's; each difference is a documented row.
 
 verdicts/make.mjs writes the corpus: formats, keywords, and whole events with their mutations.
 """
@@ -15,12 +15,12 @@ import pytest
 
 from eventstreams.errors import SchemaError
 from eventstreams.intake.document import read
-from eventstreams.schemas.config import RepositoryConfig
 from eventstreams.schemas.defaults import Defaults
 from eventstreams.schemas.dereference import dereference
-from eventstreams.schemas.robustness import CHECKS
+from eventstreams.schemas.tools.config import RepositoryConfig
+from eventstreams.schemas.tools.robustness import CHECKS
 from eventstreams.schemas.validation import Validator
-from tests.steps import finished
+from tests.support.steps import finished
 
 CORPUS = Path(__file__).parent / "verdicts" / "ajv.ndjson"
 DOCS = Path(__file__).parents[2] / "docs" / "compatibility.md"
@@ -69,7 +69,7 @@ STRICT_VERDICT = {
     "keywords multipleOf": BIG,
 }
 COUNTS = {"eventgate": 30, "strict": 66}
-"""How many of the verdicts differ: a difference more is a change that must be looked at."""
+"""The numbers of differing verdicts. A change of these must be examined."""
 
 
 @cache
@@ -86,7 +86,7 @@ META = {
 
 
 def _schema(draft: str, value: Any) -> dict[str, Any]:
-    """As make.mjs makes it."""
+    """Return the schema that make.mjs builds."""
     return {
         "title": "test/verdict",
         "id" if draft == "draft-04" else "$id": "/test/verdict/1.0.0",
@@ -102,7 +102,7 @@ def _no_other(uri: object) -> dict[str, Any]:
 
 
 class Judge:
-    """Of one schema, as the intake uses it."""
+    """The validator and defaults of a schema, as in the intake."""
 
     def __init__(self, line: dict[str, Any], *, lenient: bool) -> None:
         """Raises SchemaError."""
@@ -114,7 +114,7 @@ class Judge:
         self._lenient = lenient
 
     def judge(self, value: Any) -> tuple[list[list[Any]], Any]:
-        """AJV's error objects, and the value with what is filled in."""
+        """Return AJV's error objects, and the value with defaults filled in."""
         text = _corpus()[0] + json.dumps(value, ensure_ascii=False) + "}"
         event = finished(
             read(
@@ -134,7 +134,7 @@ class Judge:
 
 
 def _differences(*, lenient: bool) -> dict[str, Counter[str]]:
-    """Kind of difference -> name in the corpus -> how many."""
+    """Maps kinds of differences to names in the corpus and their counts."""
     found: dict[str, Counter[str]] = {
         kind: Counter()
         for kind in ("refused here", "refused there", "verdict", "text", "path", "written")
@@ -162,13 +162,13 @@ def _differences(*, lenient: bool) -> dict[str, Counter[str]]:
     return {kind: +counter for kind, counter in found.items()}
 
 
-def test_the_corpus_is_as_large_as_the_docs_say() -> None:
+def test_the_corpus_has_the_documented_size() -> None:
     lines = _corpus()[1]
     assert sum(len(line.get("cases", [0])) for line in lines) >= VERDICTS_MIN
     assert len({line["name"] for line in lines}) > 100
 
 
-def test_in_compatibility_mode_every_verdict_text_and_default_is_ajvs() -> None:
+def test_in_compatibility_mode_results_equal_ajvs() -> None:
     found = _differences(lenient=True)
     assert found["refused here"].keys() == SCHEMAS_REFUSED_HERE.keys()
     assert found["refused there"].keys() == SCHEMAS_REFUSED_THERE.keys()
@@ -179,7 +179,7 @@ def test_in_compatibility_mode_every_verdict_text_and_default_is_ajvs() -> None:
     assert found["verdict"].total() == COUNTS["eventgate"]
 
 
-def test_by_default_only_times_and_large_integers_differ_besides() -> None:
+def test_by_default_only_times_and_large_integers_differ() -> None:
     found = _differences(lenient=False)
     assert found["verdict"].keys() == STRICT_VERDICT.keys()
     assert found["verdict"].total() == COUNTS["strict"]
@@ -196,7 +196,7 @@ def test_every_difference_has_a_row_in_the_docs(table: dict[str, str]) -> None:
     assert {row for row in table.values() if f"| {row} |" not in text} == set()
 
 
-def test_a_schema_is_secure_where_ajv_says_so() -> None:
+def test_schemas_are_secure_if_ajv_says_so() -> None:
     for line in _corpus()[1]:
         schema = _schema(line["draft"], line["value"])
         findings = list(CHECKS["schema-is-secure"](schema, RepositoryConfig(), False))

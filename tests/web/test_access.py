@@ -1,26 +1,38 @@
-"""Streams that need a scope: who is let in by a token, a cookie or a ticket, and for how long."""
+"""Tokens, cookies and tickets give access to streams that need a scope, for a limited time."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import generate_latest
 
-from eventstreams.errors import ConfigError
+from eventstreams.access.key_sets import KeySet
+from eventstreams.access.tickets import Tickets
+from eventstreams.access.tokens import Identity, Tokens
+from eventstreams.config.catalogue import load_catalogue
+from eventstreams.config.settings import AccessSettings, HttpSettings, Settings
+from eventstreams.errors import ConfigError, InvalidToken
 from eventstreams.gateway import running
-from eventstreams.model.stream import Catalogue, load_catalogue
-from eventstreams.settings import AccessSettings, HttpSettings, Settings
-from tests.access.issuer import SECRET, Pair, key_set, secret_token
-from tests.web.client import Answer
-from tests.web.gateway import Served, Site, stream_of
+from eventstreams.log.memory import MemoryLog
+from eventstreams.metrics import Metrics
+from eventstreams.model.catalogue import Catalogue
+from eventstreams.quota.quota import LocalQuota, Quota
+from eventstreams.web.access import Access
+from eventstreams.web.streams import _until_expired
+from tests.support.client import Answer
+from tests.support.fanout import Client, Socket, serving
+from tests.support.gateway import Served, Site, stream_of
+from tests.support.issuer import SECRET, Pair, key_set, secret_token
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +45,7 @@ def bearer(token: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def place(site: Site, folder: Path, **access: Any) -> AsyncIterator[tuple[Served, str]]:
-    """`open` is for all, `closed` needs read:closed, `both` are their names together."""
+    """`open` is public, `closed` needs read:closed, and `both` are both names."""
     folder.joinpath("keys.json").write_bytes(key_set(PAIR))
     folder.joinpath("secret").write_bytes(SECRET + b"\n")
     topic, closed = await site.topic(), await site.topic()
@@ -53,9 +65,7 @@ def assert_refused(answer: Answer, status: int, challenge: str) -> None:
     assert challenge in (answer.head.get("www-authenticate") or "")
 
 
-async def test_an_open_stream_needs_nothing_and_minds_no_bad_token(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_public_stream_ignores_tokens(embedded: Site, tmp_path: Path) -> None:
     async with (
         place(embedded, tmp_path) as (gateway, _),
         gateway.stream("open"),
@@ -74,9 +84,7 @@ async def test_two_authorization_headers_are_refused(embedded: Site, tmp_path: P
             assert "several authorization headers" in answer.json()["detail"]
 
 
-async def test_a_stream_with_a_scope_is_for_those_who_have_it(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_stream_with_a_scope_requires_it(embedded: Site, tmp_path: Path) -> None:
     async with place(embedded, tmp_path) as (gateway, topic):
         for path in ("/v2/stream/closed", "/v2/stream/open,closed", "/v2/explain?streams=closed"):
             assert_refused(await gateway.get(path), 401, "Bearer")
@@ -94,8 +102,8 @@ async def test_a_stream_with_a_scope_is_for_those_who_have_it(
             assert explained.status == 200
 
 
-async def test_a_cursor_lets_nobody_in(embedded: Site, tmp_path: Path) -> None:
-    """Not beside the streams of the URL, and not in the place of a token."""
+async def test_an_id_grants_no_access(embedded: Site, tmp_path: Path) -> None:
+    """An id gives access neither to other streams nor instead of a token."""
     async with place(embedded, tmp_path) as (gateway, topic):
         await embedded.produce(topic, {"secret": 1})
         id_ = json.dumps([{"topic": topic, "partition": 0, "offset": 0}])
@@ -105,9 +113,7 @@ async def test_a_cursor_lets_nobody_in(embedded: Site, tmp_path: Path) -> None:
         assert (await gateway.get("/v2/stream/closed", {"Last-Event-ID": id_})).status == 401
 
 
-async def test_a_cookie_is_as_good_as_the_header_where_it_is_named(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_configured_cookie_replaces_the_header(embedded: Site, tmp_path: Path) -> None:
     cookie = {"Cookie": f"a=b; session={PAIR.token(scope='read:closed')}; c=d"}
     async with place(embedded, tmp_path, cookie="session") as (gateway, _):
         async with gateway.stream("closed", cookie):
@@ -117,7 +123,7 @@ async def test_a_cookie_is_as_good_as_the_header_where_it_is_named(
         assert (await gateway.get("/v2/stream/closed", cookie)).status == 401
 
 
-async def test_a_ticket_lets_in_once(embedded: Site, tmp_path: Path) -> None:
+async def test_a_ticket_is_valid_once(embedded: Site, tmp_path: Path) -> None:
     async with place(embedded, tmp_path) as (gateway, _):
         token = PAIR.token(scope="read:closed")
         assert_refused(await gateway.ask("POST", "/v2/ticket"), 401, "Bearer")
@@ -129,7 +135,7 @@ async def test_a_ticket_lets_in_once(embedded: Site, tmp_path: Path) -> None:
             pass
         again = await gateway.get(f"/v2/stream/closed?a=b&ticket={ticket}&c=d")
         assert_refused(again, 401, "invalid_token")
-        assert ticket not in again.body.decode(), "it is nobody's to read, not even when used"
+        assert ticket not in again.body.decode(), "it is never logged, not even after use"
         assert again.json()["uri"] == "/v2/stream/closed?a=b&ticket=...&c=d"
         assert (await gateway.get("/v2/stream/closed?ticket=%FF")).status == 401
         spelt = await gateway.get(f"/v2/stream/closed?%74icket={ticket}&b")
@@ -137,7 +143,7 @@ async def test_a_ticket_lets_in_once(embedded: Site, tmp_path: Path) -> None:
         assert (await gateway.get("/v2/ticket")).status == 404
 
 
-async def test_no_secret_is_in_a_log_an_answer_or_a_metric(
+async def test_secrets_appear_in_no_log_response_or_metric(
     embedded: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -168,20 +174,18 @@ async def test_no_secret_is_in_a_log_an_answer_or_a_metric(
     said += "\n".join(str(vars(record)) for record in caplog.records).encode()
     for secret in (good, lacking, forged, SECRET.decode("latin-1"), "k" * 40, *tickets):
         assert secret.encode() not in said
-        assert secret.split(".")[-1].encode() not in said, "nor the signature alone"
+        assert secret.split(".")[-1].encode() not in said, "nor the signature by itself"
 
 
-async def test_a_ticket_that_lay_too_long_is_worth_nothing(embedded: Site, tmp_path: Path) -> None:
+async def test_an_expired_ticket_is_refused(embedded: Site, tmp_path: Path) -> None:
     async with place(embedded, tmp_path, ticket_s=0.001) as (gateway, _):
         issued = await gateway.ask("POST", "/v2/ticket", bearer(PAIR.token(scope="read:closed")))
         ticket = issued.json()["ticket"]
-        await asyncio.sleep(0.05)  # it lies
+        await asyncio.sleep(0.05)  # the ticket expires
         assert (await gateway.get(f"/v2/stream/closed?ticket={ticket}")).status == 401
 
 
-async def test_a_stream_ends_when_its_token_does_and_goes_on_with_a_new_one(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_stream_ends_when_its_token_expires(embedded: Site, tmp_path: Path) -> None:
     async with place(embedded, tmp_path) as (gateway, topic):
         short = PAIR.token(scope="read:closed", exp=time.time() + 2)
         async with gateway.stream("closed", bearer(short)) as stream:
@@ -200,7 +204,7 @@ async def test_a_stream_ends_when_its_token_does_and_goes_on_with_a_new_one(
         await gateway.until("streams_ended_total", 1, reason="expired")
 
 
-async def test_a_ticket_ends_with_the_token_it_stands_for(embedded: Site, tmp_path: Path) -> None:
+async def test_a_ticket_expires_with_its_token(embedded: Site, tmp_path: Path) -> None:
     async with place(embedded, tmp_path) as (gateway, _):
         short = PAIR.token(scope="read:closed", exp=time.time() + 2)
         issued = await gateway.ask("POST", "/v2/ticket", bearer(short))
@@ -209,7 +213,7 @@ async def test_a_ticket_ends_with_the_token_it_stands_for(embedded: Site, tmp_pa
             await stream.rest()
 
 
-async def test_credentials_of_a_page_are_for_the_one_site_that_is_named(embedded: Site) -> None:
+async def test_only_the_configured_site_may_send_credentials(embedded: Site) -> None:
     topic = await embedded.topic()
     for cors, expected in (("https://one.example", "true"), ("*", None)):
         async with embedded.gateway(
@@ -219,14 +223,14 @@ async def test_credentials_of_a_page_are_for_the_one_site_that_is_named(embedded
             assert found == expected
 
 
-async def test_a_scope_without_anything_to_check_tokens_with_is_refused_at_start() -> None:
+async def test_a_scope_without_keys_is_refused_at_start() -> None:
     catalogue = Catalogue({"s": stream_of("s", ["t"])._replace(scope="x")})
     with pytest.raises(ConfigError, match=r"streams\.s\.scope"):
         async with running(Settings(), catalogue):
             raise AssertionError
 
 
-def test_a_topic_is_not_open_by_one_stream_and_closed_by_another(tmp_path: Path) -> None:
+def test_streams_of_one_topic_need_the_same_scope(tmp_path: Path) -> None:
     file = tmp_path / "streams.yaml"
     file.write_text("{a: {topics: [t]}, b: {topics: [u], topics_allowed: [t], scope: read:b}}")
     with pytest.raises(ConfigError, match=r"streams\.b\.scope: t is a topic of a too"):
@@ -234,3 +238,59 @@ def test_a_topic_is_not_open_by_one_stream_and_closed_by_another(tmp_path: Path)
     file.write_text('{a: {scope: "two words"}}')
     with pytest.raises(ConfigError, match=r"streams\.a"):
         load_catalogue(file)
+
+
+async def test_a_ticket_of_an_expired_token_is_refused() -> None:
+    quota = Quota(LocalQuota(), Metrics())
+    tickets = Tickets(quota=quota, ttl_s=60.0)
+    tokens = Tokens(
+        keys=KeySet(file=None, url=None, refresh_s=60.0),
+        secret=None,
+        issuer=None,
+        audience=None,
+        leeway_s=0.0,
+    )
+    access = Access(tokens=tokens, tickets=tickets, cookie=None)
+    for left_s, let_in in ((60.0, True), (-0.001, False)):
+        ticket = await tickets.issue(Identity("a", frozenset({"r"}), time.time() + left_s))
+        scope = {"headers": [], "query_string": f"ticket={ticket}".encode()}
+        if let_in:
+            assert await access.authorise(scope, {"r"})
+        else:
+            with pytest.raises(InvalidToken, match="has expired"):
+                await access.authorise(scope, {"r"})
+
+
+async def test_an_ended_stream_is_freed_before_its_token_expires() -> None:
+    class Stream:
+        def end(self, *_: object) -> None:
+            raise AssertionError("it ended long before")
+
+    stream = Stream()
+    kept = weakref.ref(stream)
+    identity = Identity("a", frozenset(), time.time() + 3_600)
+    with _until_expired(cast("Any", stream), identity):
+        pass
+    del stream
+    gc.collect()
+    assert kept() is None
+
+
+async def test_a_scope_added_while_a_stream_opens_ends_it() -> None:
+    """The request was authorized before, and its stream is not yet listed."""
+    log = MemoryLog()
+    await log.create_topic("t", 1)
+    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+        closed = Catalogue({"t": stream_of("t", ["t"])._replace(scope="read:t")})
+
+        class Closing(Socket):
+            async def send(self, message: Any) -> None:
+                await super().send(message)
+                gateway.streams._open_streams._catalogue = lambda: closed
+
+        client = Client(gateway, "t", socket=Closing())
+        tasks.create_task(client.serve())
+        await client.ended()
+        [frame] = client.socket.frames
+        assert json.loads(frame.data)["name"] == "Forbidden"
+    assert gateway.count("streams_ended_total", reason="revoked") == 1

@@ -1,4 +1,4 @@
-"""Which address a request counts for, and whose word on it is believed."""
+"""The client's address is that of the connection, or the one that a trusted proxy gives."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventstreams.settings import HttpSettings, LimitSettings
+from eventstreams.config.settings import HttpSettings, LimitSettings
 from eventstreams.web.address import Proxies, site_of
-from tests.strategies import texts
-from tests.web.gateway import Site
+from tests.support.gateway import Site
+from tests.support.strategies import texts
 
 LOOPBACK = HttpSettings().trusted_proxies
 
@@ -45,6 +45,8 @@ CLIENT, FORWARDED = "x-client-ip", "x-forwarded-for"
         ("127.0.0.1", [(FORWARDED, "[2001:db8::1]:51234")], "2001:db8::1"),
         ("127.0.0.1", [(FORWARDED, "[2001:db8::1]")], "2001:db8::1"),
         ("127.0.0.1", [(CLIENT, "192.0.2.2:51234")], "192.0.2.2"),
+        ("127.0.0.1", [(FORWARDED, "192.0.2.2" + ", 127.0.0.2" * 49)], "192.0.2.2"),
+        ("127.0.0.1", [(FORWARDED, "192.0.2.2" + ", 127.0.0.2" * 50)], "127.0.0.2"),
         ("127.0.0.1", [(FORWARDED, " , ")], None),
         ("127.0.0.1", [], None),
         ("::1", [(CLIENT, "2001:db8::1")], "2001:db8::1"),
@@ -53,18 +55,18 @@ CLIENT, FORWARDED = "x-client-ip", "x-forwarded-for"
         (None, [], None),
     ],
 )
-def test_only_a_trusted_proxys_word_counts(
+def test_only_trusted_proxies_determine_the_address(
     peer: str | None, headers: list[tuple[str, str]], address: str | None
 ) -> None:
     assert Proxies(LOOPBACK).client(scope(peer, *headers)) == address
 
 
-def test_nobody_is_trusted_where_none_are_named() -> None:
+def test_no_proxy_is_trusted_by_default() -> None:
     headers = ((CLIENT, "192.0.2.1"), (FORWARDED, "192.0.2.2"))
     assert Proxies([]).client(scope("127.0.0.1", *headers)) == "127.0.0.1"
 
 
-def test_proxies_are_addresses_or_networks() -> None:
+def test_trusted_proxies_are_addresses_or_networks() -> None:
     proxies = Proxies(["198.51.100.7", "2001:db8:1::/48", "10.1.2.3/8"])
     for peer, trusted in (
         ("198.51.100.7", True),
@@ -79,7 +81,7 @@ def test_proxies_are_addresses_or_networks() -> None:
 
 @given(st.text(max_size=100) | texts, st.text(max_size=100) | texts)
 @example("x" * 10_000, ",")
-def test_whatever_a_proxy_says_is_short_and_harms_nothing(client: str, forwarded: str) -> None:
+def test_any_address_from_a_proxy_is_short(client: str, forwarded: str) -> None:
     found = Proxies(LOOPBACK).client(scope("127.0.0.1", (CLIENT, client), (FORWARDED, forwarded)))
     assert found is None or 0 < len(found) <= 64
     if found is not None:
@@ -103,7 +105,7 @@ def test_an_ipv4_address_counts_for_itself_however_it_is_written(address: Any) -
 
 
 @pytest.mark.anyio
-async def test_who_is_not_behind_a_proxy_is_limited_by_its_own_address(embedded: Site) -> None:
+async def test_direct_clients_are_limited_by_their_own_address(embedded: Site) -> None:
     limits = LimitSettings(client_ip_connections=2)
     http = HttpSettings(trusted_proxies=())
     topic = await embedded.topic()

@@ -1,7 +1,8 @@
-"""What operators see of the streams that are open, and of those that ended."""
+"""Operators see open streams in a list, and ended streams in the log."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -11,13 +12,18 @@ from typing import Any
 
 import pytest
 
+from eventstreams.config.settings import AccessSettings, HttpSettings, Settings
 from eventstreams.errors import ConfigError
 from eventstreams.gateway import running
-from eventstreams.model.stream import Catalogue
+from eventstreams.log.memory import MemoryLog
+from eventstreams.model.catalogue import Catalogue
+from eventstreams.model.position import Position
 from eventstreams.server.sockets import unsent
-from eventstreams.settings import AccessSettings, HttpSettings, Settings
 from eventstreams.web.address import shortened
-from tests.web.gateway import Served, Site, stream_of
+from eventstreams.web.admin import _question
+from eventstreams.web.query import Query
+from tests.support.fanout import Client, joined, serving
+from tests.support.gateway import Served, Site, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -51,9 +57,7 @@ async def clients(gateway: Served, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
-async def test_only_the_operator_sees_clients_and_closes_them(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_only_the_operator_can_list_and_close_clients(embedded: Site, tmp_path: Path) -> None:
     async with place(embedded, tmp_path) as (gateway, _), gateway.stream("a"):
         [listed] = await clients(gateway)
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
@@ -67,7 +71,7 @@ async def test_only_the_operator_sees_clients_and_closes_them(
         assert (await gateway.get(PATH, OPERATOR)).status == 404
 
 
-async def test_a_client_is_listed_with_what_it_reads_and_how_far_it_is(
+async def test_a_client_is_listed_with_its_streams_and_progress(
     embedded: Site, tmp_path: Path
 ) -> None:
     async with place(embedded, tmp_path) as (gateway, topic):
@@ -99,14 +103,14 @@ async def test_a_client_is_listed_with_what_it_reads_and_how_far_it_is(
         assert await clients(gateway) == []
 
 
-async def test_a_proxy_that_does_not_say_whose_a_stream_is_stands_for_it(
+async def test_a_proxy_without_a_client_address_is_listed_itself(
     embedded: Site, tmp_path: Path
 ) -> None:
     async with place(embedded, tmp_path) as (gateway, _), gateway.stream("a"):
         assert [client["client"] for client in await clients(gateway)] == ["127.0.0.0/24"]
 
 
-async def test_the_list_is_narrowed_sorted_and_cut(embedded: Site, tmp_path: Path) -> None:
+async def test_the_list_can_be_filtered_sorted_and_limited(embedded: Site, tmp_path: Path) -> None:
     async with (
         place(embedded, tmp_path, addresses="whole") as (gateway, topic),
         gateway.stream("a", ONE) as one,
@@ -126,13 +130,13 @@ async def test_the_list_is_narrowed_sorted_and_cut(embedded: Site, tmp_path: Pat
         cut = (await gateway.get(f"{PATH}?limit=1", OPERATOR)).json()
         assert len(cut["clients"]) == 1
         assert cut["total"] == 3
-        for bad in ("?sort=name", "?limit=0x", "?limit=", "?what=1", "?stream=a&stream=b"):
+        for bad in ("?sort=name", "?limit=0x", "?what=1", "?stream=a&stream=b"):
             answer = await gateway.get(PATH + bad, OPERATOR)
             assert answer.status == 400
             assert bad[1:5] in answer.json()["detail"]
 
 
-async def test_one_client_is_closed_and_the_others_are_not(embedded: Site, tmp_path: Path) -> None:
+async def test_closing_a_client_leaves_others_open(embedded: Site, tmp_path: Path) -> None:
     async with (
         place(embedded, tmp_path) as (gateway, topic),
         gateway.stream("a", ONE) as one,
@@ -141,7 +145,7 @@ async def test_one_client_is_closed_and_the_others_are_not(embedded: Site, tmp_p
         [listed] = await clients(gateway, "?client=192.0.2.0/24")
         path = f"{PATH}/{listed['id']}"
         assert (await gateway.ask("DELETE", path, OPERATOR)).status == 204
-        assert b"retry: " in b"".join(await one.rest()), "it is not to come back at once"
+        assert b"retry: " in b"".join(await one.rest()), "it must not reconnect immediately"
         await gateway.until("streams_ended_total", 1, reason="closed")
         assert (await gateway.ask("DELETE", path, OPERATOR)).status == 404
         for bad in ("x", "1-2-3", "-1", f"{listed['id']}0", "0-1"):
@@ -150,7 +154,7 @@ async def test_one_client_is_closed_and_the_others_are_not(embedded: Site, tmp_p
         assert (await other.frame()).document["n"] == 1
 
 
-async def test_a_stream_that_ends_leaves_one_line_in_the_log(
+async def test_an_ended_stream_is_logged_in_one_line(
     embedded: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "eventstreams.access")
@@ -172,7 +176,9 @@ async def test_a_stream_that_ends_leaves_one_line_in_the_log(
     assert line["duration_s"] >= 0
 
 
-async def test_the_line_can_be_left_out(embedded: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_access_log_can_be_disabled(
+    embedded: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "eventstreams.access")
     topic = await embedded.topic()
     async with embedded.gateway({"a": [topic]}, http=HttpSettings(access_log=False)) as gateway:
@@ -183,10 +189,10 @@ async def test_the_line_can_be_left_out(embedded: Site, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("kind", ["identity", "gzip", "zstd"])
-async def test_what_a_stream_is_said_to_have_sent_is_what_came(
+async def test_logged_counts_equal_what_the_client_received(
     embedded: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """Over history, what comes then, and the end, in every encoding."""
+    """Count in history, live and at the end, in every encoding."""
     caplog.set_level(logging.INFO, "eventstreams.access")
     async with place(embedded, tmp_path) as (gateway, topic):
         await embedded.produce(topic, *({"n": n} for n in range(50)))
@@ -219,8 +225,28 @@ async def test_a_short_key_is_refused_at_the_start(tmp_path: Path) -> None:
             raise AssertionError
 
 
-def test_a_connection_that_has_just_gone_has_nothing_unsent() -> None:
-    """Its stream is listed for a moment longer."""
+def test_a_closed_connection_has_nothing_unsent() -> None:
+    """The stream is still listed for a moment."""
     with socket.socket() as sock:
         pass
     assert unsent(sock) == 0
+
+
+@pytest.mark.parametrize(("asked", "given"), [("1", 1), ("10000", 10_000), ("99999", 10_000)])
+def test_lists_are_limited(asked: str, given: int) -> None:
+    assert _question(Query({"query_string": f"limit={asked}".encode()}))["limit"] == given
+
+
+async def test_a_client_ahead_of_the_tail_is_not_behind() -> None:
+    """It has read records that the follower has not read yet."""
+    log = MemoryLog()
+    await log.create_topic("t", 2)
+    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+        client = Client(gateway, "t")
+        tasks.create_task(client.serve())
+        await joined(gateway, client)
+        [stream] = gateway.streams._open_streams._open.values()
+        subscription = stream.subscription
+        subscription.position = Position(subscription.spec.partitions, (7, 0), (0, 0))
+        assert stream.document(gateway.hub)["behind"] == 0
+        client.socket.hang_up()

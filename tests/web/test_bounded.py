@@ -1,4 +1,4 @@
-"""Streams that end by themselves: until, limit, max_seconds, and coming back to one."""
+"""Streams with until, limit or max_seconds end by themselves, and can be resumed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.model.extent import Extent, unwrap
-from tests.web.client import Answer, Frame, frames_of
-from tests.web.gateway import Served, Site
-from tests.web.test_resume import T0, filled
+from eventstreams.model.stop_condition import StopCondition, unwrap
+from tests.support.client import Answer, frames_of
+from tests.support.gateway import T0, Served, Site, filled, messages_of
 
 pytestmark = pytest.mark.anyio
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
 
 
-def frames(answer: Answer) -> list[Frame]:
-    assert answer.status == 200, answer.body
-    return [
-        f
-        for f in frames_of(answer.body.removeprefix(b":ok\n\n"))
-        if f.event == "message" and f.data
-    ]
-
-
 def numbers(answer: Answer) -> list[int]:
-    return [frame.document["n"] for frame in frames(answer)]
+    return [frame.document["n"] for frame in messages_of(answer)]
 
 
 async def get(gateway: Served, query: str, last_id: str | None = None) -> Answer:
@@ -52,7 +42,7 @@ async def test_a_stream_ends_cleanly_at_its_bound(site: Site) -> None:
             assert numbers(await get(gateway, query)) == expected, query
 
 
-async def test_lines_of_json_end_too(embedded: Site) -> None:
+async def test_ndjson_ends_at_its_bound(embedded: Site) -> None:
     async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
         answer = await gateway.get(
             "/v2/stream/s?since=earliest&until=-1s", {"Accept": "application/json"}
@@ -61,7 +51,7 @@ async def test_lines_of_json_end_too(embedded: Site) -> None:
         assert lines == [0, 1, 2, 3]
 
 
-async def test_several_partitions_end_each_at_the_first_record_of_the_time(site: Site) -> None:
+async def test_each_partition_ends_at_the_requested_time(site: Site) -> None:
     topic = await filled(site, count=5, partitions=3)
     async with site.gateway({"s": [topic]}) as gateway:
         answer = await get(gateway, f"since=earliest&until={T0 + 2000}")
@@ -82,12 +72,12 @@ async def test_a_limit_counts_what_is_still_to_come(site: Site) -> None:
         assert await stream.chunk() is None
 
 
-async def test_max_seconds_ends_a_stream_on_which_nothing_comes(embedded: Site) -> None:
+async def test_max_seconds_ends_a_quiet_stream(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         assert numbers(await get(gateway, "max_seconds=0.2")) == []
 
 
-async def test_until_a_time_to_come_sends_what_comes_until_then(embedded: Site) -> None:
+async def test_until_a_future_time_sends_live_events(embedded: Site) -> None:
     topic = await embedded.topic()
     async with embedded.gateway({"s": [topic]}) as gateway:
         until = int(time.time() * 1000) + 1500
@@ -97,16 +87,14 @@ async def test_until_a_time_to_come_sends_what_comes_until_then(embedded: Site) 
             assert (await stream.frame()).document["n"] == 0
             await embedded.produce(topic, {"n": 1}, timestamp_ms=until)
             rest = b"".join(await stream.rest())
-            assert [f.document["n"] for f in frames_of(rest)] in ([], [1]), "it may come early"
+            assert [f.document["n"] for f in frames_of(rest)] in ([], [1]), "it may arrive early"
 
 
 @pytest.mark.parametrize("query", ["limit=4", f"until={T0 + 4000}"])
-async def test_who_is_cut_and_comes_back_gets_the_rest_and_then_204(
-    embedded: Site, query: str
-) -> None:
+async def test_a_reconnected_client_gets_the_rest_and_then_204(embedded: Site, query: str) -> None:
     topic = await filled(embedded, count=6)
     async with embedded.gateway({"s": [topic]}) as gateway:
-        whole = frames(await get(gateway, f"since=earliest&{query}"))
+        whole = messages_of(await get(gateway, f"since=earliest&{query}"))
         assert [f.document["n"] for f in whole] == [0, 1, 2, 3]
         for number, frame in enumerate(whole, 1):
             answer = await get(gateway, f"since=earliest&{query}", frame.id)
@@ -117,8 +105,8 @@ async def test_who_is_cut_and_comes_back_gets_the_rest_and_then_204(
                 assert answer.head.get("content-length") is None
 
 
-async def test_a_browser_that_got_nothing_is_told_204_when_it_comes_back(embedded: Site) -> None:
-    """It has an id all the same: the first checkpoint, or the last."""
+async def test_a_browser_without_matches_gets_204_on_reconnect(embedded: Site) -> None:
+    """It has an id from the first or last checkpoint."""
     async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
         for query in ("since=-1s&until=-1s", "max_seconds=0.1"):
             answer = await gateway.get(f"/v2/stream/s?{query}", BROWSER)
@@ -130,10 +118,10 @@ async def test_a_browser_that_got_nothing_is_told_204_when_it_comes_back(embedde
             assert back.status == 204, query
 
 
-async def test_who_is_told_the_end_by_its_id_alone_gets_204_when_it_comes_back(
+async def test_a_final_id_alone_leads_to_204(
     embedded: Site,
 ) -> None:
-    """The last events did not match: the id of the last that did is not where the stream ended."""
+    """The last events did not match, so the id of the last match is not the stream's end."""
     query = "since=earliest&until=-1s&filter=event.n%3D%3D1"
     async with embedded.gateway({"s": [await filled(embedded)]}) as gateway:
         answer = await get(gateway, query)
@@ -142,15 +130,15 @@ async def test_who_is_told_the_end_by_its_id_alone_gets_204_when_it_comes_back(
         assert back.status == 204
 
 
-async def test_a_time_ago_means_what_it_meant_at_first(embedded: Site) -> None:
-    """Else `until=-1s` would move on with every time that a client comes back."""
+async def test_a_relative_time_keeps_its_first_meaning(embedded: Site) -> None:
+    """Otherwise `until=-1s` would advance with every reconnect."""
     topic = await filled(embedded)
     async with embedded.gateway({"s": [topic]}) as gateway:
-        first = frames(await get(gateway, "since=earliest&until=-1s"))
+        first = messages_of(await get(gateway, "since=earliest&until=-1s"))
         assert json.loads(first[-1].id or "")["until"] > T0
-        extent, _ = unwrap(first[-1].id or "")
-        again = frames(await get(gateway, "since=earliest&until=-1s", first[0].id))
-        assert unwrap(again[-1].id or "")[0] == extent
+        stop_condition, _ = unwrap(first[-1].id or "")
+        again = messages_of(await get(gateway, "since=earliest&until=-1s", first[0].id))
+        assert unwrap(again[-1].id or "")[0] == stop_condition
 
 
 async def test_head_of_a_bounded_stream_is_that_of_any(embedded: Site) -> None:
@@ -160,13 +148,13 @@ async def test_head_of_a_bounded_stream_is_that_of_any(embedded: Site) -> None:
 
 
 REFUSED = {
-    "limit=0": "limit=0 is not a whole number of events from 1 on",
+    "limit=0": "limit=0 is not a number of events: use a whole number of at least 1",
     "limit=-1": "limit=-1 is not",
     "limit=1.5": "limit=1.5 is not",
     "limit=ten": "limit=ten is not",
     "limit=" + "9" * 30: "limit=999",
     "limit=1&limit=2": "limit is given more than once",
-    "max_seconds=0": "max_seconds=0 is not a number of seconds above 0",
+    "max_seconds=0": "max_seconds=0 is not a number of seconds greater than 0",
     "max_seconds=-5": "max_seconds=-5 is not",
     "max_seconds=1e3": "max_seconds=1e3 is not",
     "heartbeat=often": "heartbeat=often is not one of: checkpoint, comment",
@@ -174,7 +162,7 @@ REFUSED = {
 }
 
 
-async def test_what_is_no_bound_is_refused_with_what_would_be(embedded: Site) -> None:
+async def test_an_invalid_bound_is_refused_with_the_expected_form(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         for query, detail in REFUSED.items():
             answer = await get(gateway, query)
@@ -192,9 +180,7 @@ async def test_what_is_no_bound_is_refused_with_what_would_be(embedded: Site) ->
 
 
 @pytest.mark.parametrize("bound", ["", "&limit=9", "&until=-1s"])
-async def test_an_id_of_many_partitions_is_a_token_and_says_the_same(
-    embedded: Site, bound: str
-) -> None:
+async def test_an_id_of_many_partitions_is_an_equivalent_token(embedded: Site, bound: str) -> None:
     partitions = 40
     topic = await filled(embedded, count=1, partitions=partitions)
     async with embedded.gateway({"s": [topic]}) as gateway:
@@ -216,12 +202,12 @@ numbers_or_none = st.none() | st.integers(0, 2**63 - 1)
 def test_an_id_carries_the_extent_of_its_stream(
     until: int | None, deadline: int | None, left: int | None, token: bool
 ) -> None:
-    extent = Extent(until, deadline, left)
+    stop_condition = StopCondition(until, deadline, left)
     inner = "v1.abc-_" if token else '[{"topic":"t","partition":0,"offset":1,"timestamp":2}]'
-    assert unwrap(extent.wrap(inner.encode()).decode()) == (extent, inner)
+    assert unwrap(stop_condition.wrap(inner.encode()).decode()) == (stop_condition, inner)
 
 
 @given(st.text())
-def test_what_is_no_such_id_is_left_as_it_is(text: str) -> None:
-    extent, rest = unwrap(text)
-    assert extent is not None or rest == text
+def test_other_ids_are_returned_unchanged(text: str) -> None:
+    stop_condition, rest = unwrap(text)
+    assert stop_condition is not None or rest == text

@@ -1,4 +1,4 @@
-"""Ids without an event: a client's position moves while nothing comes for it."""
+"""Checkpoints advance a client's position while no event matches."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 
 import pytest
 
-from tests.web.client import PATIENCE_S, Stream
-from tests.web.gateway import Site
-from tests.web.test_resume import filled
+from eventstreams.log.memory import MemoryLog
+from tests.support.client import Stream
+from tests.support.fanout import Client, joined, serving
+from tests.support.gateway import Site, filled
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
 async def lines_until(stream: Stream, count: int, begin: bytes) -> list[bytes]:
-    """The first so many lines that begin so."""
+    """Return the first `count` lines with this beginning."""
     text = b""
     while True:
         found = [line for line in text.split(b"\n") if line.startswith(begin)]
@@ -37,7 +39,7 @@ HEARTBEAT_S = 0.2
         ("", {}, False),
     ],
 )
-async def test_heartbeats_are_ids_for_browsers_and_who_asks_and_comments_for_others(
+async def test_heartbeats_are_ids_for_browsers_and_on_request(
     embedded: Site, query: str, headers: dict[str, str], checkpoints: bool
 ) -> None:
     topic = await filled(embedded)
@@ -53,7 +55,7 @@ async def test_heartbeats_are_ids_for_browsers_and_who_asks_and_comments_for_oth
             assert await lines_until(stream, 3, b":") == [b":ok", b":", b":"]
 
 
-async def test_while_nothing_matches_heartbeats_move_the_position(embedded: Site) -> None:
+async def test_heartbeats_advance_the_id_while_nothing_matches(embedded: Site) -> None:
     topic = await filled(embedded)
     filter_ = "filter=event.n%20%3D%3D%209"
     async with embedded.gateway({"s": [topic]}, heartbeat_s=HEARTBEAT_S) as gateway:
@@ -73,7 +75,7 @@ async def test_while_nothing_matches_heartbeats_move_the_position(embedded: Site
             assert (await stream.frame()).document["n"] == 9
 
 
-async def test_who_is_cut_before_its_first_event_resumes_where_it_began(embedded: Site) -> None:
+async def test_a_disconnect_before_the_first_event_loses_nothing(embedded: Site) -> None:
     topic = await filled(embedded)
     async with embedded.gateway({"s": [topic]}) as gateway:
         async with gateway.opened("/v2/stream/s?heartbeat=checkpoint") as stream:
@@ -84,7 +86,7 @@ async def test_who_is_cut_before_its_first_event_resumes_where_it_began(embedded
             assert (await stream.frame()).document["n"] == 4
 
 
-async def test_a_gap_that_must_not_be_is_answered_with_410(embedded: Site) -> None:
+async def test_gap_fail_answers_a_gap_with_410(embedded: Site) -> None:
     topic = await filled(embedded, count=6)
     await embedded.forget_before(topic, 3)
     lost = {"Last-Event-ID": f'[{{"topic":"{topic}","partition":0,"offset":1,"timestamp":0}}]'}
@@ -98,3 +100,14 @@ async def test_a_gap_that_must_not_be_is_answered_with_410(embedded: Site) -> No
         whole = {"Last-Event-ID": lost["Last-Event-ID"].replace('"offset":1', '"offset":3')}
         async with gateway.opened("/v2/stream/s?gap=fail", whole) as stream:
             assert (await stream.frame()).document["n"] == 3
+
+
+async def test_ndjson_never_contains_ids() -> None:
+    log = MemoryLog()
+    await log.create_topic("t", 1)
+    async with serving(log, ["t"]) as gateway, asyncio.TaskGroup() as tasks:
+        client = Client(gateway, "t", accept="application/json", query="heartbeat=checkpoint")
+        tasks.create_task(client.serve())
+        await joined(gateway, client)
+        assert client.socket.taken == b"\n"
+        client.socket.hang_up()

@@ -1,4 +1,4 @@
-"""What a connection may do besides one request after another."""
+"""Pipelined and endless requests on a connection."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 
 import pytest
 
-from eventstreams.settings import LimitSettings
-from tests.web.client import PATIENCE_S, connected
-from tests.web.gateway import Site
-from tests.web.test_leases import IP, becomes_free
+from eventstreams.config.settings import LimitSettings
+from tests.support.client import connected
+from tests.support.gateway import Site
+from tests.support.leases import IP, becomes_free
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_request_sent_ahead_of_a_stream_leaks_neither_task_nor_lease(
+async def test_a_pipelined_request_leaks_neither_task_nor_lease(
     embedded: Site,
 ) -> None:
     limits = LimitSettings(client_ip_connections=1)
@@ -31,7 +32,7 @@ async def test_a_request_sent_ahead_of_a_stream_leaks_neither_task_nor_lease(
                 await asyncio.sleep(0)
 
 
-async def test_an_endless_head_is_refused_before_it_is_kept(embedded: Site) -> None:
+async def test_an_endless_head_is_refused(embedded: Site) -> None:
     async with (
         embedded.gateway({"s": [await embedded.topic()]}) as gateway,
         connected(gateway.port) as client,

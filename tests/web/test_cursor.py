@@ -1,4 +1,4 @@
-"""An id is explained to a person, in either form, and told off as a stream would."""
+"""Ids of both forms are explained, and invalid ones refused as by a stream."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
-from eventstreams.model.extent import Extent
-from eventstreams.model.position import Position, parse_last_event_id
-from tests.web.gateway import Served, Site
+from eventstreams.model.last_event_id import parse_last_event_id
+from eventstreams.model.position import Position
+from eventstreams.model.stop_condition import StopCondition
+from eventstreams.web.cursor import explain
+from tests.support.gateway import Served, Site
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +45,7 @@ async def explained(gateway: Served, id_: str) -> Any:
     return answer.json()
 
 
-async def test_both_forms_of_an_id_say_the_same_and_name_each_other(embedded: Site) -> None:
+async def test_both_forms_of_an_id_are_explained_alike(embedded: Site) -> None:
     as_json = POSITION.encode_json().decode()
     as_token = (POSITION.encode_token() or b"").decode()
     async with embedded.gateway({"s": ["t"]}) as gateway:
@@ -65,8 +67,8 @@ async def test_both_forms_of_an_id_say_the_same_and_name_each_other(embedded: Si
     }
 
 
-async def test_the_id_of_a_bounded_stream_says_its_bounds_too(embedded: Site) -> None:
-    id_ = Extent(1_700_000_000_000, None, 7).wrap(POSITION.encode_json()).decode()
+async def test_the_id_of_a_bounded_stream_includes_its_bounds(embedded: Site) -> None:
+    id_ = StopCondition(1_700_000_000_000, None, 7).wrap(POSITION.encode_json()).decode()
     async with embedded.gateway({"s": ["t"]}) as gateway:
         document = await explained(gateway, id_)
     assert document["ends"] == {"until": "2023-11-14T22:13:20.000Z", "deadline": None, "events": 7}
@@ -98,7 +100,7 @@ async def test_an_id_that_is_no_position_has_no_other_form(
 
 
 @pytest.mark.parametrize("id_", ["{", "[]", "v2.AAAA", "v1.AAAA", "v1.%", "[{}]"])
-async def test_a_bad_id_gets_what_a_stream_would_answer(embedded: Site, id_: str) -> None:
+async def test_an_invalid_id_gets_the_error_of_a_stream(embedded: Site, id_: str) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         page = await gateway.get(f"/v2/cursor?id={quote(id_, safe='')}")
         stream = await gateway.get("/v2/stream/s", {"Last-Event-ID": id_})
@@ -108,22 +110,22 @@ async def test_a_bad_id_gets_what_a_stream_would_answer(embedded: Site, id_: str
     assert page.json()["name"] == "InvalidAssignmentError"
 
 
-@pytest.mark.parametrize("query", ["", "?", "?id=", "?id=%20", "?last-event-id=x"])
-async def test_without_an_id_the_answer_says_what_to_give(embedded: Site, query: str) -> None:
+@pytest.mark.parametrize("query", ["", "?", "?id=", "?id=%20"])
+async def test_without_an_id_the_error_explains_the_parameter(embedded: Site, query: str) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         answer = await gateway.get(f"/v2/cursor{query}")
     assert answer.status == 400
     assert "/v2/cursor?id=ID" in answer.json()["detail"]
 
 
-async def test_it_is_only_to_be_read(embedded: Site) -> None:
+async def test_cursor_accepts_only_get_and_head(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         assert (await gateway.ask("POST", "/v2/cursor?id=[]")).status == 404
         head = await gateway.ask("HEAD", f"/v2/cursor?id={quote(POSITION.encode().decode())}")
         assert head.status == 200
 
 
-async def test_both_forms_of_an_id_name_epochs(embedded: Site) -> None:
+async def test_both_forms_of_an_id_contain_epochs(embedded: Site) -> None:
     position = Position(
         POSITION.partitions, POSITION.offsets, POSITION.timestamps, (7, NO_EPOCH, 0)
     )
@@ -172,7 +174,7 @@ async def test_a_stream_resumes_from_a_token_as_from_its_json(site: Site, where:
 
 
 @pytest.mark.parametrize("form", ["json", "token"])
-async def test_an_id_of_too_many_partitions_is_refused_unread(embedded: Site, form: str) -> None:
+async def test_an_id_of_too_many_partitions_is_refused(embedded: Site, form: str) -> None:
     count = 501 if form == "json" else 10_000
     partitions = tuple(Partition("t", n) for n in range(count))
     position = Position(partitions, (1,) * count, (1,) * count)
@@ -182,3 +184,9 @@ async def test_an_id_of_too_many_partitions_is_refused_unread(embedded: Site, fo
         answer = await gateway.get(f"/v2/cursor?id={quote(id_, safe='')}")
     assert answer.status == 400
     assert "500" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("offset", [-1, -2, -2000])
+def test_an_offset_from_the_end_has_no_other_form(offset: int) -> None:
+    id_ = json.dumps([{"topic": "t", "partition": 0, "offset": offset, "timestamp": 5}])
+    assert explain(id_)["other_form"] is None

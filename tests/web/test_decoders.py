@@ -1,4 +1,4 @@
-"""What other people's programs make of a compressed stream that others share and they join late."""
+"""Programs of others decode a shared compressed stream that they join late."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from eventstreams.fanout.compression import Encoding
-from tests.programs import browser, running
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, Site
+from tests.support.gateway import Served, Site
+from tests.support.programs import browser, lines_with, running
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ console.log("ended");
 
 
 class Shared:
-    """A gateway with a stream that someone follows compressed, who was there before."""
+    """Run a gateway with a stream that another client already follows compressed."""
 
     def __init__(self, site: Site, gateway: Served, topic: str) -> None:
         self.site = site
@@ -44,13 +44,13 @@ class Shared:
         return f"http://127.0.0.1:{self.gateway.port}/v2/stream/s"
 
     async def say(self) -> int:
-        """One event more."""
+        """Append another event."""
         self.sent += 1
         await self.site.produce(self.topic, {"n": self.sent, "text": "ä" * 300})
         return self.sent
 
     async def shared_by(self, members: int) -> None:
-        """Waits until so many get the same bytes."""
+        """Wait until this many clients get the same bytes."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 cohorts = self.gateway.parts.hub._cohorts
@@ -84,21 +84,8 @@ async def shared(site: Site) -> AsyncIterator[Shared]:
             taking.cancel()
 
 
-async def lines_with(process: Process, begin: str, count: int) -> list[str]:
-    """The next lines that begin so."""
-    assert process.stdout is not None
-    found: list[str] = []
-    async with asyncio.timeout(PATIENCE_S):
-        while len(found) < count:
-            line = (await process.stdout.readline()).decode()
-            assert line, "the program has ended"
-            if line.startswith(begin):
-                found.append(line.removeprefix(begin).strip())
-    return found
-
-
 async def follows(here: Shared, process: Process) -> None:
-    """It gets each event when it comes, and sees that the response ends well."""
+    """The program gets each event immediately, and sees a proper end of the response."""
     for _ in range(BATCHES):
         n = await here.say()
         [data] = await lines_with(process, "data: ", 1)
@@ -113,17 +100,17 @@ async def follows(here: Shared, process: Process) -> None:
 QUERY = "?compress=gzip&heartbeat=checkpoint"
 
 
-async def test_curl_decodes_what_it_shares_with_others(embedded: Site) -> None:
+async def test_curl_decodes_a_shared_compressed_stream(embedded: Site) -> None:
     async with (
         shared(embedded) as here,
         running("curl", "-sN", "--compressed", here.url + QUERY) as curl,
     ):
         await lines_with(curl, ":ok", 1)
         await follows(here, curl)
-        assert await curl.wait() == 0, "it saw a torn response"
+        assert await curl.wait() == 0, "it saw an incomplete response"
 
 
-async def test_nodes_fetch_decodes_what_it_shares_with_others(embedded: Site) -> None:
+async def test_node_fetch_decodes_a_shared_compressed_stream(embedded: Site) -> None:
     command = "node", "--input-type=module", "-e", NODE
     async with shared(embedded) as here, running(*command, here.url + QUERY) as node:
         assert await lines_with(node, "coding ", 1) == ["gzip"]
@@ -132,7 +119,7 @@ async def test_nodes_fetch_decodes_what_it_shares_with_others(embedded: Site) ->
         await lines_with(node, "ended", 1)
 
 
-async def test_httpx_decodes_what_it_shares_with_others(embedded: Site) -> None:
+async def test_httpx_decodes_a_shared_compressed_stream(embedded: Site) -> None:
     async with (
         shared(embedded) as here,
         httpx.AsyncClient(timeout=PATIENCE_S) as client,
@@ -153,7 +140,7 @@ async def test_httpx_decodes_what_it_shares_with_others(embedded: Site) -> None:
         assert [line async for line in lines] == []
 
 
-async def test_a_browser_decodes_resumes_and_shares_without_being_asked(embedded: Site) -> None:
+async def test_browsers_get_and_resume_compressed_streams_by_default(embedded: Site) -> None:
     async with shared(embedded) as here:
         script = f"""
           const stream = new EventSource("{here.url}");
@@ -178,7 +165,7 @@ async def expected(here: Shared, page: Any, count: int) -> None:
         assert await page.reports(1) == [[n, n]]
 
 
-async def test_the_early_one_decodes_to_its_end_whoever_came_after_it(embedded: Site) -> None:
+async def test_later_clients_do_not_disturb_a_compressed_stream(embedded: Site) -> None:
     topic = await embedded.topic()
     async with embedded.gateway({"s": [topic]}) as gateway:
         async with gateway.stream("s", {"Accept-Encoding": "gzip"}, compress="gzip") as early:

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the running gateway: every answer that it names, and no other."""
+"""The gateway gives exactly the responses that the OpenAPI document describes."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from eventstreams.fanout import cel
-from eventstreams.settings import AccessSettings, LimitSettings
-from tests.access.issuer import Pair, key_set
-from tests.intake.place import TEST, Place, event, place
-from tests.legacy.schemas import LEGACY_STREAMS, LISTED, write_legacy_schemas
-from tests.schemas.folders import put
-from tests.web.gateway import Served, Site, stream_of
+from eventstreams.config.settings import AccessSettings, LimitSettings
+from eventstreams.filters import cel
+from tests.support.gateway import Served, Site, stream_of
+from tests.support.intake import TEST, Place, event, place
+from tests.support.issuer import Pair, key_set
+from tests.support.legacy_schemas import LEGACY_STREAMS, LISTED, write_legacy_schemas
+from tests.support.schema_folders import put
 
 pytestmark = pytest.mark.anyio
 
 PAIR = Pair("EdDSA", "key")
 STREAM, EXPLAIN, TICKET = "/v2/stream/{streams}", "/v2/explain", "/v2/ticket"
+SELFTEST = "/v2/selftest"
 SCHEMA, CONFIGS = "/v1/schemas/{title}/{version}", "/v1/stream-configs/{streams}"
 EVENTS, BEACON = "/v1/events", "/beacon/event"
 JSON = {"Content-Type": "application/json"}
 BOTH = {STREAM: "/v2/stream/{}?", EXPLAIN: "/v2/explain?streams={}&"}
-"""The same refusals, and how to ask for streams."""
+"""Paths with the same refusals, and the requests for streams."""
 ELSEWHERE = {
-    ("post", EVENTS, 408): "tests/intake/test_overload.py::"
-    "test_a_body_that_does_not_come_is_given_up",
+    ("post", EVENTS, 408): "tests/intake/test_overload.py::test_a_missing_body_times_out",
     ("post", EVENTS, 429): "tests/intake/test_bounded.py::"
-    "test_so_many_bodies_at_a_time_and_no_more",
-    ("post", EVENTS, 500): "tests/intake/test_gate.py::test_a_stream_must_be_declared",
+    "test_concurrent_bodies_of_a_client_are_limited",
+    ("post", EVENTS, 500): "tests/intake/test_router.py::test_a_stream_must_be_declared",
     ("post", EVENTS, 503): "tests/intake/test_overload.py::"
-    "test_beyond_what_may_be_under_way_requests_get_503_in_the_middle_of_their_body",
+    "test_without_memory_requests_get_503_during_their_body",
     **{
         (method, BEACON, status): "tests/legacy/test_beacon.py::"
-        "test_requests_without_room_in_the_intake_get_503"
+        "test_without_memory_in_the_intake_beacons_get_503"
         for method in ("get", "post")
         for status in (429, 503)
     },
 }
-"""What needs an intake without room: the tests that produce it."""
+"""Responses that need a full intake, with the tests that produce them."""
 
 
 class Sent(NamedTuple):
     status: int
-    """What is expected."""
+    """The expected status."""
     path: str
-    """As the document has it."""
+    """The path as it is in the document."""
     target: str
     headers: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
     body: bytes | None = None
@@ -63,7 +63,7 @@ class Sent(NamedTuple):
 
 
 class Document:
-    """The answers that the document names, and those that were seen."""
+    """Compares the documented responses with those that occurred."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
@@ -72,7 +72,7 @@ class Document:
 
     @property
     def named(self) -> set[tuple[str, str, int]]:
-        """Streams' own paths have the answers of the path of all, which another test compares."""
+        """Paths of single streams have the common responses, which another test compares."""
         return {
             (method, path, int(status))
             for path, operations in self.spec["paths"].items()
@@ -114,7 +114,7 @@ def bearer(**claims: Any) -> dict[str, str]:
 
 
 def of_streams(path: str, begin: str) -> Iterator[Sent]:
-    """What is refused alike, whether events are asked for or what a request would do."""
+    """Refusals that streams and /v2/explain have in common."""
     one, closed = begin.format(TEST), begin.format("closed")
     yield Sent(200, path, one + "since=earliest&limit=1")
     yield Sent(400, path, begin.format("nope"))
@@ -140,10 +140,13 @@ def of_all() -> Iterator[Sent]:
     yield Sent(404, STREAM, "/v2/stream/a/b")
     yield Sent(400, EXPLAIN, "/v2/explain")
     yield Sent(200, "/v2/streams", "/v2/streams")
+    yield Sent(200, "/v2/streams/activity", "/v2/streams/activity")
     yield Sent(200, "/v2/cursor", "/v2/cursor?id=%5B%22t%22%5D")
     yield Sent(400, "/v2/cursor", "/v2/cursor")
     yield Sent(400, "/v2/cursor", "/v2/cursor?id=x")
-    yield Sent(200, "/v2/selftest", "/v2/selftest")
+    yield Sent(200, "/v2/limits", "/v2/limits")
+    yield Sent(400, "/v2/limits", "/v2/limits?client=x")
+    yield Sent(200, SELFTEST, SELFTEST)
     yield Sent(200, "/v1/stream-configs", "/v1/stream-configs")
     yield Sent(400, "/v1/stream-configs", "/v1/stream-configs?constraints=x")
     yield Sent(200, CONFIGS, f"/v1/stream-configs/{TEST}")
@@ -231,7 +234,7 @@ async def _with_keys(folder: Path, document: Document) -> None:
 
 
 async def _out_of_reach(site: Site, document: Document) -> None:
-    """Keys that cannot be fetched, and limits."""
+    """Settings with limits, and keys that cannot be loaded."""
     access = AccessSettings(jwks_url="https://127.0.0.1:9/keys.json")
     closed = stream_of("s", [await site.topic()])._replace(scope="read:closed")
     async with site.gateway({"s": closed}, access=access) as gateway:
@@ -239,11 +242,18 @@ async def _out_of_reach(site: Site, document: Document) -> None:
             await ask_served(gateway, document, Sent(503, path, target, bearer(), body))
     limits = LimitSettings(client_ip_connects_per_minute=1)
     async with site.gateway({"s": [await site.topic()]}, limits=limits) as gateway:
-        for path, target, body in _COUNTED:
+        await ask_served(gateway, document, Sent(400, SELFTEST, SELFTEST))
+        for path, target, body in (*_COUNTED, (SELFTEST, SELFTEST, None)):
             address = {"X-Client-IP": f"192.0.2.{len(path)}"}
             sent = Sent(429, path, target, address, body)
             await gateway.ask(sent.method, target, address)
             await ask_served(gateway, document, sent)
+    limits = LimitSettings(streams_max=1)
+    async with (
+        site.gateway({"s": [await site.topic()]}, limits=limits) as gateway,
+        gateway.stream("s"),
+    ):
+        await ask_served(gateway, document, Sent(503, SELFTEST, SELFTEST))
 
 
 _COUNTED = (
@@ -253,7 +263,7 @@ _COUNTED = (
 
 
 @pytest.mark.kafka
-async def test_no_topic_at_all_is_the_documented_500(kafka_site: Site) -> None:
+async def test_streams_without_any_topic_get_500(kafka_site: Site) -> None:
     async with kafka_site.gateway({"missing": ["no-such-topic"]}) as gateway:
         document = Document((await gateway.get("/?spec")).json())
         for path, begin in BOTH.items():
@@ -261,7 +271,7 @@ async def test_no_topic_at_all_is_the_documented_500(kafka_site: Site) -> None:
     assert {(method, path) for method, path, _ in document.seen} == _NO_TOPIC
 
 
-async def test_each_streams_own_path_has_the_answers_of_all(embedded: Site) -> None:
+async def test_each_stream_path_documents_the_common_answers(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"], "other": ["t"]}) as gateway:
         paths = (await gateway.get("/?spec")).json()["paths"]
     for name in ("s", "other"):
@@ -269,7 +279,7 @@ async def test_each_streams_own_path_has_the_answers_of_all(embedded: Site) -> N
         assert own.keys() == paths[STREAM]["get"]["responses"].keys()
 
 
-def test_what_is_produced_elsewhere_is_produced_there() -> None:
+def test_documented_answers_tested_elsewhere_exist() -> None:
     root = Path(__file__).parents[2]
     for where in ELSEWHERE.values():
         file, _, name = where.partition("::")

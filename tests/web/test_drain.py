@@ -1,4 +1,4 @@
-"""Being told to stop: every stream ends whole, and its client goes on elsewhere."""
+"""During a drain, every stream ends completely, and its client can continue elsewhere."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import re
 
 import pytest
 
-from eventstreams.fanout.ending import Reason
-from tests.web.client import connected, frames_of
-from tests.web.gateway import NDJSON, Site, ask
+from eventstreams.fanout.send import EndReason
+from tests.support.client import connected, frames_of
+from tests.support.gateway import NDJSON, Site, ask
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_each_stream_ends_properly_with_retry_as_its_last_line_and_no_blank_line(
+async def test_a_drained_stream_ends_with_a_retry_line(
     site: Site,
 ) -> None:
     topic = await site.topic()
@@ -39,7 +40,7 @@ async def test_each_stream_ends_properly_with_retry_as_its_last_line_and_no_blan
         assert gateway.count("streams_ended_total", reason="drained") == 3
 
 
-async def test_a_client_in_the_middle_of_history_gets_whole_frames_and_goes_on_elsewhere(
+async def test_a_drain_in_history_ends_between_frames(
     site: Site,
 ) -> None:
     topic = await site.topic()
@@ -52,7 +53,7 @@ async def test_a_client_in_the_middle_of_history_gets_whole_frames_and_goes_on_e
         frames = [await stream.frame()]
         stream.client.pause()
         draining = asyncio.create_task(gateway.server.drain())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not gateway.parts.hub.draining:
                 await asyncio.sleep(0)
         stream.client.resume()
@@ -68,10 +69,10 @@ async def test_a_client_in_the_middle_of_history_gets_whole_frames_and_goes_on_e
     assert [frame.place[2] for frame in frames] == list(range(150))
 
 
-async def test_a_drained_stream_closes_its_connection_and_an_idle_one_is_closed_first(
+async def test_a_drain_closes_idle_connections_first(
     site: Site,
 ) -> None:
-    """A client that kept its connection would ask the process that refuses it."""
+    """A client with an open connection would send requests to a process that refuses them."""
     topic = await site.topic()
     async with (
         site.gateway({"s": [topic]}, drain_s=600.0) as gateway,
@@ -84,18 +85,18 @@ async def test_a_drained_stream_closes_its_connection_and_an_idle_one_is_closed_
         await last.opened()
         assert (await ask(kept, "GET", "/healthz")).status == 200
         draining = asyncio.create_task(gateway.server.drain())
-        for idle in (kept, fresh):  # though no stream has to end for minutes
+        for idle in (kept, fresh):  # although streams have minutes to end
             assert await idle.some(1) == b""
         for subscription in gateway.parts.hub.subscriptions.copy():
-            subscription.end(Reason.DRAINED)
+            subscription.end(EndReason.DRAINED)
         for open_stream in (stream, last):
             await open_stream.rest()
             assert await open_stream.client.some(1) == b""
-        gateway.server._hurry.set()
+        gateway.server._second_signal.set()
         await draining
 
 
-async def test_during_the_notice_an_answer_ends_its_connection(site: Site) -> None:
+async def test_during_the_notice_responses_end_connections(site: Site) -> None:
     topic = await site.topic()
     async with (
         site.gateway({"s": [topic]}, drain_s=1.0) as gateway,
@@ -109,11 +110,11 @@ async def test_during_the_notice_an_answer_ends_its_connection(site: Site) -> No
             answer = await ask(late, "GET", "/healthz")
             assert (answer.status, answer.head.get("connection")) == (200, "close")
             assert await late.some(1) == b""
-        gateway.server._hurry.set()
+        gateway.server._second_signal.set()
         await draining
 
 
-async def test_while_draining_it_is_not_ready_and_takes_no_new_stream(site: Site) -> None:
+async def test_while_draining_new_streams_are_refused(site: Site) -> None:
     topic = await site.topic()
     async with (
         site.gateway({"s": [topic]}, drain_s=0.5) as gateway,
@@ -126,11 +127,11 @@ async def test_while_draining_it_is_not_ready_and_takes_no_new_stream(site: Site
         ready = await ask(kept, "GET", "/readyz")
         assert (ready.status, ready.json()["draining"]) == (503, True)
         assert (await ask(kept, "GET", "/healthz")).status == 200
-        async with gateway.stream("s") as late:  # a 503 would be the end for many clients
+        async with gateway.stream("s") as late:  # many clients give up after a 503
             assert late.head.get("connection") == "close"
             [only] = await late.rest()
             assert re.fullmatch(rb":ok\n\nretry: [1-8]\d\d\d\n", only)
-            assert await late.client.some(1) == b"", "the connection ends with the answer"
+            assert await late.client.some(1) == b"", "the connection ends after the response"
         refused = await ask(kept, "GET", "/v2/stream/s", NDJSON)
         assert refused.head.get("connection") == "close"
         assert (refused.status, refused.json()["type"]) == (503, "unavailable")

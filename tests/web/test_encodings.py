@@ -1,4 +1,4 @@
-"""Which content coding a stream gets: never one that the client does not take."""
+"""The content coding of a stream is always one that the client accepts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.config.settings import Compression, HttpSettings
 from eventstreams.errors import InvalidParameter
 from eventstreams.fanout.compression import Encoding
-from eventstreams.settings import Compression, HttpSettings
 from eventstreams.web.coding import choose
-from eventstreams.web.request import header_list
-from tests.web.gateway import Site
-from tests.web.test_resume import filled
+from eventstreams.web.headers import header_list
+from tests.support.gateway import Site, filled
 
 POLICIES: tuple[Compression, ...] = get_args(Compression)
 NONE, GZIP, ZSTD = Encoding.IDENTITY, Encoding.GZIP, Encoding.ZSTD
@@ -59,7 +58,7 @@ def test_the_coding_is_the_best_of_what_is_accepted_and_allowed(
     st.sampled_from([None, "gzip", "zstd", "none"]),
     st.booleans(),
 )
-def test_whatever_is_accepted_no_other_coding_is_sent(
+def test_only_acceptable_codings_are_sent(
     policy: Compression, accepted: str, asked: str | None, is_browser: bool
 ) -> None:
     chosen = choose(policy, accepted, asked, is_browser=is_browser)
@@ -68,7 +67,7 @@ def test_whatever_is_accepted_no_other_coding_is_sent(
 
 
 @pytest.mark.parametrize("asked", ["br", "GZIP", "1"])
-def test_other_codings_can_not_be_asked_for(asked: str) -> None:
+def test_unknown_codings_are_refused(asked: str) -> None:
     with pytest.raises(InvalidParameter, match="is not one of: gzip, zstd, none"):
         choose("always", None, asked, is_browser=False)
 
@@ -84,7 +83,7 @@ def test_other_codings_can_not_be_asked_for(asked: str) -> None:
         ({}, {}, None),
     ],
 )
-async def test_the_answer_says_its_coding_and_what_it_depends_on(
+async def test_responses_name_their_coding_and_vary(
     embedded: Site, headers: dict[str, str], query: dict[str, Any], coding: str | None
 ) -> None:
     topic = await filled(embedded)
@@ -100,7 +99,7 @@ async def test_the_answer_says_its_coding_and_what_it_depends_on(
 
 
 @pytest.mark.anyio
-async def test_settings_can_forbid_it_and_other_answers_are_plain(embedded: Site) -> None:
+async def test_settings_can_disable_compression(embedded: Site) -> None:
     topic = await filled(embedded)
     browser = {"Accept-Encoding": "gzip", "Sec-Fetch-Site": "same-origin"}
     http = HttpSettings(compression="never")
@@ -123,3 +122,11 @@ def test_several_lines_of_a_list_are_one() -> None:
     scope = {"headers": [(b"accept-encoding", b"br"), (b"accept-encoding", b"gzip;q=0.5")]}
     assert header_list(scope, b"accept-encoding") == "br, gzip;q=0.5"
     assert header_list(scope, b"accept") is None
+
+
+@pytest.mark.parametrize(
+    "accepted", ["gzip, x-gzip;q=0", "x-gzip;q=0, gzip", "gzip;q=0.5, gzip;q=1"]
+)
+def test_a_repeated_coding_has_its_higher_weight(accepted: str) -> None:
+    assert choose("always", accepted, "gzip", is_browser=False) is GZIP
+    assert choose("always", f"zstd;q=0.9, {accepted}", None, is_browser=False) is GZIP

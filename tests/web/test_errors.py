@@ -1,4 +1,4 @@
-"""Refusals: which check comes first, and the two shapes of the answer."""
+"""Refusals: the order of checks, and the two formats of errors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from eventstreams.settings import LimitSettings
-from tests.web.client import connected
-from tests.web.gateway import Headers, Site, ask
+from eventstreams.config.settings import LimitSettings
+from eventstreams.errors import InvalidParameter
+from eventstreams.web.answers import uri
+from eventstreams.web.request import NAMES_MAX, PREFIX, stream_names
+from tests.support.client import connected
+from tests.support.gateway import Headers, Site, ask
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +23,7 @@ def last_event_id(value: Any) -> Headers:
     return {"Last-Event-ID": value if isinstance(value, str) else json.dumps(value)}
 
 
-async def test_a_problem_of_the_service_is_json_with_its_keys_in_upstreams_order(
+async def test_problem_documents_have_upstream_key_order(
     embedded: Site,
 ) -> None:
     async with embedded.gateway({"edits": [await embedded.topic()]}) as gateway:
@@ -29,25 +32,26 @@ async def test_a_problem_of_the_service_is_json_with_its_keys_in_upstreams_order
     assert answer.head.get("content-type") == "application/json; charset=utf-8"
     assert answer.body == (
         b'{"status":400,"type":"not_found","title":"Stream Not Found",'
-        b'"detail":"Invalid streams: nope,nope2","method":"GET",'
+        b'"detail":"Invalid streams: nope,nope2; GET /v2/streams lists the names","method":"GET",'
         b'"uri":"/v2/stream/edits,nope,nope2?x=1"}'
     )
 
 
+LISTED = "; GET /v2/streams lists the names"
 UNKNOWN = {
-    "edits,": "",
-    ",edits": "",
-    ",": ",",
-    "edits%2Cnope": "nope",
-    "edits%2F": "edits/",
-    "Edits": "Edits",
-    "edits%20": "edits ",
-    "%ff": "\ufffd",
-    "%F0%9F%98%80": "\U0001f600",
+    "edits,": LISTED,
+    ",edits": LISTED,
+    ",": "," + LISTED,
+    "edits%2Cnope": "nope" + LISTED,
+    "edits%2F": "edits/; did you mean edits?",
+    "Edits": "Edits; did you mean edits?",
+    "edits%20": "edits ; did you mean edits?",
+    "%ff": "\ufffd" + LISTED,
+    "%F0%9F%98%80": "\U0001f600" + LISTED,
 }
 
 
-async def test_unknown_names_are_400_and_only_they_are_listed(embedded: Site) -> None:
+async def test_unknown_streams_are_400_and_listed(embedded: Site) -> None:
     async with embedded.gateway({"edits": [await embedded.topic()]}) as gateway:
         for path, named in UNKNOWN.items():
             answer = await gateway.get(f"/v2/stream/{path}")
@@ -62,7 +66,7 @@ async def test_commas_may_be_percent_encoded(site: Site) -> None:
         await stream.opened()
 
 
-async def test_checks_come_in_upstreams_order(site: Site) -> None:
+async def test_checks_happen_in_upstream_order(site: Site) -> None:
     limits = LimitSettings(client_ip_connections=1)
     topic = await site.topic()
     bad_id = {"Last-Event-ID": "nope"}
@@ -89,7 +93,7 @@ async def test_checks_come_in_upstreams_order(site: Site) -> None:
 NOT_JSON = ["nope", '"""{nope', "[", "{", "'a'", "[1,]", "\U0001f600"]
 
 
-async def test_a_header_that_is_not_json_is_an_invalid_assignment_from_a_syntax_error(
+async def test_an_id_that_is_not_json_is_an_invalid_assignment(
     site: Site,
 ) -> None:
     async with site.gateway({"s": [await site.topic()]}) as gateway:
@@ -150,7 +154,7 @@ INVALID: list[Any] = [
 ]
 
 
-async def test_json_that_is_no_list_of_valid_entries_is_an_invalid_assignment(site: Site) -> None:
+async def test_an_id_without_valid_entries_is_an_invalid_assignment(site: Site) -> None:
     topic = await site.topic()
     async with site.gateway({"s": [topic]}) as gateway:
         for invalid in INVALID:
@@ -171,7 +175,7 @@ async def test_json_that_is_no_list_of_valid_entries_is_an_invalid_assignment(si
             assert body["assignments"] == echo
 
 
-async def test_a_header_that_nests_too_deep_is_refused_without_its_echo(embedded: Site) -> None:
+async def test_a_deeply_nested_id_is_refused_without_quoting_it(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         for depth, has_echo in ((253, True), (254, False), (900, False)):
             header = last_event_id("[" * depth + "]" * depth)
@@ -180,7 +184,7 @@ async def test_a_header_that_nests_too_deep_is_refused_without_its_echo(embedded
             assert (answer.json()["assignments"] is not None) == has_echo
 
 
-async def test_the_second_shape_has_no_content_type_and_the_error_as_reason_phrase(
+async def test_assignment_errors_are_in_the_reason_phrase(
     site: Site,
 ) -> None:
     topic = await site.topic()
@@ -199,10 +203,10 @@ async def test_the_second_shape_has_no_content_type_and_the_error_as_reason_phra
             "statusCode": 404,
         }
         again = await ask(client, "GET", "/v2/stream/nope")
-        assert again.head.reason == "Bad Request", "the phrase is of one answer only"
+        assert again.head.reason == "Bad Request", "the phrase is only for one response"
 
 
-async def test_no_header_puts_line_ends_or_other_bytes_into_the_reason_phrase(site: Site) -> None:
+async def test_reason_phrases_are_printable_ascii(site: Site) -> None:
     async with site.gateway({"s": [await site.topic()]}) as gateway:
         for name in ("a\r\nX-Evil: 1", "ü\u2028", "x" * 10_000, "\x7f\x00"):
             answer = await gateway.get("/v2/stream/s", last_event_id([name]))
@@ -214,7 +218,7 @@ async def test_no_header_puts_line_ends_or_other_bytes_into_the_reason_phrase(si
             assert name in answer.json()["message"]
 
 
-async def test_a_topic_outside_the_streams_asked_for_is_404_though_it_exists(site: Site) -> None:
+async def test_a_topic_outside_the_requested_streams_is_404(site: Site) -> None:
     asked, other = await site.topic(), await site.topic()
     async with site.gateway({"a": [asked], "b": [other]}) as gateway:
         for mark in ([other], [{"topic": other, "partition": 0, "offset": 0}], f"{asked},{other}"):
@@ -226,7 +230,7 @@ async def test_a_topic_outside_the_streams_asked_for_is_404_though_it_exists(sit
             await stream.opened()
 
 
-async def test_an_unknown_partition_is_a_clear_404_before_the_stream(site: Site) -> None:
+async def test_an_unknown_partition_is_404(site: Site) -> None:
     topic = await site.topic()
     async with site.gateway({"s": [topic]}) as gateway:
         for number in (1, 99, -1, 2**31, 10**30):
@@ -259,7 +263,7 @@ STRANGE: list[str] = [
 ]
 
 
-async def test_no_header_however_strange_makes_the_gateway_fail(site: Site) -> None:
+async def test_arbitrary_headers_never_cause_500(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, {"n": 1}, {"n": 2})
     async with site.gateway({"s": [topic]}) as gateway:
@@ -284,7 +288,7 @@ async def test_a_stream_with_one_missing_topic_is_404_and_with_none_500(kafka_si
 
 
 @pytest.mark.kafka
-async def test_a_topic_made_after_the_start_is_found_when_it_is_asked_for(kafka_site: Site) -> None:
+async def test_a_topic_created_after_the_start_is_found(kafka_site: Site) -> None:
     topic = kafka_site.backend.topic_name()
     async with kafka_site.gateway({"s": [topic]}) as gateway:
         assert (await gateway.get("/v2/stream/s")).status == 500
@@ -298,9 +302,25 @@ async def test_a_topic_made_after_the_start_is_found_when_it_is_asked_for(kafka_
 @pytest.mark.parametrize(
     "path", ["/v2/stream/edits", "/v2/explain", "/v2/cursor", "/", "/v1/stream-configs"]
 )
-async def test_a_query_of_too_many_parameters_is_refused_at_once(embedded: Site, path: str) -> None:
+async def test_a_query_with_too_many_parameters_is_refused(embedded: Site, path: str) -> None:
     async with embedded.gateway({"edits": [await embedded.topic()]}) as gateway:
         answer = await gateway.get(f"{path}?" + "a=1&" * 100)
     assert answer.status == 400
     assert answer.json()["type"] == "invalid_parameter"
     assert answer.json()["detail"] == "The query has more than 100 parameters"
+
+
+def test_the_number_of_streams_in_a_path_is_limited() -> None:
+    def names(count: int) -> list[str]:
+        return stream_names({"path": PREFIX + ",".join(["s"] * count)})
+
+    assert len(names(NAMES_MAX)) == NAMES_MAX
+    with pytest.raises(InvalidParameter, match="more than 1000 streams"):
+        names(NAMES_MAX + 1)
+
+
+@pytest.mark.parametrize("name", ["ticket", "%74icket", "tick%65t"])
+def test_errors_never_contain_a_ticket(name: str) -> None:
+    query = f"since=-1h&{name}=secret&ticketless=1".encode()
+    shown = uri({"path": "/v2/stream/s", "query_string": query})
+    assert shown == "/v2/stream/s?since=-1h&ticket=...&ticketless=1"

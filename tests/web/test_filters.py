@@ -1,4 +1,4 @@
-"""filter, fields and sample as clients use them, and what is said of a request that is wrong."""
+"""filter, fields and sample over HTTP, and the errors of invalid requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.web.client import PATIENCE_S, Answer, Stream, frames_of
-from tests.web.gateway import NDJSON, SSE, Headers, Served, Site
-from tests.web.test_resume import T0
+from eventstreams.config.settings import LimitSettings
+from tests.support.client import Answer, Stream, frames_of
+from tests.support.gateway import NDJSON, SSE, T0, Headers, Served, Site
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +90,7 @@ def documents_in(answer: Answer, accept: Headers) -> list[Any]:
 
 
 def without_place(document: Any) -> Any:
-    """As it was appended: the gateway adds to `meta` where the event is in the log."""
+    """Return the event as it was appended, without the place that the gateway adds to `meta`."""
     if "meta" not in document:
         return document
     kept = {k: v for k, v in document["meta"].items() if k in ("id", "dt", "domain")}
@@ -97,14 +98,14 @@ def without_place(document: Any) -> Any:
 
 
 async def joined(gateway: Served, count: int) -> None:
-    """Waits until so many clients wait for news."""
+    """Wait until this many clients wait for new events."""
     async with asyncio.timeout(PATIENCE_S):
         while sum(s.cohort is not None for s in gateway.parts.hub.subscriptions) != count:
             await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("accept", [SSE, NDJSON], ids=["sse", "ndjson"])
-async def test_history_is_selected_from(embedded: Site, accept: Headers) -> None:
+async def test_history_is_filtered(embedded: Site, accept: Headers) -> None:
     topic = await embedded.topic()
     await embedded.produce(topic, *EVENTS, timestamp_ms=T0)
     async with embedded.gateway({"s": [topic]}) as gateway:
@@ -114,8 +115,8 @@ async def test_history_is_selected_from(embedded: Site, accept: Headers) -> None
 
 
 @pytest.mark.parametrize("accept", [SSE, NDJSON], ids=["sse", "ndjson"])
-async def test_news_are_selected_from(embedded: Site, accept: Headers) -> None:
-    """All these clients at once, each of which wants something else."""
+async def test_live_events_are_filtered(embedded: Site, accept: Headers) -> None:
+    """Open these streams at the same time, each with another request."""
     topic = await embedded.topic()
     async with embedded.gateway({"s": [topic]}, drain_s=1.0) as gateway, AsyncExitStack() as stack:
         streams: list[Stream] = []
@@ -139,7 +140,7 @@ async def test_news_are_selected_from(embedded: Site, accept: Headers) -> None:
             assert len(sent) == len(expected), query
 
 
-async def test_a_resumed_selection_goes_on_behind_the_last_event(site: Site) -> None:
+async def test_a_resumed_filter_continues_after_the_last_event(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, *EVENTS, timestamp_ms=T0)
     query = {"filter": 'event.wiki == "dewiki"', "fields": "n", "since": "earliest"}
@@ -162,7 +163,7 @@ SAME = [
 ]
 
 
-async def test_who_wants_the_same_in_other_spelling_shares_a_cohort(embedded: Site) -> None:
+async def test_equivalent_spellings_share_a_cohort(embedded: Site) -> None:
     other = {"filter": "event.wiki == 'enwiki' && !event.bot", "fields": "n,title"}
     topic = await embedded.topic()
     async with embedded.gateway({"s": [topic]}) as gateway, AsyncExitStack() as stack:
@@ -171,7 +172,7 @@ async def test_who_wants_the_same_in_other_spelling_shares_a_cohort(embedded: Si
             for query in (*SAME, other)
         ]
         await joined(gateway, 4)
-        assert gateway.count("cohorts") == 2, "literals in other quotes are another text"
+        assert gateway.count("cohorts") == 2, "literals in other quotes are other text"
         await embedded.produce(topic, *EVENTS)
         expected = [
             {"n": e["n"], "title": e["title"]}
@@ -187,7 +188,7 @@ async def test_who_wants_the_same_in_other_spelling_shares_a_cohort(embedded: Si
 COSTLY = "event.l.exists(x, x == 1) || event.n >= 0"
 
 
-async def test_costly_filters_have_no_cohort_and_are_sent_the_same(site: Site) -> None:
+async def test_costly_filters_have_no_cohort_and_the_same_events(site: Site) -> None:
     topic = await site.topic()
     async with site.gateway({"s": [topic]}) as gateway, AsyncExitStack() as stack:
         streams = [
@@ -203,7 +204,60 @@ async def test_costly_filters_have_no_cohort_and_are_sent_the_same(site: Site) -
         assert gateway.count("cohorts") == 1
 
 
-async def test_a_stream_beyond_its_share_is_slowed_then_ended_and_no_other_is(
+async def test_filters_beyond_their_budget_end_and_indexed_ones_do_not(embedded: Site) -> None:
+    topic = await embedded.topic()
+    limits = LimitSettings(filters_share=0.001)
+    async with (
+        embedded.gateway({"s": [topic]}, limits=limits, filter_patience_s=0.2) as gateway,
+        gateway.opened(target(filter="event.text.contains('x')")) as examined,
+        gateway.opened(target(filter="event.n in [0, 1]")) as indexed,
+        gateway.opened(target()) as whole,
+    ):
+        for stream in (examined, indexed, whole):
+            await stream.opened()
+        await gateway.until("cohorts", 3)
+        assert gateway.count("filters", evaluation="examined") == 1
+        assert gateway.count("filters", evaluation="indexed") == 1
+        produced = 0
+
+        async def produce() -> None:
+            nonlocal produced
+            while not gateway.count("streams_ended_total", reason="filter_error"):
+                values = [{"n": n, "text": "x"} for n in range(produced, produced + 100)]
+                await embedded.produce(topic, *values)
+                produced += len(values)
+
+        async with asyncio.timeout(PATIENCE_S):
+            await produce()
+        frames = frames_of(b"".join(await examined.rest()).removeprefix(b":ok\n\n"))
+        sent, error = [frame.document["n"] for frame in frames[:-1]], frames[-1]
+        assert error.document["name"] == "FilterTooCostly"
+        assert "add a condition that can be indexed" in error.document["message"]
+        assert [d["n"] for d in await indexed.documents(2)] == [0, 1]
+        everything = list(range(produced))
+        assert [d["n"] for d in await whole.documents(produced)] == everything
+        async with gateway.opened(target(), last_event_id=error.id) as resumed:
+            rest = produced - len(sent)
+            assert [d["n"] for d in await resumed.documents(rest)] == everything[len(sent) :]
+
+
+async def test_filters_end_even_if_none_was_evaluated_since_they_fell_behind(
+    embedded: Site,
+) -> None:
+    topic = await embedded.topic()
+    limits = LimitSettings(filters_share=1e-6)
+    async with (
+        embedded.gateway({"s": [topic]}, limits=limits, filter_patience_s=0.2) as gateway,
+        gateway.opened(target(filter="event.text.contains('x')")) as examined,
+    ):
+        await examined.opened()
+        async with asyncio.timeout(PATIENCE_S):
+            while not gateway.count("streams_ended_total", reason="filter_error"):
+                await embedded.produce(topic, {"text": "x"})
+        assert b"FilterTooCostly" in b"".join(await examined.rest())
+
+
+async def test_only_a_stream_beyond_its_share_is_slowed_and_ended(
     embedded: Site,
 ) -> None:
     topic = await embedded.topic()
@@ -232,37 +286,37 @@ async def test_a_stream_beyond_its_share_is_slowed_then_ended_and_no_other_is(
         assert error.document["message"].startswith(
             "Choosing the events of this stream takes more than its share of the gateway's time"
         )
-        told = re.search(rb"\n\nretry: (\d+)\n$", costly.chunks[-1])
-        assert told, "who comes back by itself would only meet it again"
-        assert 45_000 <= int(told[1]) <= 75_000
+        reported = re.search(rb"\n\nretry: (\d+)\n$", costly.chunks[-1])
+        assert reported, "a client that reconnects would get it again"
+        assert 45_000 <= int(reported[1]) <= 75_000
         everything = list(range(produced))
         assert [d["n"] for d in await cheap.documents(produced)] == everything
         assert [d["n"] for d in await whole.documents(produced)] == everything
         async with gateway.opened(target(), last_event_id=error.id) as resumed:
             rest = [d["n"] for d in await resumed.documents(produced - len(sent))]
-        assert sent + rest == everything, "nothing is lost"
+        assert sent + rest == everything, "no event is lost"
 
 
-# What is refused.
+# Refusals.
 
 BAD_FILTERS = [
-    ("event.n ==¦", "Syntax error: mismatched input '<EOF>'"),
+    ("event.n ==¦", "the expression ends too early"),
     ("event.n == ¦== 3", "Syntax error: extraneous input '=='"),
-    ("event.n ¦= 3", "Syntax error: token recognition error at: '= '"),
+    ("event.n ¦= 3", "write == to compare"),
     ("event.n ¦# 3", "Syntax error: token recognition error at: '#'"),
     ("(event.n == 3¦", "Syntax error: missing ')' at '<EOF>'"),
     ("event.n == 3¦)", "Syntax error: extraneous input ')'"),
     ("event.a[1 == 2¦", "Syntax error: missing ']' at '<EOF>'"),
-    ("event.n == ¦'a", "Syntax error: token recognition error at: ''a'"),
-    ("event.wiki == 'enwiki' &&\n  event.n ==¦", "Syntax error: mismatched input '<EOF>'"),
+    ("event.n == ¦'a", "the text that begins here does not end: add '"),
+    ("event.wiki == 'enwiki' &&\n  event.n ==¦", "the expression ends too early"),
     ("1 ¦+ 'a' == 2", "found no matching overload for '_+_' applied to '(int, string)'"),
     ("1 ¦== 'a'", "found no matching overload for '_==_' applied to '(int, string)'"),
     ("true ¦&& 1", "found no matching overload for '_&&_' applied to '(bool, int)'"),
-    ("¦event.n + 1", "the result must be a bool, and is int"),
-    ("  ¦'x'", "the result must be a bool, and is string"),
-    ("¦event.n == 3 ? 1 : 2", "the result must be a bool, and is int"),
-    ("¦event", "the result must be a bool, and is map<string, dyn>"),
-    ("¦// nothing", "there is no expression"),
+    ("¦event.n + 1", "the result must be a bool, but is int"),
+    ("  ¦'x'", "the result must be a bool, but is string"),
+    ("¦event.n == 3 ? 1 : 2", "the result must be a bool, but is int"),
+    ("¦event", "the result must be a bool, but is map<string, dyn>"),
+    ("¦// nothing", "the expression is empty"),
     ("¦nope == 1", "undeclared reference to 'nope'"),
     ('"é\U0001f600" == ¦nope', "undeclared reference to 'nope'"),
     ("event.n == 3 &&\n\n  ¦nope", "undeclared reference to 'nope'"),
@@ -271,20 +325,20 @@ BAD_FILTERS = [
     ("event.n.foo¦()", "undeclared reference to 'foo'"),
     ("event.l.exists(¦x)", "undeclared reference to 'x'"),
     ("has(¦event)", "has() argument must be a field selection"),
-    ("event.n == 'a¦\0b'", "the character U+0000 can't be in a filter"),
+    ("event.n == 'a¦\0b'", "the character U+0000 is not allowed in a filter"),
     ("event.l.¦map(x, x) == [1]", "map() is not supported: use all() or exists()"),
     ("size(event.l.¦filter(x, x == 1)) > 0", "filter() is not supported: use all() or exists()"),
     ("¦bytes(event.t) == b''", "there is no function bytes()"),
-    ("event.t.¦matches(event.p)", "a regular expression must be a literal text"),
-    ("event.t.¦matches('a' + 'b')", "a regular expression must be a literal text"),
+    ("event.t.¦matches(event.p)", "a regular expression must be a literal string"),
+    ("event.t.¦matches('a' + 'b')", "a regular expression must be a literal string"),
     ("event.t.matches(¦'(')", "invalid regular expression: missing ): ("),
     ("event.l.all(x, x ¦+ 1 == 1)", "+ is not supported within all()"),
     ("event.n" + " + 1" * 8 + " ¦+ 1 == 2", "+ is used more than 8 times"),
-    ("[¦event.n] == [1]", "lists and maps may only hold literals"),
+    ("[¦event.n] == [1]", "lists and maps may only contain literals"),
     (
         "event.all(a, event.¦all(b, a == b))",
-        "a loop within a loop goes through the event again for each value: it may only go through "
-        "a part of that value",
+        "a loop within a loop may only iterate over a part of the outer loop's value, not over the "
+        "event again",
     ),
     (
         "timestamp.getHours(¦'/proc/self/fd/2') >= 0",
@@ -293,15 +347,15 @@ BAD_FILTERS = [
     ),
     (
         "timestamp.¦getHours(event.tz) >= 0",
-        "a time zone must be a literal text, like 'Europe/Berlin'",
+        "a time zone must be a literal string such as 'Europe/Berlin'",
     ),
 ]
-"""Expressions with a mark where the fault is, and what is said of it."""
+"""Expressions with a mark at the error, and the message."""
 SHOWN_MAX = 60
 
 
 async def refusal(gateway: Served, query: str) -> dict[str, Any]:
-    """The body of the answer, without what is the same in all of them."""
+    """Return the body of a refusal, without the common fields."""
     answer = await gateway.get(f"/v2/stream/s?{query}")
     assert answer.status == 400, query
     assert answer.head.get("content-type") == "application/json; charset=utf-8"
@@ -312,7 +366,7 @@ async def refusal(gateway: Served, query: str) -> dict[str, Any]:
     return body
 
 
-async def test_a_bad_filter_is_refused_with_a_caret_below_its_fault(embedded: Site) -> None:
+async def test_an_invalid_filter_is_refused_with_a_caret_at_the_error(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         for marked, reason in BAD_FILTERS:
             before, after = marked.split("¦")
@@ -320,7 +374,10 @@ async def test_a_bad_filter_is_refused_with_a_caret_below_its_fault(embedded: Si
             assert (body["type"], body["title"]) == ("invalid_filter", "Invalid Filter")
             first, shown, caret = body["detail"].split("\n")
             line, column = before.count("\n") + 1, len(before.split("\n")[-1]) + 1
-            assert first == f"Invalid filter at line {line}, column {column}: {reason}"
+            where = f"Invalid filter at line {line}, column {column}: "
+            assert first.startswith(where)
+            said = first.removeprefix(where)
+            assert said == reason or said.endswith(f" ({reason})"), "perhaps after a hint"
             its_line = before.split("\n")[-1] + after.split("\n")[0]
             cut = max(0, column - 1 - SHOWN_MAX)
             assert shown == its_line.replace("\0", " ")[cut : column - 1 + SHOWN_MAX]
@@ -330,23 +387,23 @@ async def test_a_bad_filter_is_refused_with_a_caret_below_its_fault(embedded: Si
 
 
 TIMES = (
-    " is not a time: give milliseconds since 1970 (13 digits), seconds (10 digits), ISO 8601 like "
+    " is not a time: use milliseconds since 1970 (13 digits), seconds (10 digits), ISO 8601 like "
     "2026-01-31T12:00:00Z, a time ago like -15m, -2h or -7d, or earliest"
 )
 SINGLE = (
     *("filter", "fields", "sample", "canary", "until", "limit", "max_seconds"),
-    *("heartbeat", "gap", "compress"),
+    *("heartbeat", "gap", "caught_up", "compress"),
 )
 REFUSED: list[tuple[str, str, str]] = [
     *(
         (f"filter={text}", "invalid_filter", detail)
         for text, detail in (
-            ("x" * 2049, "The filter has 2049 characters, and may have 2048 at most"),
+            ("x" * 2049, "The filter has 2049 characters; the limit is 2048"),
             (
                 "(" * 300 + "true" + ")" * 300,
-                "The filter is nested too deeply, or has too many operators in a row",
+                "The filter is nested too deeply or has too many operators in a row",
             ),
-            (  # a surrogate has no UTF-8, and is read as what replaces its bytes
+            (  # a surrogate is not UTF-8, and its bytes are replaced
                 "%ED%A0%80",
                 "Invalid filter at line 1, column 1: Syntax error: token recognition error at: "
                 "'\ufffd'\n\ufffd\ufffd\ufffd\n^",
@@ -362,16 +419,16 @@ REFUSED: list[tuple[str, str, str]] = [
             (".a", "Invalid fields at position 1: a part of .a is empty"),
             ("title,meta.", "Invalid fields at position 12: a part of meta. is empty"),
             ("a,é..b", "Invalid fields at position 5: a part of é..b is empty"),
-            ("a\0", "Invalid fields at position 2: the character U+0000 can't be in a name"),
-            ("a\tb", "Invalid fields at position 2: the character U+0009 can't be in a name"),
-            ("x" * 1025, "The fields have 1025 characters, and may have 1024 at most"),
+            ("a\0", "Invalid fields at position 2: the character U+0000 is not allowed in a name"),
+            ("a\tb", "Invalid fields at position 2: the character U+0009 is not allowed in a name"),
+            ("x" * 1025, "The fields have 1025 characters; the limit is 1024"),
             (
                 ",".join(f"f{n:02}" for n in range(65)),
                 "Invalid fields at position 257: there may be 64 names at most",
             ),
             (
                 ".".join("a" * 33),
-                "Invalid fields at position 1: a path has 33 parts, and may have 32",
+                "Invalid fields at position 1: a path has 33 parts; the limit is 32",
             ),
         )
     ),
@@ -387,7 +444,7 @@ REFUSED: list[tuple[str, str, str]] = [
         (
             f"limit={quote(text)}",
             "invalid_parameter",
-            f"limit={text} is not a whole number of events from 1 on",
+            f"limit={text} is not a number of events: use a whole number of at least 1",
         )
         for text in ("0", "-1", "+1", "1.5", "ten", "9" * 16, "1e3", "0x1", "٣", "1_000", "\0")
     ),
@@ -395,7 +452,7 @@ REFUSED: list[tuple[str, str, str]] = [
         (
             f"max_seconds={quote(text)}",
             "invalid_parameter",
-            f"max_seconds={text} is not a number of seconds above 0",
+            f"max_seconds={text} is not a number of seconds greater than 0",
         )
         for text in ("0", "0.000", "-5", "1e3", "nan", "inf", "1.2345", "5s", "1" * 10)
     ),
@@ -443,7 +500,7 @@ TITLES = {
 }
 
 
-async def test_a_bad_parameter_is_refused_with_what_it_is_and_what_it_may_be(
+async def test_an_invalid_parameter_is_refused_with_the_allowed_values(
     embedded: Site,
 ) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
@@ -453,8 +510,8 @@ async def test_a_bad_parameter_is_refused_with_what_it_is_and_what_it_may_be(
         assert gateway.count("clients") == 0
 
 
-async def test_the_first_fault_of_several_is_told(embedded: Site) -> None:
-    """Parameters are looked at in one order, whatever theirs is."""
+async def test_the_first_of_several_errors_is_reported(embedded: Site) -> None:
+    """Parameters are checked in a fixed order, whatever their order in the query."""
     faults = ["since=x", "limit=x", "filter=(", "fields=,", "sample=x", "heartbeat=x", "gap=x"]
     types = [
         "invalid_timestamp",
@@ -471,7 +528,7 @@ async def test_the_first_fault_of_several_is_told(embedded: Site) -> None:
             assert body["type"] == type_, faults[first]
 
 
-async def test_what_is_empty_is_not_there(embedded: Site) -> None:
+async def test_empty_parameters_are_ignored(embedded: Site) -> None:
     topic = await embedded.topic()
     await embedded.produce(topic, {"n": 0}, timestamp_ms=T0)
     empty = "&".join(f"{name}=%20" for name in SINGLE if name != "until")

@@ -1,4 +1,4 @@
-"""What an open stream sends: its first bytes, its frames, how they lie in HTTP chunks."""
+"""The bytes of an open stream: its beginning, its frames, and their HTTP chunks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 import pytest
 from sse_starlette import ServerSentEvent
 
-from eventstreams.model.sse_reader import SseEvent, SseReader
-from tests.web.gateway import Site
+from eventstreams.model.sse import SseEvent, SseReader
+from tests.support.gateway import Site
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_ok_and_a_blank_line_are_sent_at_once_before_any_event(site: Site) -> None:
+async def test_a_stream_begins_with_ok_and_a_blank_line(site: Site) -> None:
     async with site.gateway({"s": [await site.topic()]}) as gateway, gateway.stream("s") as stream:
         assert await stream.chunk() == b":ok\n\n"
 
 
-async def test_a_stream_is_chunked_uncached_and_has_the_type_that_all_clients_take(
+async def test_a_stream_is_chunked_uncached_and_an_event_stream(
     site: Site,
 ) -> None:
     async with site.gateway({"s": [await site.topic()]}) as gateway, gateway.stream("s") as stream:
@@ -48,7 +48,7 @@ async def test_a_frame_is_event_data_id_and_a_blank_line_in_one_chunk(site: Site
     assert chunk == f"event: message\ndata: {data}\nid: {id_}\n\n".encode()
 
 
-async def test_data_comes_within_the_first_five_lines(site: Site) -> None:
+async def test_data_is_within_the_first_five_lines(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, {"n": 1})
     async with site.gateway({"s": [topic]}) as gateway, gateway.stream("s", since="0") as stream:
@@ -59,7 +59,7 @@ async def test_data_comes_within_the_first_five_lines(site: Site) -> None:
     assert not any(line.startswith(b"retry") for line in lines)
 
 
-async def test_no_line_is_torn_over_two_chunks_while_much_is_sent(site: Site) -> None:
+async def test_no_line_is_split_between_chunks_under_load(site: Site) -> None:
     topic = await site.topic(3)
     for number in range(3):
         await site.produce(
@@ -69,12 +69,12 @@ async def test_no_line_is_torn_over_two_chunks_while_much_is_sent(site: Site) ->
         site.gateway({"s": [topic]}, batch_bytes_max=10_000) as gateway,
         gateway.stream("s", since="0") as stream,
     ):
-        frames = await stream.frames(600)  # the client refuses a chunk that is not whole frames
+        frames = await stream.frames(600)  # the client refuses chunks with incomplete frames
     assert len(stream.chunks) > 10
     assert {len([f for f in frames if f.place[1] == p]) for p in range(3)} == {200}
 
 
-async def test_an_event_larger_than_a_batch_goes_out_whole_and_alone(site: Site) -> None:
+async def test_an_event_larger_than_a_batch_is_sent_by_itself(site: Site) -> None:
     topic = await site.topic()
     async with (
         site.gateway({"s": [topic]}, batch_bytes_max=1000) as gateway,
@@ -107,7 +107,7 @@ async def test_heartbeats_are_due_within_fifteen_seconds_unless_set_otherwise(
         assert gateway.parts.hub.settings.heartbeat_s <= 15
 
 
-async def test_frames_mean_to_a_client_what_those_of_a_known_library_mean(site: Site) -> None:
+async def test_frames_are_read_like_those_of_a_known_library(site: Site) -> None:
     topic = await site.topic(2)
     documents = [{"text": "a: b\n\r\nü\u2028"}, {"": " "}, [1, {"id": ":"}], {"data": "event: x"}]
     await site.produce(topic, *documents)

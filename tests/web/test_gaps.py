@@ -1,4 +1,4 @@
-"""Offsets that can't be had: told by a gap frame, never jumped over in silence."""
+"""Missing events are reported by a gap frame, and never silently skipped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.web.client import Torn
-from tests.web.gateway import NDJSON, Site
+from tests.support.client import IncompleteResponse
+from tests.support.gateway import NDJSON, Site
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ def entry(topic: str, offset: int, timestamp: int | None = None) -> dict[str, An
     return fields if timestamp is None else {**fields, "timestamp": timestamp}
 
 
-async def test_below_the_oldest_kept_a_gap_is_told_first_and_reading_starts_at_the_oldest(
+async def test_an_offset_before_the_oldest_is_a_gap(
     site: Site,
 ) -> None:
     topic = await kept(site, oldest=5, end=8)
@@ -54,9 +54,7 @@ async def test_below_the_oldest_kept_a_gap_is_told_first_and_reading_starts_at_t
 
 
 @pytest.mark.parametrize("offset", [9, 99_999_999_999, 10**20])
-async def test_beyond_the_end_a_gap_is_told_and_only_what_is_new_is_sent(
-    site: Site, offset: int
-) -> None:
+async def test_an_offset_beyond_the_end_is_a_gap(site: Site, offset: int) -> None:
     topic = await kept(site, oldest=0, end=2)
     async with (
         site.gateway({"s": [topic]}) as gateway,
@@ -67,14 +65,14 @@ async def test_beyond_the_end_a_gap_is_told_and_only_what_is_new_is_sent(
         frame = await stream.frame()
     assert gap.event == "gap"
     assert gap.position == {(topic, 0): 2}
-    [told] = gap.document["partitions"]
-    assert told["requested"] == min(offset, 2**63 - 1)
-    assert (told["resumed"], told["cause"]) == (2, "beyond_end")
-    assert told["available"] == {"oldest": 0, "end": 2}
+    [reported] = gap.document["partitions"]
+    assert reported["requested"] == min(offset, 2**63 - 1)
+    assert (reported["resumed"], reported["cause"]) == (2, "beyond_end")
+    assert reported["available"] == {"oldest": 0, "end": 2}
     assert frame.place == (topic, 0, 2)
 
 
-async def test_a_gap_is_told_once_for_all_its_partitions_and_only_for_those(site: Site) -> None:
+async def test_one_gap_report_names_exactly_the_affected_partitions(site: Site) -> None:
     old, new, well = [await kept(site, oldest=o, end=6) for o in (3, 0, 0)]
     header = [entry(old, 1), entry(new, 77), entry(well, 5)]
     async with (
@@ -82,13 +80,13 @@ async def test_a_gap_is_told_once_for_all_its_partitions_and_only_for_those(site
         gateway.stream("s", last_event_id=header) as stream,
     ):
         gap, *rest = await stream.frames(5)
-        told = {p["topic"]: p["cause"] for p in gap.document["partitions"]}
-    assert told == {old: "retention", new: "beyond_end"}
+        reported = {p["topic"]: p["cause"] for p in gap.document["partitions"]}
+    assert reported == {old: "retention", new: "beyond_end"}
     assert gap.position == {(old, 0): 3, (new, 0): 6, (well, 0): 5}
     assert {frame.event for frame in rest} == {"message"}
 
 
-async def test_the_gap_frame_comes_in_the_first_chunk_after_ok(site: Site) -> None:
+async def test_the_gap_frame_is_the_first_chunk_after_ok(site: Site) -> None:
     topic = await kept(site, oldest=1, end=2)
     async with (
         site.gateway({"s": [topic]}) as gateway,
@@ -98,7 +96,7 @@ async def test_the_gap_frame_comes_in_the_first_chunk_after_ok(site: Site) -> No
     assert first.startswith(b":ok\n\nevent: gap\ndata: {")
 
 
-async def test_resuming_with_the_id_of_a_gap_frame_tells_no_gap_again(site: Site) -> None:
+async def test_the_id_of_a_gap_frame_leads_past_the_gap(site: Site) -> None:
     topic = await kept(site, oldest=5, end=8)
     async with site.gateway({"s": [topic]}) as gateway:
         async with gateway.stream("s", last_event_id=[entry(topic, 0, T0)]) as stream:
@@ -108,19 +106,19 @@ async def test_resuming_with_the_id_of_a_gap_frame_tells_no_gap_again(site: Site
     assert (frame.event, frame.document["n"]) == ("message", 5)
 
 
-async def test_in_ndjson_a_header_tells_the_gap(site: Site) -> None:
+async def test_in_ndjson_a_header_reports_the_gap(site: Site) -> None:
     topic = await kept(site, oldest=5, end=8)
     async with site.gateway({"s": [topic]}) as gateway:
         async with gateway.stream("s", NDJSON, last_event_id=[entry(topic, 2)]) as stream:
-            told = json.loads(stream.head.get("x-eventstreams-gap") or "")
+            reported = json.loads(stream.head.get("x-eventstreams-gap") or "")
             lines = await stream.lines(3)
         async with gateway.stream("s", NDJSON, last_event_id=[entry(topic, 5)]) as stream:
             assert stream.head.get("x-eventstreams-gap") is None
-    assert told["partitions"][0]["cause"] == "retention"
+    assert reported["partitions"][0]["cause"] == "retention"
     assert [json.loads(line)["n"] for line in lines] == [5, 6, 7]
 
 
-async def test_the_header_of_many_gaps_is_bounded_and_counts_the_rest(embedded: Site) -> None:
+async def test_the_gap_header_is_bounded_and_counts_the_rest(embedded: Site) -> None:
     topics = [await kept(embedded, oldest=5, end=8) for _ in range(40)]
     async with embedded.gateway({"s": topics}) as gateway:
         marks = [entry(topic, 2) for topic in topics]
@@ -130,13 +128,13 @@ async def test_the_header_of_many_gaps_is_bounded_and_counts_the_rest(embedded: 
             "s", NDJSON, last_event_id=marks, status=410, gap="fail"
         ) as refused:
             whole = json.loads(await refused.client.body(refused.head))
-    told = json.loads(header)
+    reported = json.loads(header)
     assert len(header) <= 2048
-    assert told["partitions"] == whole["partitions"][: len(told["partitions"])] != []
-    assert len(told["partitions"]) + told["left_out"] == len(whole["partitions"]) == 40
+    assert reported["partitions"] == whole["partitions"][: len(reported["partitions"])] != []
+    assert len(reported["partitions"]) + reported["left_out"] == len(whole["partitions"]) == 40
 
 
-async def test_an_offset_at_the_oldest_or_at_the_end_is_no_gap(site: Site) -> None:
+async def test_offsets_at_the_oldest_and_at_the_end_are_no_gaps(site: Site) -> None:
     topic = await kept(site, oldest=5, end=8)
     async with site.gateway({"s": [topic]}) as gateway:
         async with gateway.stream("s", last_event_id=[entry(topic, 5)]) as stream:
@@ -158,9 +156,7 @@ KEPT = 10
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["sse", "ndjson"])
-async def test_retention_that_overtakes_a_reader_is_told_or_ends_ndjson_abruptly(
-    site: Site, as_json: bool
-) -> None:
+async def test_retention_during_a_stream_is_reported_as_a_gap(site: Site, as_json: bool) -> None:
     topic = await site.topic()
     for _ in range(COUNT // 10):
         await site.produce(topic, *[{"pad": "x" * 60_000}] * 10)
@@ -170,11 +166,11 @@ async def test_retention_that_overtakes_a_reader_is_told_or_ends_ndjson_abruptly
         gateway.stream("s", headers, receive_buffer=500_000, since="0") as stream,
     ):
         await stream.chunk()
-        stream.client.pause()  # more is to come than sockets hold
+        stream.client.pause()  # more follows than sockets buffer
         await site.forget_before(topic, COUNT - KEPT)
         stream.client.resume()
         if as_json:
-            with pytest.raises(Torn):
+            with pytest.raises(IncompleteResponse):
                 await stream.rest()
             assert len(stream.chunks) > 1
             return
@@ -182,8 +178,8 @@ async def test_retention_that_overtakes_a_reader_is_told_or_ends_ndjson_abruptly
         while frames[-1].event == "gap" or frames[-1].place[2] != COUNT - 1:
             frames.append(await stream.frame())
     [gap] = [frame for frame in frames if frame.event == "gap"]
-    [told] = gap.document["partitions"]
-    assert told["requested"] == frames[frames.index(gap) - 1].position[topic, 0]
-    assert told["resumed"] == COUNT - KEPT == gap.position[topic, 0]
+    [reported] = gap.document["partitions"]
+    assert reported["requested"] == frames[frames.index(gap) - 1].position[topic, 0]
+    assert reported["resumed"] == COUNT - KEPT == gap.position[topic, 0]
     offsets = [frame.place[2] for frame in frames if frame is not gap]
-    assert offsets == [*range(told["requested"]), *range(COUNT - KEPT, COUNT)]
+    assert offsets == [*range(reported["requested"]), *range(COUNT - KEPT, COUNT)]

@@ -1,4 +1,4 @@
-"""The `id:` of a frame: what it says of each partition, and where it leads back to."""
+"""The `id:` of a frame has an entry for each partition, from which a client can resume."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from tests.web.gateway import Site
+from tests.support.gateway import Site
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_every_id_covers_every_partition_with_offset_next_and_the_records_own_time(
+async def test_every_id_has_the_next_offset_and_time_of_every_partition(
     site: Site,
 ) -> None:
-    """An epoch stands behind them where the log has epochs."""
+    """An epoch follows them if the log has epochs."""
     eqiad, codfw = await site.topic(2), await site.topic(1)
     extra = {"epoch"} if site.has_epochs else set[str]()
     async with site.gateway({"s": [eqiad, codfw]}) as gateway, gateway.stream("s") as stream:
@@ -43,7 +43,7 @@ async def test_an_id_is_compact_ascii(site: Site) -> None:
     assert id_ == json.dumps(json.loads(id_), separators=(",", ":"))
 
 
-async def test_a_quiet_partition_says_its_real_end_and_the_time_of_its_last_record(
+async def test_ids_have_the_real_end_of_quiet_partitions(
     site: Site,
 ) -> None:
     topic = await site.topic(3)
@@ -56,7 +56,7 @@ async def test_a_quiet_partition_says_its_real_end_and_the_time_of_its_last_reco
     assert entries[1]["timestamp"] == 1_700_000_000_000
 
 
-async def test_what_a_quiet_partition_gets_while_the_client_is_away_is_not_lost(
+async def test_events_of_a_quiet_partition_survive_a_disconnect(
     site: Site,
 ) -> None:
     topic = await site.topic(2)
@@ -70,7 +70,7 @@ async def test_what_a_quiet_partition_gets_while_the_client_is_away_is_not_lost(
             assert [d["n"] for d in await stream.documents(1)] == [2]
 
 
-async def test_records_of_one_millisecond_are_not_lost_over_a_resume(site: Site) -> None:
+async def test_resuming_within_a_millisecond_loses_nothing(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, *({"n": n} for n in range(4)), timestamp_ms=1_700_000_000_000)
     async with site.gateway({"s": [topic]}) as gateway:
@@ -91,7 +91,7 @@ async def test_topics_of_several_streams_are_merged_each_once(site: Site, names:
     assert sorted(entry["topic"] for entry in entries) == sorted([first, second])
 
 
-async def test_an_id_lies_behind_the_records_skipped_before_its_event(
+async def test_an_id_is_past_the_skipped_records_before_its_event(
     site: Site,
 ) -> None:
     topic = await site.topic()

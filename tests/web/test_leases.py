@@ -1,4 +1,4 @@
-"""How many streams one client may hold, and that each lease is given back exactly once."""
+"""The number of streams of a client is limited, and each lease is returned exactly once."""
 
 from __future__ import annotations
 
@@ -7,32 +7,14 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from eventstreams.settings import LimitSettings
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, Site
+from eventstreams.config.settings import LimitSettings
+from tests.support.gateway import Site
+from tests.support.leases import IP, becomes_free
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
-IP = {"X-Client-IP": "192.0.2.1"}
 TWO = LimitSettings(client_ip_connections=2)
-
-
-async def free(gateway: Served) -> int:
-    """How many more streams the client may open now."""
-    async with AsyncExitStack() as stack:
-        for count in range(10):
-            stream = await stack.enter_async_context(gateway.opened("/v2/stream/s", IP))
-            if stream.head.status == 429:
-                return count
-            assert stream.head.status == 200
-    raise AssertionError("there is no limit")
-
-
-async def becomes_free(gateway: Served, count: int) -> None:
-    """The gateway hears of a client's end in its own time."""
-    async with asyncio.timeout(PATIENCE_S):
-        while await free(gateway) != count:
-            await asyncio.sleep(0.01)
 
 
 async def test_without_a_limit_no_address_is_needed(site: Site) -> None:
@@ -63,7 +45,7 @@ async def test_with_a_limit_the_address_is_required_and_its_streams_are_counted(
         await becomes_free(gateway, 2)
 
 
-async def test_refused_requests_give_back_exactly_what_they_took(site: Site) -> None:
+async def test_refused_requests_return_their_leases(site: Site) -> None:
     async with site.gateway({"s": [await site.topic()]}, limits=TWO) as gateway:
         async with gateway.stream("s", IP):
             for _ in range(5):
@@ -77,12 +59,12 @@ async def test_refused_requests_give_back_exactly_what_they_took(site: Site) -> 
         await becomes_free(gateway, 2)
 
 
-async def test_a_stream_gives_its_lease_back_whoever_ends_it(site: Site) -> None:
+async def test_a_stream_returns_its_lease_however_it_ends(site: Site) -> None:
     async with site.gateway({"s": [await site.topic()]}, limits=TWO) as gateway:
         async with gateway.stream("s", IP) as stream:
             await stream.opened()
             await becomes_free(gateway, 1)
-        await becomes_free(gateway, 2)  # the client went
+        await becomes_free(gateway, 2)  # the client disconnected
         async with gateway.stream("s", IP) as stream:
             await stream.opened()
             for subscription in gateway.parts.hub.subscriptions:
@@ -96,7 +78,7 @@ async def test_a_stream_gives_its_lease_back_whoever_ends_it(site: Site) -> None
             await becomes_free(gateway, 2)
 
 
-async def test_beyond_the_connection_limit_there_is_503_with_retry_after(embedded: Site) -> None:
+async def test_beyond_the_stream_limit_there_is_503_with_retry_after(embedded: Site) -> None:
     limits = LimitSettings(connections_max=1)
     async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
         async with gateway.stream("s") as stream:
@@ -109,3 +91,20 @@ async def test_beyond_the_connection_limit_there_is_503_with_retry_after(embedde
         async with asyncio.timeout(PATIENCE_S):
             while (await gateway.get("/healthz")).status != 200:
                 await asyncio.sleep(0.01)
+
+
+async def test_the_selftest_takes_a_lease_and_returns_it(embedded: Site) -> None:
+    topic = await embedded.topic()
+    async with embedded.gateway({"s": [topic]}, limits=TWO) as gateway:
+        async with gateway.opened("/v2/selftest", IP) as one:
+            assert one.head.status == 200
+            async with gateway.opened("/v2/selftest", IP):
+                for target in ("/v2/selftest", "/v2/stream/s"):
+                    refused = await gateway.get(target, IP)
+                    assert refused.status == 429
+                assert gateway.count("refused_total", code="TooManyConnections") == 2
+        await becomes_free(gateway, 2)
+        assert (await gateway.get("/v2/selftest", IP)).body.count(b"data: ") == 10
+        await becomes_free(gateway, 2)
+        unsaid = await gateway.get("/v2/selftest")
+        assert unsaid.status == 400

@@ -1,4 +1,4 @@
-"""What one client and all together may take up; refusals say when to come back."""
+"""Limits for one client and for all; refusals say when to retry."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import asyncio
 
 import pytest
 
-from eventstreams.settings import LimitSettings
-from tests.web.client import PATIENCE_S, Frame, connected
-from tests.web.gateway import Site
+from eventstreams.config.settings import LimitSettings
+from eventstreams.metrics import Metrics
+from eventstreams.quota.quota import LocalQuota, Quota
+from eventstreams.web.limits import Allowance
+from tests.support.client import Frame, connected
+from tests.support.gateway import Site
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 ONE, OTHER = {"X-Client-IP": "192.0.2.1"}, {"X-Client-IP": "192.0.2.2"}
 
 
-async def test_as_many_streams_are_open_as_there_may_be_whoever_has_them(embedded: Site) -> None:
+async def test_the_total_number_of_streams_is_limited(embedded: Site) -> None:
     limits = LimitSettings(streams_max=2)
     async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
         async with gateway.stream("s"), gateway.stream("s"):
@@ -25,14 +29,14 @@ async def test_as_many_streams_are_open_as_there_may_be_whoever_has_them(embedde
                 assert refused.status == 503
                 delays.add(int(refused.head.get("retry-after") or 0))
             assert min(delays) >= 5
-            assert len(delays) > 1, "they must not all come back at once"
+            assert len(delays) > 1, "they must not all reconnect at once"
         await gateway.until("clients", 0)
         async with asyncio.timeout(PATIENCE_S):
             while (await gateway.ask("HEAD", "/v2/stream/s")).status != 200:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_client_connects_so_often_a_minute(embedded: Site) -> None:
+async def test_connects_per_minute_are_limited(embedded: Site) -> None:
     limits = LimitSettings(client_ip_connects_per_minute=3)
     async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
         statuses = [(await gateway.ask("HEAD", "/v2/stream/s", ONE)).status for _ in range(5)]
@@ -43,7 +47,7 @@ async def test_a_client_connects_so_often_a_minute(embedded: Site) -> None:
         assert gateway.count("refused_total", code="TooManyConnects") == 3
 
 
-async def test_what_is_explained_and_tickets_count_as_connects(embedded: Site) -> None:
+async def test_explain_and_tickets_count_as_connects(embedded: Site) -> None:
     limits = LimitSettings(client_ip_connects_per_minute=1)
     async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
         for method, path in (("GET", "/v2/explain?streams=s"), ("POST", "/v2/ticket")):
@@ -56,7 +60,7 @@ async def test_what_is_explained_and_tickets_count_as_connects(embedded: Site) -
         assert "http.trusted_proxies" in unsaid
 
 
-async def test_networks_of_ipv6_are_one_client(embedded: Site) -> None:
+async def test_an_ipv6_network_is_one_client(embedded: Site) -> None:
     limits = LimitSettings(client_ip_connects_per_minute=1)
     async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
         for address, status in (("2001:db8::1", 200), ("2001:db8::2", 429), ("2001:db8:1::1", 200)):
@@ -64,7 +68,7 @@ async def test_networks_of_ipv6_are_one_client(embedded: Site) -> None:
             assert found.status == status
 
 
-async def test_what_is_past_is_slowed_beyond_what_a_client_may_have_and_is_whole(
+async def test_history_beyond_the_allowance_is_slowed_and_complete(
     embedded: Site,
 ) -> None:
     topic = await embedded.topic()
@@ -82,7 +86,7 @@ async def test_what_is_past_is_slowed_beyond_what_a_client_may_have_and_is_whole
         async with gateway.stream("s", ONE) as stream:
             await stream.opened()
             await embedded.produce(topic, {"n": "now"})
-            assert (await stream.frame()).document["n"] == "now", "what is new is not slowed"
+            assert (await stream.frame()).document["n"] == "now", "live events are not slowed"
 
 
 SCANS = [
@@ -97,9 +101,7 @@ SCANS = [
 
 
 @pytest.mark.parametrize("query", SCANS, ids=map(str, SCANS))
-async def test_what_is_looked_at_and_not_sent_counts_as_sent(
-    embedded: Site, query: dict[str, str]
-) -> None:
+async def test_discarded_bytes_count_as_sent(embedded: Site, query: dict[str, str]) -> None:
     count = 400
     topic = await embedded.topic()
     await embedded.produce(
@@ -111,46 +113,18 @@ async def test_what_is_looked_at_and_not_sent_counts_as_sent(
     ) as gateway:
         async with gateway.stream("s", ONE, since="1", heartbeat="checkpoint", **query) as stream:
             frames: list[Frame] = []
-            while sum(frame.event == "checkpoint" for frame in frames) < 4:  # it rests
+            while sum(frame.event == "checkpoint" for frame in frames) < 4:  # it is slowed
                 frames.append(await stream.frame())
         assert frames[-1].position[topic, 0] < count / 2
         explained = await gateway.ask("GET", "/v2/explain?streams=s", ONE)
         recent = explained.json()["recent"]
         assert recent["looked_at"] < count
-        assert recent["error"].startswith("Your client IP has looked at as much of the past")
+        assert recent["error"].startswith("Your client IP has reached its limit of history")
         other = (await gateway.ask("GET", "/v2/explain?streams=s", OTHER)).json()["recent"]
         assert other["looked_at"] > 0, "others have their own"
 
 
-async def test_filters_that_are_one_too_many_are_refused_and_known_ones_are_not(
-    embedded: Site,
-) -> None:
-    limits = LimitSettings(filters_max=2)
-    async with embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway:
-        one, two = ("event.a == 1", "event.a == 2")
-        async with (
-            gateway.stream("s", filter=one),
-            gateway.stream("s", filter=two),
-            gateway.stream("s", filter=one),
-            gateway.stream("s"),
-        ):
-            refused = await gateway.get("/v2/stream/s?filter=event.a%20==%203")
-            assert refused.status == 503
-            for free in ({"fields": "a"}, {"sample": "0.5"}, {"canary": "false"}):
-                async with gateway.stream("s", **free) as stream:  # 200: only filters count
-                    await stream.opened()
-            async with gateway.stream("s", filter=one, fields="a,b") as stream:
-                await stream.opened()
-            assert "2 different filters" in refused.json()["detail"]
-        await gateway.until("clients", 0)
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                async with gateway.opened("/v2/stream/s?filter=event.a%20==%203") as stream:
-                    if stream.head.status == 200:
-                        break
-
-
-async def test_a_head_that_is_too_large_is_refused(embedded: Site) -> None:
+async def test_an_oversized_head_is_refused(embedded: Site) -> None:
     limits = LimitSettings(head_bytes_max=2000)
     async with (
         embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway,
@@ -160,3 +134,28 @@ async def test_a_head_that_is_too_large_is_refused(embedded: Site) -> None:
         for _ in range(10):
             client.writer.write(b"X-A: " + b"a" * 500 + b"\r\n")
         assert (await client.head()).status == 431
+
+
+class Counting(LocalQuota):
+    """A quota that counts what is spent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent: list[int] = []
+
+    async def spend(self, key: str, amount: int, per_minute: int) -> float:
+        self.spent.append(amount)
+        return await super().spend(key, amount, per_minute)
+
+
+async def test_an_allowance_is_renewed_when_it_is_used_up() -> None:
+    shared = Counting()
+    allowance = Allowance(Quota(shared, Metrics()), "192.0.2.1", 1_600)
+    assert await allowance.wait_s() == 0.0
+    [quantum] = shared.spent
+    allowance.used(quantum - 1)
+    assert await allowance.wait_s() == 0.0
+    assert shared.spent == [quantum]
+    allowance.used(1)
+    assert await allowance.wait_s() == 0.0
+    assert shared.spent == [quantum, quantum]

@@ -6,14 +6,16 @@ import json
 
 import pytest
 
-from eventstreams.settings import HttpSettings, LimitSettings
-from tests.web.client import connected
-from tests.web.gateway import Headers, Site, ask
+from eventstreams.config.settings import HttpSettings, LimitSettings
+from tests.support.client import connected
+from tests.support.gateway import Headers, Site, ask
 
 pytestmark = pytest.mark.anyio
 
 SSE_TYPE = "text/event-stream; charset=utf-8"
 JSON_TYPE = "application/json; charset=utf-8"
+NDJSON_TYPE = "application/x-ndjson; charset=utf-8"
+JSONL_TYPE = "application/jsonl; charset=utf-8"
 ACCEPTS: list[tuple[str | None, str]] = [
     (None, SSE_TYPE),
     ("", SSE_TYPE),
@@ -21,16 +23,21 @@ ACCEPTS: list[tuple[str | None, str]] = [
     ("text/event-stream", SSE_TYPE),
     ("Application/JSON", SSE_TYPE),
     ("text/html, application/json", SSE_TYPE),
-    ("application/x-ndjson", SSE_TYPE),
+    ("text/event-stream, application/x-ndjson", SSE_TYPE),
+    ("application/x-ndjson2", SSE_TYPE),
     ("image/png;q=0.1", SSE_TYPE),
     ("application/json", JSON_TYPE),
     ("application/json;q=0.1, text/event-stream", JSON_TYPE),
     ("application/jsonlines", JSON_TYPE),
     ("application/json, */*", JSON_TYPE),
+    ("application/x-ndjson", NDJSON_TYPE),
+    ("application/x-ndjson;q=0.1, text/event-stream", NDJSON_TYPE),
+    ("application/jsonl", JSONL_TYPE),
+    ("application/jsonl , */*;q=0.5", JSONL_TYPE),
 ]
 
 
-async def test_the_format_is_a_prefix_test_of_accept_and_never_refused(site: Site) -> None:
+async def test_the_beginning_of_accept_chooses_the_format(site: Site) -> None:
     async with site.gateway({"s": [await site.topic()]}) as gateway:
         for accept, expected in ACCEPTS:
             headers = {} if accept is None else {"Accept": accept}
@@ -39,10 +46,10 @@ async def test_the_format_is_a_prefix_test_of_accept_and_never_refused(site: Sit
                 head = await client.head()
                 assert (head.status, head.get("content-type")) == (200, expected), accept
                 assert head.get("cache-control") == "no-store, no-transform"
-                assert await client.chunk() == (b"\n" if expected == JSON_TYPE else b":ok\n\n")
+                assert await client.chunk() == (b":ok\n\n" if expected == SSE_TYPE else b"\n")
 
 
-async def test_ndjson_begins_with_an_empty_line_and_has_one_document_a_line(site: Site) -> None:
+async def test_ndjson_is_an_empty_line_and_one_document_per_line(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, {"n": 1}, None, {"n": 2})
     json_headers = {"Accept": "application/json"}
@@ -56,7 +63,7 @@ async def test_ndjson_begins_with_an_empty_line_and_has_one_document_a_line(site
     assert b"".join(stream.chunks) == b"\n" + b"".join(line + b"\n" for line in lines)
 
 
-async def test_head_answers_as_get_would_and_stops(site: Site) -> None:
+async def test_head_has_the_headers_of_get_and_no_body(site: Site) -> None:
     topic = await site.topic()
     limits = LimitSettings(client_ip_connections=1)
     ip = {"X-Client-IP": "192.0.2.1"}
@@ -64,7 +71,7 @@ async def test_head_answers_as_get_would_and_stops(site: Site) -> None:
         site.gateway({"s": [topic]}, limits=limits) as gateway,
         connected(gateway.port) as client,
     ):
-        for _ in range(3):  # the lease is given back each time
+        for _ in range(3):  # the lease is returned each time
             answer = await ask(client, "HEAD", "/v2/stream/s?since=0", ip)
             assert answer.status == 200
             assert answer.head.get("content-type") == SSE_TYPE
@@ -81,7 +88,7 @@ async def test_head_answers_as_get_would_and_stops(site: Site) -> None:
 ALLOWED = "accept, x-requested-with, content-type, last-event-id, cache-control, authorization"
 
 
-async def test_options_allows_what_fetch_based_clients_send(embedded: Site) -> None:
+async def test_options_allows_the_headers_of_fetch_clients(embedded: Site) -> None:
     limits = LimitSettings(client_ip_connections=1)
     preflight = {
         "Origin": "https://example.org",
@@ -104,7 +111,7 @@ async def test_options_allows_what_fetch_based_clients_send(embedded: Site) -> N
         )
 
 
-async def test_cors_stands_on_streams_pages_and_every_error(site: Site) -> None:
+async def test_cors_headers_are_on_streams_pages_and_errors(site: Site) -> None:
     topic = await site.topic()
     asked: list[tuple[str, Headers]] = [
         ("/v2/stream/nope", {}),
@@ -141,7 +148,7 @@ async def test_cors_stands_on_streams_pages_and_every_error(site: Site) -> None:
         assert policy == head.get("x-content-security-policy") == head.get("x-webkit-csp")
 
 
-async def test_cors_and_csp_can_be_set_and_switched_off(embedded: Site) -> None:
+async def test_cors_and_csp_can_be_changed_and_disabled(embedded: Site) -> None:
     streams = {"s": [await embedded.topic()]}
     one = HttpSettings(cors="https://example.org", csp="default-src 'none'")
     async with embedded.gateway(streams, http=one) as gateway:
@@ -183,7 +190,7 @@ async def test_stream_urls_never_redirect(embedded: Site) -> None:
         *("/v1/stream-configs/", "/v1/stream-configs/s/", "/v2/cursor/?id=%5B%22t%22%5D"),
     ],
 )
-async def test_a_slash_at_the_end_of_a_path_makes_no_difference(embedded: Site, path: str) -> None:
+async def test_a_trailing_slash_makes_no_difference(embedded: Site, path: str) -> None:
     topic = await embedded.topic()
     await embedded.produce(topic, {"n": 1})
     async with embedded.gateway({"s": [topic]}) as gateway:

@@ -1,4 +1,4 @@
-"""Everything that is not a stream: pages, redirects, what the service says of itself."""
+"""Pages, redirects, and the description of the service."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import eventstreams
-from eventstreams.settings import AccessSettings, HttpSettings
-from tests.web.gateway import Site, stream_of
+from eventstreams.config.settings import AccessSettings, HttpSettings
+from eventstreams.errors import ConfigError
+from eventstreams.web.pages import swagger_routes
+from tests.support.gateway import Site, filled, stream_of
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_robots_are_kept_out(embedded: Site) -> None:
+async def test_robots_are_excluded(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         answer = await gateway.get("/robots.txt")
     assert answer.status == 200
@@ -22,7 +24,7 @@ async def test_robots_are_kept_out(embedded: Site) -> None:
     assert answer.body == b"User-agent: *\nDisallow: /\n"
 
 
-async def test_info_tells_name_version_description_and_home(embedded: Site) -> None:
+async def test_info_has_name_version_description_and_homepage(embedded: Site) -> None:
     home = HttpSettings(homepage="https://example.org/")
     async with embedded.gateway({"s": ["t"]}, http=home) as gateway:
         for path in ("/_info", "/_info/"):
@@ -39,14 +41,14 @@ async def test_info_tells_name_version_description_and_home(embedded: Site) -> N
         assert (await gateway.get("/_info/nothing")).status == 404
 
 
-async def test_without_a_homepage_there_is_none_to_go_to(embedded: Site) -> None:
+async def test_without_a_homepage_its_path_is_404(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         answer = await gateway.get("/_info/home")
         assert answer.status == 404
         assert (answer.head.get("content-type") or "").startswith("text/plain")
 
 
-async def test_old_addresses_lead_to_the_new_ones(embedded: Site) -> None:
+async def test_old_paths_redirect(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         moved = {"/": (303, "/v2/ui"), "/v2/ui": (301, "/v2/ui/"), "/rc": (301, "/?doc")}
         for path, expected in moved.items():
@@ -61,14 +63,14 @@ async def test_pages_and_their_assets_are_served(embedded: Site) -> None:
             assert answer.status == 200
             assert (answer.head.get("content-type") or "").startswith("text/html")
         page = (await gateway.get("/v2/ui/")).body.decode()
-        for asset in ("live.js", "style.css"):
+        for asset in ("app.js", "page.css"):
             assert asset in page
             assert (await gateway.get(f"/v2/ui/{asset}")).status == 200
         for path in ("/v2/ui/../../pyproject.toml", "/v2/ui/%2e%2e/pyproject.toml"):
             assert (await gateway.get(path)).status == 404
 
 
-async def test_what_a_stream_needs_is_told(embedded: Site, tmp_path: Path) -> None:
+async def test_required_scopes_are_listed(embedded: Site, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"s" * 32)
     access = AccessSettings(hs256_secret_file=str(tmp_path / "secret"))
     closed = stream_of("closed", ["u"])._replace(scope="read:closed")
@@ -88,7 +90,7 @@ async def test_what_a_stream_needs_is_told(embedded: Site, tmp_path: Path) -> No
 NOWHERE = ["/v2/stream", "/v1/stream/s", "/v2/schema/a", "/_test/events", "/v1/_test/events", "/x"]
 
 
-async def test_what_does_not_exist_gets_the_html_page(embedded: Site) -> None:
+async def test_unknown_paths_get_the_html_page(embedded: Site) -> None:
     async with embedded.gateway({"s": ["t"]}) as gateway:
         for path in NOWHERE:
             answer = await gateway.get(path)
@@ -110,7 +112,7 @@ async def test_the_404_page_escapes_what_it_quotes(embedded: Site) -> None:
             assert b'"' not in answer.body.split(b"<pre>")[1]
 
 
-async def test_the_catalogue_is_told_as_json(embedded: Site) -> None:
+async def test_the_catalogue_is_served_as_json(embedded: Site) -> None:
     streams = {"edits": stream_of("edits", ["a", "b"], allowed=["c"], aliases=("e",))}
     async with embedded.gateway(streams) as gateway:
         answer = await gateway.get("/v2/streams")
@@ -127,6 +129,31 @@ async def test_the_catalogue_is_told_as_json(embedded: Site) -> None:
             }
         }
     }
+
+
+async def test_fields_to_display_are_listed_where_a_stream_declares_them(embedded: Site) -> None:
+    chosen = stream_of("s", ["t"])._replace(display_fields=("user.name", "n"))
+    async with embedded.gateway({"s": chosen, "u": ["u"]}) as gateway:
+        listed = (await gateway.get("/v2/streams")).json()["streams"]
+    assert listed["s"]["display_fields"] == ["user.name", "n"]
+    assert "display_fields" not in listed["u"]
+
+
+async def test_activity_shows_the_newest_record_of_public_streams(
+    embedded: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * 32)
+    access = AccessSettings(hs256_secret_file=str(tmp_path / "secret"))
+    topic = await filled(embedded, count=3)
+    closed = stream_of("closed", ["u"])._replace(scope="read:closed")
+    streams = {"s": stream_of("s", [topic]), "quiet": stream_of("quiet", ["t"]), "closed": closed}
+    async with embedded.gateway(streams, access=access) as gateway:
+        await gateway.parts.hub.reachable.wait()
+        answer = (await gateway.get("/v2/streams/activity")).json()
+    assert answer["step_seconds"] == 10
+    assert set(answer["streams"]) == {"s", "quiet"}
+    assert answer["streams"]["s"]["newest"] == "2023-11-14T22:13:22.000Z"
+    assert answer["streams"]["quiet"] == {"newest": None, "events": []}
 
 
 async def test_the_spec_is_openapi_3_and_lists_all_names_where_clients_read_them(
@@ -158,3 +185,9 @@ async def test_the_spec_is_openapi_3_and_lists_all_names_where_clients_read_them
     assert "(NOTE: This stream is an alias of b)" in alias
     operations = [operation for path in spec["paths"].values() for operation in path.values()]
     assert all(operation["x-monitor"] is False for operation in operations)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"The package offapi, .* is not installed"):
+        swagger_routes()

@@ -1,4 +1,4 @@
-"""The real process: it says where it listens, drains on a signal, and exits with a status."""
+"""A real process logs its address, drains on a signal, and exits with a status."""
 
 from __future__ import annotations
 
@@ -8,79 +8,21 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-import yaml
 
-from tests.web.client import PATIENCE_S, Stream, connected
-from tests.web.gateway import SSE, Site
+from tests.support.client import connected
+from tests.support.gateway import Site
+from tests.support.process import configured, exit_status, logged, serving, started, streaming
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
 
-def configured(folder: Path, site: Site, topic: str, **sections: Any) -> Path:
-    """A settings file, and its catalogue, for a gateway over the site's log."""
-    log = msgspec.to_builtins(site.settings)
-    (folder / "streams.yaml").write_text(yaml.safe_dump({"streams": {"s": {"topics": [topic]}}}))
-    config = folder / "eventstreams.yaml"
-    config.write_text(yaml.safe_dump({"catalogue": "streams.yaml", "log": log, **sections}))
-    return config
-
-
-async def started(*arguments: str) -> Process:
-    command = (sys.executable, "-m", "eventstreams", "serve", *arguments)
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    return await asyncio.create_subprocess_exec(*command, stderr=PIPE, env=environment)
-
-
-async def logged(process: Process, message: str) -> dict[str, Any]:
-    """The line of its log that says so."""
-    assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE_S):
-        while line := await process.stderr.readline():
-            record: dict[str, Any] = json.loads(line)
-            assert record["level"] in ("info", "warning"), record
-            if record["message"].startswith(message):
-                return record
-    raise AssertionError(f"it ended without saying {message!r}")
-
-
-async def exit_status(process: Process) -> int:
-    async with asyncio.timeout(PATIENCE_S):
-        return await process.wait()
-
-
-@asynccontextmanager
-async def serving(config: Path) -> AsyncIterator[tuple[Process, int]]:
-    """A process, and the port it said it listens on."""
-    process = await started("--config", str(config), "--port", "0")
-    try:
-        url = (await logged(process, "listening"))["url"]
-        yield process, int(url.rpartition(":")[2])
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-@asynccontextmanager
-async def streaming(port: int, last_event_id: str = "") -> AsyncIterator[Stream]:
-    async with connected(port) as client:
-        headers = {**SSE, "Last-Event-ID": last_event_id}
-        await client.send("GET", "/v2/stream/s", headers)
-        stream = Stream(client, await client.head())
-        assert stream.head.status == 200
-        await stream.opened()
-        yield stream
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_streams_properly_and_the_next_process_loses_nothing(
+async def test_a_restart_by_signal_loses_nothing(
     site: Site, tmp_path: Path, number: signal.Signals
 ) -> None:
     topic = await site.topic()
@@ -93,11 +35,11 @@ async def test_a_signal_ends_streams_properly_and_the_next_process_loses_nothing
         assert last.startswith(b"retry: ")
         assert await exit_status(process) == 0
     await site.produce(topic, {"n": 2})
-    async with serving(config) as (_, port), streaming(port, frame.id) as stream:
+    async with serving(config) as (_, port), streaming(port, last_event_id=frame.id) as stream:
         assert [d["n"] for d in await stream.documents(1)] == [2]
 
 
-async def test_a_second_signal_ends_it_at_once(embedded: Site, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_the_process_immediately(embedded: Site, tmp_path: Path) -> None:
     config = configured(tmp_path, embedded, "t", fanout={"drain_s": 600.0})
     async with serving(config) as (process, port), streaming(port), streaming(port):
         process.send_signal(signal.SIGTERM)
@@ -106,9 +48,7 @@ async def test_a_second_signal_ends_it_at_once(embedded: Site, tmp_path: Path) -
         assert await exit_status(process) == 0
 
 
-async def test_without_streams_a_signal_ends_it_though_connections_are_kept(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_idle_connections_do_not_delay_a_stop(embedded: Site, tmp_path: Path) -> None:
     config = configured(tmp_path, embedded, "t", fanout={"drain_s": 600.0})
     async with serving(config) as (process, port), connected(port) as client:
         await client.send("GET", "/healthz")
@@ -117,22 +57,20 @@ async def test_without_streams_a_signal_ends_it_though_connections_are_kept(
         assert await exit_status(process) == 0
 
 
-async def test_a_wrong_configuration_names_every_problem_and_exits_with_2(
+async def test_an_invalid_configuration_lists_all_problems_and_exits_with_2(
     embedded: Site, tmp_path: Path
 ) -> None:
     config = configured(tmp_path, embedded, "t", fanout={"drain_s": -1, "nope": 1}, more=2)
     process = await started("--config", str(config))
     async with asyncio.timeout(PATIENCE_S):
-        _, told = await process.communicate()
+        _, reported = await process.communicate()
     assert process.returncode == 2
     for path in (b"fanout.drain_s", b"fanout.nope", b"more"):
-        assert path in told
-    assert b"Traceback" not in told
+        assert path in reported
+    assert b"Traceback" not in reported
 
 
-async def test_a_port_in_use_or_a_log_that_is_none_is_told_and_exits_with_1(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_used_port_or_invalid_log_exits_with_1(embedded: Site, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "log.sqlite3").write_bytes(b"not a log at all" * 100)
@@ -143,18 +81,20 @@ async def test_a_port_in_use_or_a_log_that_is_none_is_told_and_exits_with_1(
         taken = configured(scraped, embedded, "t", metrics={"port": port})
         reasons = {
             f"127.0.0.1:{port}": await started("--config", str(config), "--port", str(port)),
-            f"127.0.0.1:{port}:": await started("--config", str(taken), "--port", "0"),
+            f"127.0.0.1:{port}:": await started(
+                "--config", str(taken), "--port", "0", "--data-dir", str(scraped)
+            ),
             "log.sqlite3": await started(
                 "--config", str(config), "--data-dir", str(data), "--port", "0"
             ),
         }
         for reason, process in reasons.items():
             async with asyncio.timeout(PATIENCE_S):
-                _, told = await process.communicate()
+                _, reported = await process.communicate()
             assert process.returncode == 1
-            assert b"Warning" not in told
-            assert b"Traceback" not in told
-            record = json.loads(told.splitlines()[-1])
+            assert b"Warning" not in reported
+            assert b"Traceback" not in reported
+            record = json.loads(reported.splitlines()[-1])
             assert record["level"] == "error"
             assert reason in record["message"]
 
@@ -187,7 +127,7 @@ MODULES = ["click", "eventstreams.gateway"]
 
 
 async def started_with(folder: Path, settings: Path, script: str, **names: Any) -> Process:
-    """The process, with a script that Python runs before it."""
+    """Start the process, with a script that Python runs first."""
     (folder / "sitecustomize.py").write_text(script.format(**names))
     command = (sys.executable, "-m", "eventstreams", "serve", "--config", str(settings))
     environment = {**os.environ, "PYTHONPATH": str(folder)}
@@ -197,7 +137,7 @@ async def started_with(folder: Path, settings: Path, script: str, **names: Any) 
 
 
 @pytest.mark.parametrize("module", MODULES)
-async def test_a_hangup_while_the_process_starts_does_not_end_it(
+async def test_sighup_during_the_start_does_not_end_the_process(
     embedded: Site, tmp_path: Path, module: str
 ) -> None:
     config = configured(tmp_path, embedded, "t")
@@ -208,9 +148,7 @@ async def test_a_hangup_while_the_process_starts_does_not_end_it(
     assert await exit_status(process) == 0
 
 
-async def test_a_hangup_before_the_server_listens_has_the_settings_read_again(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_sighup_during_the_start_reloads_the_settings(embedded: Site, tmp_path: Path) -> None:
     topic = await embedded.topic()
     config = configured(tmp_path, embedded, topic, limits={"streams_max": 9})
     number = int(signal.SIGHUP)
@@ -229,7 +167,7 @@ async def test_a_hangup_before_the_server_listens_has_the_settings_read_again(
 @pytest.mark.parametrize(
     ("module", "number"), [("click", signal.SIGTERM), ("eventstreams.log.sqlite", signal.SIGINT)]
 )
-async def test_a_signal_to_stop_while_the_process_starts_ends_it_cleanly(
+async def test_sigterm_during_the_start_ends_the_process_cleanly(
     embedded: Site, tmp_path: Path, module: str, number: signal.Signals
 ) -> None:
     config = configured(tmp_path, embedded, "t")
@@ -240,7 +178,7 @@ async def test_a_signal_to_stop_while_the_process_starts_ends_it_cleanly(
 
 
 @pytest.mark.parametrize(("limit_kib", "warned"), [(900_000, True), (2_000_000, False)])
-async def test_a_low_limit_on_address_space_is_warned_of(
+async def test_a_low_address_space_limit_causes_a_warning(
     embedded: Site, tmp_path: Path, limit_kib: int, *, warned: bool
 ) -> None:
     config = configured(tmp_path, embedded, "t")

@@ -1,4 +1,4 @@
-"""A hundred real events of a public wiki, through both logs and both formats, equal as JSON."""
+"""Real events of a public wiki are equal after passing through both logs and formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.web.gateway import NDJSON, Site
+from tests.support.gateway import NDJSON, Site
 
 pytestmark = [pytest.mark.anyio, pytest.mark.shared]
 
@@ -53,9 +53,7 @@ async def test_since_an_events_own_time_starts_at_that_event(
     assert [frame.place[2], following.place[2]] == [first, first + 1]
 
 
-async def test_a_hundred_real_events_come_out_complete_and_equal(
-    site: Site, lines: list[bytes]
-) -> None:
+async def test_real_events_arrive_complete_and_equal(site: Site, lines: list[bytes]) -> None:
     topics = [await site.topic(3), await site.topic(3)]
     for n, line in enumerate(lines):
         await site.produce(topics[n % 2], line, partition=n // 2 % 3)

@@ -1,4 +1,4 @@
-"""What becomes of a record: the JSON that is sent, and the records that are none."""
+"""Records are sent as JSON, and records without events are skipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventstreams.model.event import Record
-from tests.web.gateway import NDJSON, Site, stream_of
+from tests.support.gateway import NDJSON, Site, stream_of
 
 pytestmark = pytest.mark.anyio
 
@@ -27,10 +27,10 @@ EXACT: list[tuple[str, str]] = [
     ('{"a":1,"a":2}', '{"a":2}'),
     ('{"a":true,"b":null,"c":false,"d":1.5}',) * 2,
 ]
-"""A record's value, and what of it goes out."""
+"""Values of records, and the data that is sent."""
 
 
-async def test_data_is_compact_utf8_on_one_line_exact_and_safe_for_line_splitters(
+async def test_data_is_compact_utf8_on_one_line(
     site: Site,
 ) -> None:
     topic = await site.topic()
@@ -43,7 +43,7 @@ async def test_data_is_compact_utf8_on_one_line_exact_and_safe_for_line_splitter
         assert frame.data.splitlines() == [frame.data]
 
 
-async def test_an_integer_beyond_64_bits_harms_neither_stream_nor_neighbours(site: Site) -> None:
+async def test_an_integer_beyond_64_bits_is_delivered_unchanged(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, b'{"a":12345678901234567890123}', {"n": 2})
     async with site.gateway({"s": [topic]}) as gateway, gateway.stream("s", since="0") as stream:
@@ -73,7 +73,7 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "from history"])
-async def test_records_that_are_no_events_are_skipped_and_counted(site: Site, live: bool) -> None:
+async def test_records_without_events_are_skipped_and_counted(site: Site, live: bool) -> None:
     topic = await site.topic()
     async with site.gateway({"s": [topic]}) as gateway:
         if not live:
@@ -88,14 +88,14 @@ async def test_records_that_are_no_events_are_skipped_and_counted(site: Site, li
         assert gateway.count("records_skipped_total") == len(BAD)
 
 
-async def test_an_array_is_delivered_as_it_is_without_meta(site: Site) -> None:
+async def test_an_array_is_delivered_unchanged(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, [1, {"a": 2}], [])
     async with site.gateway({"s": [topic]}) as gateway, gateway.stream("s", since="0") as stream:
         assert [frame.data for frame in await stream.frames(2)] == ['[1,{"a":2}]', "[]"]
 
 
-async def test_place_is_set_in_meta_keys_that_exist_stay_where_they_are(site: Site) -> None:
+async def test_place_in_the_log_is_set_in_meta(site: Site) -> None:
     topic = await site.topic(2)
     given = {"meta": {"offset": "x", "dt": "2023", "topic": 1, "stream": "canonical"}, "z": 1}
     await site.produce(topic, given, {"meta": None, "a": 1}, {"a": 1}, partition=1)
@@ -109,7 +109,7 @@ async def test_place_is_set_in_meta_keys_that_exist_stay_where_they_are(site: Si
     assert third == f'{{"a":1,"meta":{{"topic":"{topic}","partition":1,"offset":2}}}}'
 
 
-async def test_a_key_stands_last_in_meta_as_a_buffer_and_only_where_there_is_one(
+async def test_a_key_is_last_in_meta_as_a_buffer(
     site: Site,
 ) -> None:
     topic = await site.topic()
@@ -123,7 +123,7 @@ async def test_a_key_stands_last_in_meta_as_a_buffer_and_only_where_there_is_one
     assert "key" not in metas[2]
 
 
-async def test_an_alias_gives_the_same_events_with_their_canonical_stream(site: Site) -> None:
+async def test_an_alias_serves_events_with_the_canonical_stream(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, {"meta": {"stream": "mediawiki.recentchange"}})
     streams = {
@@ -147,7 +147,7 @@ async def test_canaries_pass_through(site: Site) -> None:
         assert (await stream.frame()).document["meta"]["domain"] == "canary"
 
 
-async def test_ndjson_holds_the_same_documents_one_a_line(site: Site) -> None:
+async def test_ndjson_has_the_same_documents_one_per_line(site: Site) -> None:
     topic = await site.topic()
     await site.produce(topic, *(value.encode() for value, _ in EXACT))
     async with site.gateway({"s": [topic]}) as gateway:

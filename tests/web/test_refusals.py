@@ -1,4 +1,4 @@
-"""Connections beyond the most there may be: each hears why, and none is held for long."""
+"""Connections beyond the limit get the reason, and are soon closed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal, cast
 
 import pytest
 
-from eventstreams.server import refusal
-from eventstreams.server.protocol import Protocol
-from eventstreams.server.refusal import Refusals
-from eventstreams.settings import HttpSettings, LimitSettings
-from tests.web.client import PATIENCE_S, Client, Head, connected
-from tests.web.gateway import Served, Site, ask
+from eventstreams.config.settings import HttpSettings, LimitSettings
+from eventstreams.server.http1 import HttpConnection
+from eventstreams.server.rejection import Rejection
+from tests.support.client import Client, Head, connected
+from tests.support.gateway import Served, Site, ask
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -23,8 +23,8 @@ ONE = LimitSettings(connections_max=1)
 REQUEST = b"GET /v2/stream/s HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
-def refusals(gateway: Served) -> Refusals:
-    return cast("type[Protocol]", gateway.server.config.http_protocol_class).common.refusals
+def refusals(gateway: Served) -> Rejection:
+    return cast("type[HttpConnection]", gateway.server.config.http_protocol_class).common.refusals
 
 
 async def refused(client: Client) -> Head:
@@ -41,29 +41,30 @@ async def nobody_lingers(gateway: Served) -> None:
 
 
 @asynccontextmanager
-async def full(site: Site, http: HttpSettings | None = None) -> AsyncIterator[tuple[Served, Head]]:
-    """A gateway without room for one more, and the head of an answer to the one who is there."""
+async def full(
+    site: Site, http: HttpSettings | None = None, **connections: float
+) -> AsyncIterator[tuple[Served, Head]]:
+    """Run a gateway at its connection limit; yield it, and the head of a response of its client."""
+    streams = {"s": [await site.topic()]}
     async with (
-        site.gateway({"s": [await site.topic()]}, limits=ONE, http=http) as gateway,
+        site.gateway(streams, limits=ONE, http=http, connections=connections) as gateway,
         connected(gateway.port) as there,
     ):
         head = (await ask(there, "GET", "/healthz")).head
-        await there.send("GET", "/v2/stream/s")  # an idle connection would give way
+        await there.send("GET", "/v2/stream/s")  # an idle connection would be closed
         assert (await there.head()).status == 200
         yield gateway, head
 
 
 @pytest.mark.parametrize("size", [len(REQUEST), 150_000])
-async def test_what_was_sent_before_the_refusal_does_not_cost_the_client_its_answer(
-    embedded: Site, size: int
-) -> None:
+async def test_unread_bytes_do_not_lose_a_refusal(embedded: Site, size: int) -> None:
     async with full(embedded) as (gateway, _), connected_after(gateway, REQUEST.ljust(size)) as out:
         await refused(out)
-        assert await out.some(1) == b"", "an end, not a reset"
+        assert await out.some(1) == b"", "the connection ended without a reset"
     await nobody_lingers(gateway)
 
 
-async def test_what_is_sent_after_the_refusal_meets_no_reset(embedded: Site) -> None:
+async def test_bytes_after_a_refusal_cause_no_reset(embedded: Site) -> None:
     async with full(embedded) as (gateway, _):
         async with connected(gateway.port) as out:
             await refused(out)
@@ -78,22 +79,19 @@ async def test_what_is_sent_after_the_refusal_meets_no_reset(embedded: Site) -> 
         await nobody_lingers(gateway)
 
 
-async def test_refused_connections_do_not_pile_up(
-    embedded: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refusal, "LINGERING_MAX", 2)
-    async with full(embedded) as (gateway, _), AsyncExitStack() as stack:
+async def test_the_number_of_refused_connections_is_limited(embedded: Site) -> None:
+    async with full(embedded, lingering_max=2) as (gateway, _), AsyncExitStack() as stack:
         held = []
         for count in range(1, 6):
             out = await stack.enter_async_context(connected(gateway.port))
             await refused(out)
             assert refusals(gateway).lingering == min(count, 2)
             newest, held = held[-1:], list(refusals(gateway)._lingering)
-            assert held[:-1] == newest, "the oldest has gone"
+            assert held[:-1] == newest, "the oldest was dropped"
         assert len(gateway.server.server_state.connections) == 1
 
 
-async def test_one_who_sends_for_ever_is_dropped(embedded: Site) -> None:
+async def test_a_refused_client_that_sends_forever_is_dropped(embedded: Site) -> None:
     async with full(embedded) as (gateway, _), connected(gateway.port) as out:
         await refused(out)
         async with asyncio.timeout(PATIENCE_S):
@@ -102,16 +100,13 @@ async def test_one_who_sends_for_ever_is_dropped(embedded: Site) -> None:
         assert not refusals(gateway).lingering
 
 
-async def test_one_who_never_hangs_up_is_dropped_in_time(
-    embedded: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refusal, "_LINGER_S", 0.05)
-    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+async def test_a_refused_client_that_never_disconnects_is_dropped(embedded: Site) -> None:
+    async with full(embedded, linger_s=0.05) as (gateway, _), connected(gateway.port) as out:
         await refused(out)
         await nobody_lingers(gateway)
 
 
-async def test_those_who_were_refused_take_no_place(embedded: Site) -> None:
+async def test_refused_connections_do_not_count(embedded: Site) -> None:
     async with (
         embedded.gateway({"s": [await embedded.topic()]}, limits=ONE) as gateway,
         AsyncExitStack() as stack,
@@ -127,19 +122,17 @@ async def test_those_who_were_refused_take_no_place(embedded: Site) -> None:
             await stream.opened()
 
 
-async def test_a_server_that_stops_drops_those_it_has_refused(embedded: Site) -> None:
+async def test_a_stop_drops_refused_connections(embedded: Site) -> None:
     async with full(embedded) as (gateway, _), connected(gateway.port) as out:
         await refused(out)
         assert refusals(gateway).lingering == 1
-        await gateway.parts.hub.feed.well.wait()
+        await gateway.parts.hub.reachable.wait()
         await gateway.server.drain()
         assert not refusals(gateway).lingering
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
-async def test_connections_without_a_request_give_way_the_oldest_first(
-    embedded: Site, said: bytes
-) -> None:
+async def test_the_oldest_idle_connection_is_closed_first(embedded: Site, said: bytes) -> None:
     limits = LimitSettings(connections_max=4)
     async with (
         embedded.gateway({"s": [await embedded.topic()]}, limits=limits) as gateway,
@@ -155,7 +148,7 @@ async def test_connections_without_a_request_give_way_the_oldest_first(
         for left in (2, 1):
             client = await stack.enter_async_context(connected(gateway.port))
             assert (await ask(client, "GET", "/healthz")).status == 200
-            assert await idle[2 - left].some(1) == b"", "an end"
+            assert await idle[2 - left].some(1) == b"", "the connection ended"
         idle[2].writer.write(b"\r\n")
         assert len(gateway.server.server_state.connections) == 4
         assert gateway.count("refused_total", code="GatewayFull") == 0
@@ -169,9 +162,7 @@ EVENT_SOURCE = (
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-async def test_a_browsers_event_source_is_told_in_a_way_that_it_survives(
-    embedded: Site, pieces: int
-) -> None:
+async def test_event_source_survives_a_refused_connection(embedded: Site, pieces: int) -> None:
     async with full(embedded) as (gateway, _), connected(gateway.port) as out:
         size = len(EVENT_SOURCE) // pieces + 1
         for begin in range(0, len(EVENT_SOURCE), size):
@@ -185,11 +176,11 @@ async def test_a_browsers_event_source_is_told_in_a_way_that_it_survives(
         assert "event: error\n" in body
         assert "id:" not in body
         assert body.splitlines()[-1].startswith("retry: ")
-        assert await out.some(1) == b"", "an end, not a reset"
+        assert await out.some(1) == b"", "the connection ended without a reset"
         assert gateway.count("refused_total", code="GatewayFull") == 1
 
 
-async def test_others_and_who_says_nothing_get_the_status(embedded: Site) -> None:
+async def test_other_refused_clients_get_the_status(embedded: Site) -> None:
     library = EVENT_SOURCE.replace(b"Sec-Fetch-Site: cross-site\r\n", b"")
     posting = EVENT_SOURCE.replace(b"GET", b"POST")
     for sent in (library, posting, REQUEST, b"", b"GET /", b"\r\n\r\n", b"\0:\xff\r\n\r\n"):
@@ -204,7 +195,7 @@ async def test_others_and_who_says_nothing_get_the_status(embedded: Site) -> Non
 
 @pytest.mark.parametrize("cors", ["*", "https://example.org", False])
 @pytest.mark.parametrize("csp", [HttpSettings().csp, False])
-async def test_a_refusal_has_the_headers_that_all_answers_have(
+async def test_refusals_have_the_common_headers(
     embedded: Site, cors: str | Literal[False], csp: str | Literal[False]
 ) -> None:
     http = HttpSettings(cors=cors, csp=csp)

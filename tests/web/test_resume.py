@@ -1,4 +1,4 @@
-"""Last-Event-ID: the forms it may have, and that it is the subscription."""
+"""Last-Event-ID has several forms, and determines the subscription."""
 
 from __future__ import annotations
 
@@ -10,21 +10,10 @@ import pytest
 
 from eventstreams.model.event import Partition
 from eventstreams.model.position import Position
-from tests.web.client import Stream
-from tests.web.gateway import Site, stream_of
+from tests.support.client import Stream
+from tests.support.gateway import T0, Site, filled, stream_of
 
 pytestmark = pytest.mark.anyio
-
-T0 = 1_700_000_000_000
-
-
-async def filled(site: Site, *, count: int = 4, partitions: int = 1) -> str:
-    """A topic whose record n, of each partition, is {"n": n} at T0 + 1000 n."""
-    topic = await site.topic(partitions)
-    for partition in range(partitions):
-        for n in range(count):
-            await site.produce(topic, {"n": n}, partition=partition, timestamp_ms=T0 + 1000 * n)
-    return topic
 
 
 async def numbers(stream: Stream, count: int) -> list[int]:
@@ -59,10 +48,10 @@ FORMS: list[tuple[dict[str, Any], int]] = [
     ({"offset": 1, "timestamp": None}, 1),
     ({"offset": 2, "more": {"x": 1}}, 2),
 ]
-"""An entry, and the first of four records that it gives; 4 is the next to come."""
+"""Entries of ids, each with the first of four records to read; 4 is the next record."""
 
 
-async def test_an_entry_of_any_form_starts_where_it_says(site: Site) -> None:
+async def test_every_form_of_id_entry_determines_the_start(site: Site) -> None:
     topic = await filled(site)
     latest = await filled(site)
     end = 4
@@ -82,7 +71,7 @@ async def test_an_entry_of_any_form_starts_where_it_says(site: Site) -> None:
                     end += 1
 
 
-async def test_the_header_is_the_subscription_what_it_leaves_out_is_not_read(site: Site) -> None:
+async def test_partitions_missing_from_the_id_are_not_read(site: Site) -> None:
     one, two = await filled(site, partitions=2), await filled(site)
     async with (
         site.gateway({"s": [one, two]}) as gateway,
@@ -99,9 +88,7 @@ async def test_the_header_is_the_subscription_what_it_leaves_out_is_not_read(sit
     "form", ["array of names", "string", "string with comma", "mixed"], ids=str
 )
 @pytest.mark.parametrize("since", [None, "2023-11-14T22:13:22Z"], ids=["latest", "since"])
-async def test_names_cover_all_partitions_from_since_or_from_now(
-    site: Site, form: str, since: str | None
-) -> None:
+async def test_streams_cover_all_partitions(site: Site, form: str, since: str | None) -> None:
     one, two = await filled(site, partitions=2), await filled(site)
     mark: Any = {
         "array of names": [one, two],
@@ -134,7 +121,7 @@ async def test_since_is_ignored_beside_a_header(site: Site) -> None:
 
 
 @pytest.mark.parametrize("header", ["", " "], ids=["empty", "blank"])
-async def test_an_empty_header_means_none_and_since_holds(site: Site, header: str) -> None:
+async def test_an_empty_last_event_id_is_ignored(site: Site, header: str) -> None:
     topic = await filled(site)
     async with (
         site.gateway({"s": [topic]}) as gateway,
@@ -144,7 +131,7 @@ async def test_an_empty_header_means_none_and_since_holds(site: Site, header: st
 
 
 @pytest.mark.parametrize("name", ["Last-Event-ID", "last-event-id", "lastEventId"])
-async def test_the_id_may_come_in_the_query_and_the_header_wins(site: Site, name: str) -> None:
+async def test_the_id_header_takes_precedence_over_the_query(site: Site, name: str) -> None:
     topic = await filled(site)
     query = f"/v2/stream/s?{name}={quote(json.dumps([entry(topic, offset=3)]))}"
     async with site.gateway({"s": [topic]}) as gateway:
@@ -171,10 +158,10 @@ async def test_the_id_may_come_in_the_query_and_the_header_wins(site: Site, name
         ("v1", ", ", "[3]"),
     ],
 )
-async def test_the_newest_of_several_ids_wins(
+async def test_the_newest_of_several_ids_is_used(
     embedded: Site, older: str, between: str, newer: str
 ) -> None:
-    """A client appends those that it gets to the one it was started with; a proxy may join them."""
+    """A client may add new ids to its first one, and a proxy may join them."""
     topic = await filled(embedded)
 
     def id_of(form: str) -> str:
@@ -196,7 +183,7 @@ async def test_the_newest_of_several_ids_wins(
         assert await numbers(stream, 1) == [3]
 
 
-async def test_the_headers_name_may_be_in_any_case(site: Site) -> None:
+async def test_the_name_of_the_id_header_is_case_insensitive(site: Site) -> None:
     topic = await filled(site)
     id_ = json.dumps([entry(topic, offset=3)])
     async with (
@@ -206,7 +193,7 @@ async def test_the_headers_name_may_be_in_any_case(site: Site) -> None:
         assert await numbers(stream, 1) == [3]
 
 
-async def test_offset_wins_where_other_entries_have_only_a_timestamp(site: Site) -> None:
+async def test_offsets_take_precedence_over_timestamps(site: Site) -> None:
     one, two = await filled(site), await filled(site)
     header = [
         entry(one, offset=3, timestamp=T0 + 2000),
@@ -220,7 +207,7 @@ async def test_offset_wins_where_other_entries_have_only_a_timestamp(site: Site)
     assert sorted(places) == sorted([(one, 0, 3), (two, 0, 3)])
 
 
-async def test_the_timestamp_finds_the_place_where_the_offset_is_of_another_log(
+async def test_timestamps_are_used_for_ids_of_another_log(
     site: Site,
 ) -> None:
     topic = await filled(site, count=6)
@@ -236,7 +223,7 @@ async def test_the_timestamp_finds_the_place_where_the_offset_is_of_another_log(
                 assert (frame.event, frame.document["n"]) == ("message", first), mark
 
 
-async def test_a_partition_gained_since_the_id_was_made_starts_at_its_first_record(
+async def test_new_partitions_begin_at_their_first_record(
     site: Site,
 ) -> None:
     topic = await filled(site, partitions=2, count=1)
@@ -253,7 +240,7 @@ async def test_a_partition_gained_since_the_id_was_made_starts_at_its_first_reco
     assert frames[-1].position == {(topic, 0): 1, (topic, 1): 1, (topic, 2): 2}
 
 
-async def test_a_partition_gained_while_streaming_joins_from_its_first_record(site: Site) -> None:
+async def test_partitions_added_during_a_stream_are_read_from_the_start(site: Site) -> None:
     topic = await filled(site, count=1)
     async with (
         site.gateway({"s": [topic]}, refresh_s=0.1) as gateway,
@@ -267,7 +254,7 @@ async def test_a_partition_gained_while_streaming_joins_from_its_first_record(si
     assert frame.position == {(topic, 0): 1, (topic, 1): 1}
 
 
-async def test_topics_allowed_may_be_resumed_but_are_not_read_by_default(site: Site) -> None:
+async def test_allowed_topics_are_read_only_if_named_in_the_id(site: Site) -> None:
     preferred, other = await filled(site), await filled(site)
     streams = {"s": stream_of("s", [preferred], allowed=[other])}
     async with site.gateway(streams) as gateway:
@@ -277,7 +264,7 @@ async def test_topics_allowed_may_be_resumed_but_are_not_read_by_default(site: S
             assert {frame.place[0] for frame in await stream.frames(4)} == {preferred}
 
 
-async def test_an_id_of_a_hundred_kilobytes_is_taken(site: Site) -> None:
+async def test_an_id_of_100_kb_is_accepted(site: Site) -> None:
     topic = await filled(site)
     mark = entry(topic, offset=3, padding="x" * 100_000)
     async with (

@@ -1,4 +1,4 @@
-"""Gateways of several hosts that share through a real Redis: limits and tickets hold over all."""
+"""Limits and tickets hold over gateways that share a real Redis."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from eventstreams.settings import AccessSettings, LimitSettings, SharedSettings
-from tests.access.issuer import SECRET, secret_token
-from tests.ledger.conftest import RedisServer, redis
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, Site, stream_of
+from eventstreams.config.settings import AccessSettings, LimitSettings, SharedSettings
+from tests.support.gateway import Served, Site, stream_of
+from tests.support.issuer import SECRET, secret_token
+from tests.support.redis_server import RedisServer, redis
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 __all__ = ["redis"]
@@ -38,7 +38,7 @@ async def two(
         yield one, other
 
 
-async def test_what_a_client_has_open_here_counts_there(
+async def test_limits_hold_over_gateways_that_share_redis(
     embedded: Site, redis: RedisServer, tmp_path: Path
 ) -> None:
     limits = LimitSettings(client_ip_connections=2)
@@ -48,12 +48,12 @@ async def test_what_a_client_has_open_here_counts_there(
                 refused = await gateway.get("/v2/stream/s", ONE)
                 assert refused.status == 429
                 assert int(refused.head.get("retry-after") or 0) >= 5
-        async with asyncio.timeout(PATIENCE_S):  # what ended is told in its own time
+        async with asyncio.timeout(PATIENCE_S):  # ended streams are reported after a while
             while (await other.ask("HEAD", "/v2/stream/s", ONE)).status != 200:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_ticket_of_one_is_good_at_the_other_and_once(
+async def test_a_ticket_is_valid_once_over_all_gateways(
     embedded: Site, redis: RedisServer, tmp_path: Path
 ) -> None:
     async with two(embedded, redis, tmp_path, LimitSettings()) as (one, other):
@@ -66,14 +66,14 @@ async def test_a_ticket_of_one_is_good_at_the_other_and_once(
             assert (await gateway.get(f"/v2/stream/closed?ticket={ticket}")).status == 401
 
 
-async def test_when_redis_is_gone_streams_go_on_and_tickets_say_that_they_can_not_be_had(
+async def test_without_redis_streams_continue_and_tickets_fail(
     embedded: Site, redis: RedisServer, tmp_path: Path
 ) -> None:
     limits = LimitSettings(client_ip_connections=1)
     async with two(embedded, redis, tmp_path, limits) as (one, other):
         async with one.stream("s", ONE):
             redis.stop()
-            assert (await one.get("/v2/stream/s", ONE)).status == 429, "its own it knows"
+            assert (await one.get("/v2/stream/s", ONE)).status == 429, "it knows its own"
             async with other.stream("s", ONE):
                 pass
         token = {"Authorization": f"Bearer {secret_token(scope='read')}"}
@@ -82,4 +82,4 @@ async def test_when_redis_is_gone_streams_go_on_and_tickets_say_that_they_can_no
         assert int(refused.head.get("retry-after") or 0) > 0
         async with one.stream("closed", {**token, **ONE}):
             pass
-        await one.until("ledger_reachable", 0)
+        await one.until("quota_reachable", 0)

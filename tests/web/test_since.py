@@ -1,10 +1,18 @@
-"""`since`: the forms of a time that are understood, and those that are refused."""
+"""`since` accepts the usual forms of a time, and refuses others."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 import pytest
 
-from tests.web.gateway import Site
+from eventstreams.fanout.hub import Hub
+from eventstreams.fanout.resume import Resumed
+from eventstreams.log.sqlite.log import SqliteLog
+from eventstreams.model.event import Partition
+from eventstreams.model.position import PartitionCursor
+from tests.support.gateway import Site
 
 pytestmark = pytest.mark.anyio
 
@@ -14,7 +22,7 @@ COUNT = 10
 
 
 async def filled(site: Site) -> str:
-    """Ten records, one a minute; the sixth is the one at T0."""
+    """Fill a topic with ten records, one per minute, the sixth at T0."""
     topic = await site.topic()
     for n in range(COUNT):
         await site.produce(topic, {"n": n}, timestamp_ms=T0 + (n - 5) * MINUTE)
@@ -62,13 +70,13 @@ UNDERSTOOD = [
     ("since=", COUNT),
     ("since", COUNT),
     ("since=%20", COUNT),
-    ("timestamp=0", COUNT),
+    ("_=0", COUNT),
     ("", COUNT),
     ("since=2026-11-24", COUNT),
     ("since=2999-01-01T00:00:00Z", COUNT),
     (f"since={T0 * 2}", COUNT),
 ]
-"""A query, and the first record that it gives; COUNT is the next to come."""
+"""Queries, each with the first record to read; COUNT is the next record."""
 
 
 async def test_since_starts_at_the_first_record_at_or_after_a_time_in_any_usual_form(
@@ -114,7 +122,7 @@ REFUSED = [
 ]
 
 
-async def test_nonsense_is_refused_as_an_invalid_timestamp(embedded: Site) -> None:
+async def test_an_invalid_since_is_an_invalid_timestamp(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         for query in REFUSED:
             answer = await gateway.get(f"/v2/stream/s?{query}")
@@ -130,7 +138,7 @@ async def test_the_detail_quotes_the_decoded_value(embedded: Site) -> None:
     assert "an hour ago" in answer.json()["detail"]
 
 
-async def test_a_bad_since_is_refused_though_a_header_would_win(embedded: Site) -> None:
+async def test_an_invalid_since_is_refused_beside_a_valid_header(embedded: Site) -> None:
     topic = await embedded.topic()
     header = {"Last-Event-ID": f'[{{"topic":"{topic}","partition":0,"offset":0}}]'}
     async with embedded.gateway({"s": [topic]}) as gateway:
@@ -151,7 +159,7 @@ async def test_a_time_is_looked_up_in_each_partition_by_itself(site: Site) -> No
     assert sorted(places) == sorted([(early, 0, 3), (late, 0, 1), (late, 0, 2), (late, 0, 3)])
 
 
-async def test_older_than_what_is_kept_starts_at_the_oldest_without_a_gap_frame(
+async def test_since_before_the_oldest_event_is_no_gap(
     site: Site,
 ) -> None:
     topic = await filled(site)
@@ -162,3 +170,56 @@ async def test_older_than_what_is_kept_starts_at_the_oldest_without_a_gap_frame(
     ):
         frame = await stream.frame()
     assert (frame.event, frame.document["n"]) == ("message", 4)
+
+
+async def test_since_asks_the_log_once_for_all_partitions(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 300
+    topic = await embedded.topic(count)
+    for n in range(0, count, 50):
+        await embedded.produce(topic, {"n": n}, partition=n, timestamp_ms=T0)
+    asked: list[int] = []
+    offset_at = SqliteLog.offset_at
+
+    async def counting(
+        log: SqliteLog, times: Mapping[Partition, int]
+    ) -> dict[Partition, int | None]:
+        asked.append(len(times))
+        return await offset_at(log, times)
+
+    monkeypatch.setattr(SqliteLog, "offset_at", counting)
+    async with embedded.gateway({"s": [topic]}) as gateway:
+        async with gateway.stream("s", since=str(T0)) as stream:
+            seen = {document["n"] for document in await stream.documents(6)}
+        assert seen == set(range(0, count, 50))
+        assert asked == [count]
+
+
+async def test_few_partitions_of_an_id_are_looked_up_at_the_same_time(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 300
+    topic = await embedded.topic(count)
+    now = most = 0
+    resume = Hub.resume
+
+    async def counting(hub: Hub, mark: PartitionCursor) -> Resumed:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            await asyncio.sleep(0)
+            return await resume(hub, mark)
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(Hub, "resume", counting)
+    position = [{"topic": topic, "partition": n, "offset": 0} for n in range(count)]
+    async with (
+        embedded.gateway({"s": [topic]}) as gateway,
+        gateway.stream("s", last_event_id=position) as stream,
+    ):
+        await embedded.produce(topic, {"n": 1}, partition=count - 1)
+        assert (await stream.frame()).document["n"] == 1
+    assert 1 < most <= 64

@@ -1,26 +1,27 @@
-"""Connections over TLS: handshakes, clients of other projects, limits, and certificates."""
+"""TLS connections: handshakes, clients, limits and certificates."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from eventstreams.config.settings import HttpSettings, LimitSettings
 from eventstreams.errors import ConfigError
 from eventstreams.server import acceptor
 from eventstreams.server.tls import Certificate
-from eventstreams.settings import HttpSettings, LimitSettings
-from tests.programs import running
-from tests.web.certificates import Files, certificate
-from tests.web.client import PATIENCE_S, Client, Stream
-from tests.web.gateway import SSE, Served, Site, ask
-from tests.web.test_decoders import lines_with
+from eventstreams.turns import Turns
+from tests.support.certificates import Files, certificate
+from tests.support.client import Client
+from tests.support.gateway import SSE, Served, Site, ask
+from tests.support.programs import lines_with, running
+from tests.support.tls import connected, curl, replace_by, streaming
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -30,47 +31,8 @@ def files(tmp_path: Path) -> Files:
     return certificate(tmp_path)
 
 
-@asynccontextmanager
-async def connected(
-    port: int, files: Files, *, receive_buffer: int | None = None
-) -> AsyncIterator[Client]:
-    """HTTP/1.1 over TLS."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    if receive_buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    reader, writer = await asyncio.open_connection(
-        sock=sock, limit=2**24, ssl=files.client("http/1.1"), server_hostname="127.0.0.1"
-    )
-    try:
-        yield Client(reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-@asynccontextmanager
-async def streaming(
-    port: int,
-    files: Files,
-    query: str = "",
-    *,
-    name: str = "s",
-    receive_buffer: int | None = None,
-) -> AsyncIterator[Stream]:
-    async with connected(port, files, receive_buffer=receive_buffer) as client:
-        await client.send("GET", f"/v2/stream/{name}{query}", SSE)
-        stream = Stream(client, await client.head())
-        assert stream.head.status == 200
-        yield stream
-
-
 def url(gateway: Served) -> str:
     return f"https://127.0.0.1:{gateway.port}/v2/stream/s"
-
-
-def curl(files: Files, *arguments: str) -> tuple[str, ...]:
-    return ("curl", "-sN", "--cacert", files.certificate, *arguments)
 
 
 # Handshakes and clients.
@@ -80,7 +42,7 @@ def curl(files: Files, *arguments: str) -> tuple[str, ...]:
     ("offered", "agreed"),
     [(("h2", "http/1.1"), "http/1.1"), (("http/1.1",), "http/1.1"), ((), None)],
 )
-async def test_tls_clients_get_http_1_whatever_they_offer(
+async def test_tls_clients_get_http_1(
     embedded: Site, files: Files, offered: tuple[str, ...], agreed: str | None
 ) -> None:
     async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
@@ -109,7 +71,7 @@ async def test_curl_streams_and_resumes(embedded: Site, files: Files) -> None:
             await gateway.parts.hub.drain(0)
             await lines_with(program, "retry: ", 1)
             assert await lines_with(program, "spoke ", 1) == ["1.1"]
-            assert await program.wait() == 0, "a clean end"
+            assert await program.wait() == 0, "a proper end"
         gateway.parts.hub.draining = False
         await embedded.produce(topic, {"n": 3})
         resumes = "-H", f"Last-Event-ID: {last}"
@@ -137,7 +99,7 @@ async def test_httpx_streams(embedded: Site, files: Files) -> None:
 # Slow, refused, plain, silent.
 
 
-async def test_a_client_of_tls_that_does_not_read_is_stalled_and_little_is_kept_for_it(
+async def test_a_tls_client_that_does_not_read_is_disconnected(
     embedded: Site, files: Files
 ) -> None:
     topic = await embedded.topic()
@@ -153,10 +115,10 @@ async def test_a_client_of_tls_that_does_not_read_is_stalled_and_little_is_kept_
         while gateway.count("streams_ended_total", reason="stalled") == 0:
             most = max(most, connection.transport.get_write_buffer_size())
             await asyncio.sleep(0.01)
-        assert 0 < most < 400_000, "a batch and what may wait beside it"
+        assert 0 < most < 400_000, "a batch and what may wait besides"
 
 
-async def test_beyond_the_most_connections_there_is_503_over_tls(
+async def test_beyond_the_connection_limit_tls_clients_get_503(
     embedded: Site, files: Files
 ) -> None:
     limits = LimitSettings(connections_max=1)
@@ -172,24 +134,24 @@ async def test_beyond_the_most_connections_there_is_503_over_tls(
                 head = await beyond.head()
                 assert head.status == 503
                 assert (await beyond.body(head)).startswith(b'{"status":503,')
-                assert await beyond.some(1) == b"", "an end, not a reset"
+                assert await beyond.some(1) == b"", "the connection ended without a reset"
 
 
 SILENT_OR_WRONG = [
     b"",
     b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a hello that does not go on
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # an incomplete ClientHello
     b"\xff" * 1000,
 ]
 
 
 @pytest.mark.parametrize("said", SILENT_OR_WRONG)
-async def test_what_is_no_tls_is_closed_and_does_no_harm(
-    embedded: Site, files: Files, said: bytes, monkeypatch: pytest.MonkeyPatch
+async def test_connections_without_tls_are_closed(
+    embedded: Site, files: Files, said: bytes
 ) -> None:
-    monkeypatch.setattr(acceptor, "HEAD_S", 0.5)
-    async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
+    impatient = {"head_s": 0.5}
+    async with embedded.gateway({"s": ["t"]}, http=files.http(), connections=impatient) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(said)
         async with asyncio.timeout(PATIENCE_S):
@@ -205,7 +167,7 @@ async def test_what_is_no_tls_is_closed_and_does_no_harm(
             assert (await ask(client, "GET", "/healthz")).status == 200
 
 
-async def test_a_handshake_waits_for_a_turn_of_its_client_and_is_charged(
+async def test_a_handshake_takes_a_turn_and_is_charged(
     embedded: Site, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
@@ -218,15 +180,13 @@ async def test_a_handshake_waits_for_a_turn_of_its_client_and_is_charged(
             charge(client, spent_s)
 
         monkeypatch.setattr(turns, "charge", noted)
-        turns.charge("another", 1.0)  # so that the handshake has to wait
+        turns.charge("another", 1.0)  # so that the handshake must wait
         async with connected(gateway.port, files) as client:
             assert (await ask(client, "GET", "/healthz")).status == 200
     assert ("127.0.0.1", acceptor._HANDSHAKE_S) in charges
 
 
-async def test_silent_connections_give_way_to_a_client_that_asks(
-    embedded: Site, files: Files
-) -> None:
+async def test_silent_tls_connections_are_closed_to_make_room(embedded: Site, files: Files) -> None:
     limits = LimitSettings(connections_max=3)
     async with (
         embedded.gateway({"s": ["t"]}, http=files.http(), limits=limits) as gateway,
@@ -239,13 +199,13 @@ async def test_silent_connections_give_way_to_a_client_that_asks(
             async with connected(gateway.port, files) as client:
                 assert (await ask(client, "GET", "/healthz")).status == 200
                 with suppress(ConnectionError):
-                    assert await first.read(1) == b"", "the oldest one gives way"
+                    assert await first.read(1) == b"", "the oldest one is closed"
                 assert not any(other.at_eof() for other in others)
                 assert len(gateway.server.server_state.connections) == 3
 
 
 async def silent(gateway: Served, stack: AsyncExitStack) -> asyncio.StreamReader:
-    """A connection that says nothing."""
+    """Open a connection that sends nothing."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     stack.callback(abort, writer)
     return reader
@@ -255,7 +215,7 @@ def abort(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def test_draining_ends_connections_that_have_not_shaken_hands(
+async def test_a_drain_ends_connections_during_their_handshake(
     embedded: Site, files: Files
 ) -> None:
     async with embedded.gateway({"s": ["t"]}, http=files.http(), drain_s=600.0) as gateway:
@@ -267,7 +227,7 @@ async def test_draining_ends_connections_that_have_not_shaken_hands(
         writer.transport.abort()
 
 
-async def test_draining_ends_streams_of_tls_whole(embedded: Site, files: Files) -> None:
+async def test_a_drain_ends_tls_streams_completely(embedded: Site, files: Files) -> None:
     topic = await embedded.topic()
     async with (
         embedded.gateway({"s": [topic]}, http=files.http(), drain_s=1.0) as gateway,
@@ -286,7 +246,7 @@ async def test_draining_ends_streams_of_tls_whole(embedded: Site, files: Files) 
 # Certificates.
 
 
-async def test_a_certificate_that_is_renewed_is_shown_to_those_who_come_then(
+async def test_a_renewed_certificate_is_used_for_new_connections(
     embedded: Site, tmp_path: Path
 ) -> None:
     old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
@@ -308,12 +268,7 @@ async def test_a_certificate_that_is_renewed_is_shown_to_those_who_come_then(
             assert (await ask(other, "GET", "/healthz")).status == 200
 
 
-def replace_by(served: Files, other: Files) -> None:
-    for there, here in zip(served, other, strict=True):
-        Path(there).write_bytes(Path(here).read_bytes())
-
-
-def test_what_is_wrong_with_certificate_or_key_is_told_with_its_setting(tmp_path: Path) -> None:
+def test_errors_of_certificates_name_the_setting(tmp_path: Path) -> None:
     good, other = certificate(tmp_path, "good"), certificate(tmp_path, "other")
     locked = certificate(tmp_path, "locked", password=b"open sesame")
     (tmp_path / "text").write_text("no PEM at all")
@@ -322,7 +277,7 @@ def test_what_is_wrong_with_certificate_or_key_is_told_with_its_setting(tmp_path
     (tmp_path / "wrong").write_text("open barley\n")
     text, nothing = str(tmp_path / "text"), str(tmp_path / "nothing")
 
-    def told(certfile: str, keyfile: str, password_file: str | None = None) -> str:
+    def reported(certfile: str, keyfile: str, password_file: str | None = None) -> str:
         http = HttpSettings(
             tls_certfile=certfile, tls_keyfile=keyfile, tls_keyfile_password_file=password_file
         )
@@ -331,17 +286,17 @@ def test_what_is_wrong_with_certificate_or_key_is_told_with_its_setting(tmp_path
         [problem] = caught.value.problems
         return problem
 
-    assert told(nothing, good.key).startswith("http.tls_certfile: can't read")
-    assert told(good.certificate, nothing).startswith("http.tls_keyfile: can't read")
-    assert told(str(tmp_path), good.key).startswith("http.tls_certfile: can't read")
-    assert told(text, good.key).startswith("http.tls_certfile: ")
-    assert told(good.certificate, text).startswith("http.tls_keyfile: ")
-    assert told(good.certificate, other.key).startswith("http.tls_keyfile: ")
-    assert "is not the key of" in told(good.certificate, other.key)
-    assert told(str(tmp_path / "broken"), good.key).startswith("http.tls_certfile: ")
-    assert "http.tls_keyfile_password_file is needed" in told(*locked)
-    assert told(*locked, str(tmp_path / "wrong")).startswith("http.tls_keyfile_password_file: ")
-    assert told(*locked, nothing).startswith("http.tls_keyfile_password_file: can't read")
+    assert reported(nothing, good.key).startswith("http.tls_certfile: cannot read")
+    assert reported(good.certificate, nothing).startswith("http.tls_keyfile: cannot read")
+    assert reported(str(tmp_path), good.key).startswith("http.tls_certfile: cannot read")
+    assert reported(text, good.key).startswith("http.tls_certfile: ")
+    assert reported(good.certificate, text).startswith("http.tls_keyfile: ")
+    assert reported(good.certificate, other.key).startswith("http.tls_keyfile: ")
+    assert "is not the key of" in reported(good.certificate, other.key)
+    assert reported(str(tmp_path / "broken"), good.key).startswith("http.tls_certfile: ")
+    assert "set http.tls_keyfile_password_file" in reported(*locked)
+    assert reported(*locked, str(tmp_path / "wrong")).startswith("http.tls_keyfile_password_file: ")
+    assert reported(*locked, nothing).startswith("http.tls_keyfile_password_file: cannot read")
     Certificate(
         HttpSettings(
             tls_certfile=locked.certificate,
@@ -349,3 +304,65 @@ def test_what_is_wrong_with_certificate_or_key_is_told_with_its_setting(tmp_path
             tls_keyfile_password_file=str(tmp_path / "password"),
         )
     )
+
+
+# Records.
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the system has no TCP_INFO")
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_tiny_tls_records_are_charged_and_end_the_connection(
+    embedded: Site, files: Files, monkeypatch: pytest.MonkeyPatch, *, is_answered: bool
+) -> None:
+    charged: list[float] = []
+    charge = Turns.charge
+
+    def noting(turns: Turns, client: str, spent_s: float) -> None:
+        charged.append(spent_s)
+        charge(turns, client, spent_s)
+
+    monkeypatch.setattr(Turns, "charge", noting)
+    context = files.client("http/1.1")
+    async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
+
+        def flood() -> None:
+            with (
+                socket.create_connection(("127.0.0.1", gateway.port)) as sock,
+                context.wrap_socket(sock, server_hostname="127.0.0.1") as tls,
+            ):
+                tls.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+                if is_answered:  # the body of a GET is discarded after the response
+                    tls.sendall(b"Content-Length: 900000\r\n\r\n")
+                for _ in range(900_000):
+                    tls.send(b"x")
+
+        with pytest.raises(OSError, match=r"reset|pipe|EOF"):
+            await asyncio.to_thread(flood)
+        assert gateway.count("refused_total", code="TinyRecords") == (not is_answered)
+        assert sum(charged) > 1000 * 4e-6
+
+
+async def test_usual_tls_records_are_accepted(embedded: Site, files: Files) -> None:
+    context = files.client("http/1.1")
+    get = b"GET /healthz HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\nX-A-Header: its value\r\n\r\n"
+    async with embedded.gateway({"s": ["t"]}, http=files.http()) as gateway:
+
+        def ask() -> None:
+            """Send many requests, one record each, and one with a body of large records."""
+            with (
+                socket.create_connection(("127.0.0.1", gateway.port)) as sock,
+                context.wrap_socket(sock, server_hostname="127.0.0.1") as tls,
+            ):
+                for _ in range(1500):
+                    tls.sendall(get)
+                    while not tls.recv(4096).endswith(b'{"status":"ok"}'):
+                        pass
+                size = 250_000
+                tls.sendall(
+                    b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+                )
+                tls.sendall(b"x" * size)
+                assert tls.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+        await asyncio.to_thread(ask)
+        assert gateway.count("refused_total", code="TinyRecords") == 0

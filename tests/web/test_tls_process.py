@@ -1,4 +1,4 @@
-"""The real process with a certificate of its own: flags, signals, workers."""
+"""A real process with a certificate: flags, signals, workers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import running
-from tests.web.certificates import Files, certificate
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Site, ask
-from tests.web.test_decoders import lines_with
-from tests.web.test_process import configured, exit_status, logged, started
-from tests.web.test_tls import connected, curl, replace_by, streaming
+from tests.support.certificates import Files, certificate
+from tests.support.gateway import Site, ask
+from tests.support.process import configured, exit_status, kill, logged, started
+from tests.support.programs import lines_with, running
+from tests.support.tls import connected, curl, replace_by, streaming
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -31,15 +30,13 @@ EVENT = {"$schema": "/test/event/1.0.0", "meta": {"stream": "eventstreams.test"}
 
 @asynccontextmanager
 async def serving(files: Files, *arguments: str) -> AsyncIterator[tuple[Process, str]]:
-    """A process, and the URL it said it listens at."""
+    """A process, and the URL that it has logged."""
     tls = "--tls-certfile", files.certificate, "--tls-keyfile", files.key
     process = await started("--port", "0", *tls, *arguments)
     try:
         yield process, (await logged(process, "listening"))["url"]
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await kill(process)
 
 
 async def test_a_posted_event_reaches_tls_streams_until_a_signal_ends_them(
@@ -69,13 +66,11 @@ async def test_a_posted_event_reaches_tls_streams_until_a_signal_ends_them(
         for stream in streams:
             *_, last = await stream.rest()
             assert re.fullmatch(rb"retry: \d+\n", last)
-        assert await reading.wait() == 0, "a clean end"
+        assert await reading.wait() == 0, "a proper end"
         assert await exit_status(process) == 0
 
 
-async def test_the_drain_time_is_kept_though_a_stream_takes_nothing(
-    embedded: Site, tmp_path: Path
-) -> None:
+async def test_a_stalled_stream_does_not_prolong_a_drain(embedded: Site, tmp_path: Path) -> None:
     topic, files = await embedded.topic(), certificate(tmp_path)
     await embedded.produce(topic, *[{"pad": "x" * 100_000}] * 100)
     config = configured(tmp_path, embedded, topic, fanout={"drain_s": 1.0})
@@ -88,7 +83,7 @@ async def test_the_drain_time_is_kept_though_a_stream_takes_nothing(
             assert await exit_status(process) == 0
 
 
-async def test_hangup_shows_a_renewed_certificate(embedded: Site, tmp_path: Path) -> None:
+async def test_sighup_reloads_the_certificate(embedded: Site, tmp_path: Path) -> None:
     old, new = certificate(tmp_path, "old"), certificate(tmp_path, "new")
     served = certificate(tmp_path, "served")
     replace_by(served, old)
@@ -113,7 +108,7 @@ async def is_trusted(port: int, files: Files) -> bool:
         return False
 
 
-def test_what_is_wrong_with_flags_and_files_is_told_and_exits_with_2(tmp_path: Path) -> None:
+def test_invalid_tls_settings_exit_with_2(tmp_path: Path) -> None:
     good, other = certificate(tmp_path, "good"), certificate(tmp_path, "other")
     cases = {
         "http.tls_certfile: needs http.tls_keyfile": ["--tls-certfile", good.certificate],
@@ -121,7 +116,7 @@ def test_what_is_wrong_with_flags_and_files_is_told_and_exits_with_2(tmp_path: P
         "is not the key of http.tls_certfile": [
             *("--tls-certfile", good.certificate, "--tls-keyfile", other.key),
         ],
-        "http.tls_certfile: can't read": [
+        "http.tls_certfile: cannot read": [
             *("--tls-certfile", str(tmp_path / "none"), "--tls-keyfile", good.key),
         ],
     }

@@ -1,6 +1,6 @@
-"""Brokers that die, topics that are deleted: a clear answer, or a frame that says why.
+"""Dead brokers and deleted topics cause a clear error, or a final frame with the reason.
 
-The broker is one of this module's own, to be killed and started again.
+This module has its own broker, which it kills and restarts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from eventstreams.settings import KafkaSettings, LimitSettings, LogSettings
-from tests.kafka_node import KafkaNode, own_node, require
-from tests.log.backends import Kafka
-from tests.log.kafka_tools import admin, opened
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import NDJSON, Served, Site
+from eventstreams.config.settings import KafkaSettings, LimitSettings, LogSettings
+from tests.support.backends import Kafka
+from tests.support.gateway import NDJSON, Served, Site
+from tests.support.kafka_node import KafkaNode, own_node, require
+from tests.support.kafka_tools import admin, opened
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -33,7 +33,7 @@ async def becomes_ready(gateway: Served, status: int = 200) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_brokers_out_of_reach_are_told_before_the_stream(kafka_site: Site) -> None:
+async def test_unreachable_brokers_are_an_error_before_the_stream(kafka_site: Site) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         closed = f"127.0.0.1:{nobody.getsockname()[1]}"
@@ -41,13 +41,13 @@ async def test_brokers_out_of_reach_are_told_before_the_stream(kafka_site: Site)
         async with kafka_site.gateway(
             {"s": ["t"]}, log=over(closed), limits=limits, log_patience_s=0.5
         ) as gateway:
-            for _ in range(3):  # the lease is given back each time
+            for _ in range(3):  # the lease is returned each time
                 answer = await gateway.get("/v2/stream/s", {"X-Client-IP": "192.0.2.1"})
                 assert answer.status == 503
                 assert int(answer.head.get("retry-after") or 0) > 0
                 assert answer.head.get("content-type") is None
                 assert answer.head.get("access-control-allow-origin") == "*"
-                assert answer.head.reason.startswith("LogUnreachableError: The log is out of reach")
+                assert answer.head.reason.startswith("LogUnreachableError: The log is unreachable")
                 assert answer.json()["name"] == "LogUnreachableError"
                 assert answer.json()["statusCode"] == 503
             assert (await gateway.get("/healthz")).status == 200
@@ -93,9 +93,7 @@ async def node() -> AsyncIterator[KafkaNode]:
         yield node
 
 
-async def test_brokers_that_die_and_return_cost_patient_streams_nothing_and_others_are_told(
-    node: KafkaNode, kafka_site: Site
-) -> None:
+async def test_restarted_brokers_lose_no_events(node: KafkaNode, kafka_site: Site) -> None:
     bootstrap = await asyncio.to_thread(require, node)
     streams = {"s": ["t"]}
     log = over(bootstrap)
@@ -106,19 +104,19 @@ async def test_brokers_that_die_and_return_cost_patient_streams_nothing_and_othe
             own.gateway(streams, log_patience_s=600.0, heartbeat_s=0.2) as patient,
             own.gateway(streams, log_patience_s=0.5) as other,
             patient.stream("s") as kept,
-            other.stream("s") as told,
+            other.stream("s") as reported,
             other.stream("s", NDJSON) as lines,
         ):
-            for stream in (kept, told):
+            for stream in (kept, reported):
                 await stream.opened()
             for partition in range(2):
                 await own.produce("t", {"secret": partition}, partition=partition)
             first = await kept.frames(2)
-            last = (await told.frames(2))[-1]
+            last = (await reported.frames(2))[-1]
             await lines.lines(2)
             await asyncio.to_thread(node.kill)
-            error = await told.frame()
-            assert await told.rest() == []
+            error = await reported.frame()
+            assert await reported.rest() == []
             assert (error.event, error.id) == ("error", last.id)
             assert error.document["name"] == "LogUnavailable"
             assert "secret" not in error.data

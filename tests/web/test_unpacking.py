@@ -1,4 +1,4 @@
-"""Compressed bodies come out as they went in, in bounded steps."""
+"""Compressed bodies are decompressed exactly, in bounded steps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.errors import BadBody, BodyTooLarge
-from eventstreams.web.unpacking import unpack
+from eventstreams.web.bodies import unpack
 
 _STEP_BYTES_MAX = 64 * 1024
 
 
 @given(st.lists(st.binary(max_size=300) | st.just(b"x" * 200_000), min_size=1, max_size=8))
-def test_the_members_come_out_in_order(members: list[bytes]) -> None:
+def test_gzip_members_are_decompressed_in_order(members: list[bytes]) -> None:
     packed = b"".join(map(gzip.compress, members))
     pieces = list(unpack(packed, "gzip", 10**7))
     assert b"".join(pieces) == b"".join(members)
@@ -31,7 +31,7 @@ def test_a_truncated_body_is_an_error(content: bytes, missing: int) -> None:
             list(unpack(packed[: max(1, len(packed) - missing)], coding, 10**7))
 
 
-def test_a_small_body_that_unpacks_to_much_stops_at_the_limit() -> None:
+def test_a_decompression_bomb_stops_at_the_limit() -> None:
     packed = gzip.compress(b"\0" * 50_000_000)
     pieces: list[bytes] = []
     with pytest.raises(BodyTooLarge):
@@ -47,7 +47,7 @@ def test_the_limit_holds_over_all_members() -> None:
 
 
 def test_many_empty_members_take_linear_time() -> None:
-    """In quadratic time this would copy hundreds of gigabytes."""
+    """A quadratic algorithm would copy hundreds of gigabytes."""
     assert b"".join(unpack(gzip.compress(b"") * 200_000, "gzip", 10)) == b""
 
 

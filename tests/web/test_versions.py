@@ -1,4 +1,4 @@
-"""Requests that ask for another protocol, and clients of HTTP/1.0."""
+"""Requests for protocol upgrades, and clients of HTTP/1.0."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.web.client import PATIENCE_S
-from tests.web.gateway import Served, Site
+from tests.support.gateway import Served, Site
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def everything(reader: asyncio.StreamReader) -> bytes:
 
 
 async def exchange(served: Served, *parts: bytes) -> bytes:
-    """All that comes until the connection ends; each part is read before the next is sent."""
+    """Send parts, each after reading what arrived; return everything until the connection ends."""
     async with opened(served) as (reader, writer):
         for part in parts:
             writer.write(part)
@@ -57,9 +57,7 @@ async def exchange(served: Served, *parts: bytes) -> bytes:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("upgrade", UPGRADES)
-async def test_a_body_is_read_whatever_upgrade_is_asked_for(
-    embedded: Site, upgrade: str, framing: str
-) -> None:
+async def test_upgrades_do_not_affect_bodies(embedded: Site, upgrade: str, framing: str) -> None:
     body = b'{"$schema":"/nope/1.0.0","meta":{"stream":"nope"}}'
     head, piece, end = FRAMINGS[framing]
     if framing == "length":
@@ -86,7 +84,7 @@ async def test_a_body_is_read_whatever_upgrade_is_asked_for(
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-async def test_a_stream_is_sent_whatever_upgrade_is_asked_for(embedded: Site, upgrade: str) -> None:
+async def test_upgrades_do_not_affect_streams(embedded: Site, upgrade: str) -> None:
     topic = await embedded.topic()
     await embedded.produce(topic, {"n": 1})
     request = b"GET /v2/stream/s?since=0 HTTP/1.1\r\nHost: a\r\n" + UPGRADES[upgrade] + b"\r\n"
@@ -170,7 +168,7 @@ async def test_http_1_0_gets_every_page_without_chunks(embedded: Site, target: b
     assert not body.endswith(b"0\r\n\r\n")
 
 
-async def test_an_answer_that_ends_its_connection_does_not_say_keep_alive(embedded: Site) -> None:
+async def test_a_final_response_does_not_promise_keep_alive(embedded: Site) -> None:
     topic = await embedded.topic()
     await embedded.produce(topic, {"n": 1})
     request = b"GET /v2/stream/s?since=0&limit=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""A gateway without the CEL runtime: everything but `filter=` works, and the refusal says why."""
+"""Without the CEL runtime, everything but `filter=` works, and the error gives the reason."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from eventstreams.cli import main
-from eventstreams.fanout import cel
-from tests.web.gateway import Site
+from eventstreams.filters import cel
+from tests.support.gateway import Site
 
 FILTER = quote("event.n == 1", safe="")
 
 
 @pytest.fixture
 def _no_runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Python then refuses the import, as it does where the package is not installed."""
+    """Make the import fail, as if the package were not installed."""
     monkeypatch.setitem(sys.modules, "cel_expr_python.cel", None)
     caches = (cel._environment, cel._compiled)
     for cache in caches:
@@ -29,10 +29,10 @@ def _no_runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         cache.cache_clear()
 
 
-def test_the_runtime_is_loaded_with_the_first_filter_not_before() -> None:
+def test_the_filter_runtime_is_loaded_when_first_needed() -> None:
     code = (
         "import sys, eventstreams.cli.serve, eventstreams.gateway; "
-        "from eventstreams.fanout.cel import compile_filter; "
+        "from eventstreams.filters.cel import compile_filter; "
         "compile_filter(' '); print('cel_expr_python' in sys.modules); "
         "compile_filter('event.n == 1'); print('cel_expr_python' in sys.modules)"
     )
@@ -63,7 +63,7 @@ async def test_without_the_runtime_a_filter_is_501_and_the_rest_works(embedded: 
 def test_check_says_that_filters_are_missing() -> None:
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 0
-    assert "filters     filter= is not available here, because the package" in result.stdout
+    assert "filters     filter= is not available, because the package" in result.stdout
 
 
 def test_check_says_that_filters_are_available() -> None:

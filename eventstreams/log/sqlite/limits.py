@@ -1,0 +1,25 @@
+"""Limits of the embedded log that are fixed. Operators set those in `SqliteSettings`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqliteLimits:
+    """Bounds the memory, the files and the length of single steps. Tests use smaller ones."""
+
+    waiting_bytes_max: int = 64 * 2**20
+    """Size of the appends that may wait to become durable. Further ones wait before that."""
+    appended_bytes_max: int = 4 * 2**20
+    """Size of the events kept in memory for one follower. It reads further ones from the file."""
+    group_bytes_max: int = 16 * 2**20
+    """Size of the appends in one transaction, after which other processes get a turn."""
+    drop_rows_max: int = 4096
+    """Number of records that one step of retention drops."""
+    drop_bytes_max: int = 16 * 2**20
+    """Size of the values that one step of retention drops; the last one may exceed it."""
+    checkpoint_pages: int = 1000
+    """Length of the write-ahead log, in pages, at which SQLite copies it into the database."""
+    wal_bytes_max: int = 64 * 2**20
+    """Size of the write-ahead log above which it is truncated."""

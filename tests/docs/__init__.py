@@ -1,0 +1,1 @@
+"""The README and docs/: their links, their commands and snippets, and the pages made from code."""
