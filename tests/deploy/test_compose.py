@@ -22,7 +22,8 @@ from eventstreams.config.settings import KafkaSettings, LogSettings
 from eventstreams.gateway import open_log
 from eventstreams.model.catalogue import Catalogue
 from tests.deploy.dockerfile import parse
-from tests.support.kafka_node import SCRIPT, free_ports, own_node, require
+from tests.support.kafka_node import SCRIPT, own_node, require
+from tests.support.ports import free_port
 from tests.support.process import serving
 from tests.support.waiting import PATIENCE_S
 
@@ -173,7 +174,7 @@ async def test_the_composed_gateway_serves(catalogue: Catalogue, tmp_path: Path)
         await log.aclose()
         shutil.copytree(TOP / "config", tmp_path / "config", symlinks=True)
         config = tmp_path / "config" / settings_file().relative_to((TOP / "config").resolve())
-        (metrics_port,) = free_ports(1)
+        metrics_port = free_port()
         text = config.read_text()
         for old, new in {BROKER: address, "9108": str(metrics_port)}.items():
             assert text.count(old) == 1

@@ -19,7 +19,7 @@ from eventstreams import errors
 from eventstreams import errors as of_access
 from eventstreams.metrics import Metrics
 from tests.support.gateway import Site
-from tests.support.kafka_node import free_ports
+from tests.support.ports import free_port
 from tests.support.process import configured, serving
 from tests.support.programs import needed
 from tests.support.waiting import PATIENCE_S
@@ -102,7 +102,7 @@ def assert_has(expression: str) -> set[str]:
 
 async def test_a_scrape_is_valid_and_complete(embedded: Site, tmp_path: Path) -> None:
     topic = await embedded.topic()
-    (port,) = free_ports(1)
+    port = free_port()
     config = configured(tmp_path, embedded, topic, metrics={"port": port})
     async with serving(config), httpx.AsyncClient(timeout=PATIENCE_S) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/metrics")

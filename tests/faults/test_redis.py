@@ -16,6 +16,7 @@ import pytest
 from eventstreams.config.settings import LimitSettings, SharedSettings
 from tests.support.backends import Sqlite
 from tests.support.gateway import Served, site_of
+from tests.support.ports import free_port
 from tests.support.programs import needed
 from tests.support.tcp_proxy import Proxy
 from tests.support.waiting import PATIENCE_S
@@ -32,8 +33,7 @@ class Redis:
 
     def __init__(self) -> None:
         self.door = socket.create_server(("127.0.0.1", 0))
-        with socket.create_server(("127.0.0.1", 0)) as held:
-            self._port: int = held.getsockname()[1]
+        self._port = free_port()
         self.proxy = Proxy(self.door, self._port)
         self.process: Process | None = None
 

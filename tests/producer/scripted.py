@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import h11
 
 from tests.support.tcp_server import tcp_server
+from tests.support.waiting import PATIENCE_S
 
 
 class Said(NamedTuple):
@@ -122,9 +123,6 @@ def element(kind: str, text: str, **more: Any) -> dict[str, Any]:
 
 
 T = TypeVar("T")
-
-
-PATIENCE_S = 20.0
 
 
 async def soon(work: Awaitable[T]) -> T:

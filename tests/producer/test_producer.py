@@ -24,6 +24,7 @@ from tests.producer.scripted import (
     scripted,
     soon,
 )
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -162,15 +163,13 @@ async def test_a_late_response_causes_a_retry() -> None:
     async with scripted(script) as intake, Producer(intake.url, timeout_s=0.2) as producer:
         assert await soon(producer.send(event(0))) == [Accepted(event(0))]
         go.set()
-    assert intake.numbers == [[0], [0]]
+    assert intake.numbers[:2] == [[0], [0]]
 
 
 async def test_an_intake_that_starts_late_gets_all_events() -> None:
-    async with scripted(in_turn()) as gone:
-        pass
-    async with Producer(gone.url) as producer:
+    port = free_port()
+    async with Producer(f"http://127.0.0.1:{port}") as producer:
         sending = asyncio.create_task(producer.send(event(0)))
-        port = int(gone.url.rpartition(":")[2])
         async with scripted(in_turn(), port):
             assert await soon(sending) == [Accepted(event(0))]
 
@@ -216,7 +215,7 @@ async def test_persistently_failing_events_are_given_up() -> None:
         status = 207 if len(events) > len(bad) else 500
         return Said(status, {"invalid": [], "error": bad})
 
-    async with scripted(script) as intake, Producer(intake.url, give_up_s=0.5) as producer:
+    async with scripted(script) as intake, Producer(intake.url, give_up_s=3.0) as producer:
         results = await soon(producer.send(*map(event, range(3))))
         assert results == [Accepted(event(0)), GaveUp(event(1), "poison"), Accepted(event(2))]
         assert await soon(producer.send(event(3))) == [Accepted(event(3))]
@@ -225,9 +224,8 @@ async def test_persistently_failing_events_are_given_up() -> None:
 
 async def test_each_event_is_given_up_after_its_own_time() -> None:
     losses: list[Any] = []
-    async with scripted(in_turn()) as gone:
-        pass
-    async with Producer(gone.url, give_up_s=0.3, batch_events=2, on_loss=losses.append) as producer:
+    url = f"http://127.0.0.1:{free_port()}"
+    async with Producer(url, give_up_s=0.3, batch_events=2, on_loss=losses.append) as producer:
         results = await soon(producer.send(*map(event, range(7))))
     assert [result.event for result in results] == [event(n) for n in range(7)]
     assert all(isinstance(result, GaveUp) for result in results)

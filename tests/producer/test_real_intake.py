@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import pytest
 from eventstreams.producer import Accepted, Producer, Rejected
 from tests.producer.scripted import soon
 from tests.support.intake import SHIPPED, TEST, event, place
+from tests.support.ports import free_port
 from tests.support.process import kill
 
 pytestmark = pytest.mark.anyio
@@ -65,8 +65,7 @@ async def _gateway(config: Path) -> AsyncIterator[Process]:
 
 
 async def test_a_repeatedly_killed_gateway_gets_every_event(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     (tmp_path / "streams.yaml").write_text(f"streams: {{{TEST}: {{schema_title: test/event}}}}")
     config = tmp_path / "settings.yaml"
     config.write_text(

@@ -19,6 +19,7 @@ from eventstreams.quota import redis_quota
 from eventstreams.quota.counters import QuotaRequest, Rate
 from eventstreams.quota.redis_quota import RedisQuota
 from eventstreams.tasks import background
+from tests.support.ports import free_port
 from tests.support.programs import needed
 from tests.support.redis_server import PATIENCE_S, RedisServer
 from tests.support.tcp_proxy import Proxy, connection
@@ -40,8 +41,7 @@ async def sharing(url: str) -> AsyncIterator[RedisQuota]:
 @contextmanager
 def server(folder: Path) -> Iterator[redis_py.Redis]:
     """Run a real Redis on its own port."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    port = free_port()
     command = [needed("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     options = ["--repl-diskless-sync-delay", "0", "--dir", str(folder)]
     with (

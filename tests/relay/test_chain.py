@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from eventstreams.config.settings import SqliteSettings
 from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Partition, Record
 from tests.relay.scripted import numbers
+from tests.support.ports import free_port
 from tests.support.process import RestartedGateway
 from tests.support.waiting import until
 
@@ -32,11 +32,6 @@ PATIENCE_S = 120.0
 TOPICS = ("eqiad.edits", "codfw.edits")
 BATCH = 5
 PAUSE_S = 0.02
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Gateway(RestartedGateway):

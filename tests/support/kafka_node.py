@@ -12,7 +12,6 @@ import base64
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -23,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_ports
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kafka"
 START_TIMEOUT_S = 300.0  # the first start downloads Kafka
@@ -106,8 +107,8 @@ def own_cluster(count: int = 3, doors: Sequence[int] = ()) -> Iterator[list[Kafk
     through a door reach the listener CLIENT, which advertises only doors. The nodes connect to each
     other directly.
     """
-    controllers, brokers = free_ports(count), free_ports(count)
-    behind = free_ports(len(doors))
+    ports = free_ports(2 * count + len(doors))
+    controllers, brokers, behind = ports[:count], ports[count : 2 * count], ports[2 * count :]
     voters = ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers, 1))
     identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
     with ExitStack() as stack:
@@ -131,14 +132,6 @@ def own_cluster(count: int = 3, doors: Sequence[int] = ()) -> Iterator[list[Kafk
             node.options = ("--cluster", identity, "--port", str(broker), "--heap", "256m")
             nodes.append(node)
         yield nodes
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in held]
 
 
 def require(*nodes: KafkaNode) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import ssl
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable
@@ -23,17 +22,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.gateway import Served
+from tests.support.ports import free_ports
 from tests.support.programs import needed
 from tests.support.waiting import PATIENCE_S
 
 FOLDER = Path(__file__).parents[2] / "config" / "proxy"
 OURS = "127.0.0.1:8092"
 KINDS = ("nginx", "haproxy", "caddy")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 def certificate(folder: Path) -> Path:
@@ -65,7 +60,7 @@ class Proxy:
         self, kind: str, folder: Path, behind: int, changed: Callable[[str], str] = str
     ) -> None:
         """Configure the proxy. `changed` edits the configuration that we ship."""
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.tls_url = f"https://127.0.0.1:{self.tls_port}"
         self.certificate = certificate(folder)
