@@ -204,9 +204,18 @@ async def test_proxies_pass_posts_unchanged(tmp_path: Path, kind: str) -> None:
             for content in (body, pieces()):
                 answer = await http.post("/v1/events", content=content, headers=kind_)
                 assert answer.status_code == 201
-            answer = await http.post("/v1/events", content=body * 2, headers=kind_)
-            assert answer.status_code == 413
+            url = f"{proxy.url}/v1/events"
+            assert await asyncio.to_thread(_status_of_post, url, body * 2, kind_) == 413
         assert [document["test"] for document in await intake.documents(TEST)] == 2 * texts
+
+
+def _status_of_post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """Return the status of a post whose answer comes before its body is read.
+
+    Caddy resets such a connection half a second after it answered. A blocking client still gets the
+    answer then; asyncio drops what it has not read when a write fails.
+    """
+    return httpx.post(url, content=body, headers=headers, timeout=PATIENCE_S).status_code
 
 
 async def test_heartbeats_keep_streams_open_through_proxies(
