@@ -21,7 +21,7 @@ from eventstreams.config.settings import Settings
 from eventstreams.server.connections import HEAD_S, Connections, close_at_once
 from eventstreams.server.http1 import HttpConnection
 from eventstreams.server.records import RECEIVE_BUFFER_BYTES, TlsProtocol
-from eventstreams.server.rejection import LINGER_S, LINGERING_MAX, Rejection
+from eventstreams.server.rejection import LINGER_S, LINGERING_MAX, REFUSED_HEAD_S, Rejection
 from eventstreams.server.tls import Certificate
 from eventstreams.turns import PIECE_S, Turns
 from eventstreams.web.address import Proxies, site_of
@@ -161,6 +161,7 @@ def protocol_class(
     turns: Turns,
     count: Callable[[str], object],
     head_s: float = HEAD_S,
+    refused_head_s: float = REFUSED_HEAD_S,
     linger_s: float = LINGER_S,
     lingering_max: int = LINGERING_MAX,
     piece_s: float = PIECE_S,
@@ -177,6 +178,7 @@ def protocol_class(
             common_headers(http),
             event_source=http.event_source_refusals == "stream",
             count=count,
+            head_s=refused_head_s,
             linger_s=linger_s,
             lingering_max=lingering_max,
         ),

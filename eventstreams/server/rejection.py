@@ -27,7 +27,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 LINGERING_MAX = 128
 """How many such connections may be open. Beyond it, the oldest one is dropped."""
-_HEAD_S = 0.5
+REFUSED_HEAD_S = 0.5
 """How long a refused client may take to send its head; after that it gets the common response."""
 LINGER_S = 2.0
 _LINGER_BYTES_MAX = 256 * 1024
@@ -45,18 +45,21 @@ class Rejection:
         *,
         event_source: bool = True,
         count: Callable[[str], object],
+        head_s: float = REFUSED_HEAD_S,
         linger_s: float = LINGER_S,
         lingering_max: int = LINGERING_MAX,
     ) -> None:
         """`headers` are sent with every response.
 
         With `event_source`, a browser's EventSource gets a response after which it reconnects.
-        `count` is called with the name of each error. At most `lingering_max` answered connections
-        stay open, each for at most `linger_s`.
+        `count` is called with the name of each error. A client beyond the limit has `head_s` for
+        its head. At most `lingering_max` answered connections stay open, each for at most
+        `linger_s`.
         """
         self._headers = headers
         self.count = count
         self._event_source = event_source
+        self._head_s = head_s
         self._linger_s = linger_s
         self.lingering_max = lingering_max
         self._lingering: dict[_Lingering, None] = {}  # oldest first
@@ -102,7 +105,9 @@ class Rejection:
     def _keep(self, transport: asyncio.Transport, answer: Callable[[bytes], bytes] | None) -> None:
         if len(self._lingering) >= self.lingering_max:
             next(iter(self._lingering)).drop()
-        lingering = _Lingering(transport, self._lingering, answer, self._linger_s)
+        lingering = _Lingering(
+            transport, self._lingering, answer, head_s=self._head_s, linger_s=self._linger_s
+        )
         transport.set_protocol(lingering)
         self._lingering[lingering] = None
 
@@ -129,6 +134,8 @@ class _Lingering(asyncio.Protocol):
         transport: asyncio.Transport,
         among: dict[_Lingering, None],
         answer: Callable[[bytes], bytes] | None,
+        *,
+        head_s: float,
         linger_s: float,
     ) -> None:
         """`answer` returns the response for the received part of a head; None if it was sent."""
@@ -138,7 +145,7 @@ class _Lingering(asyncio.Protocol):
         self._linger_s = linger_s
         self._head = b""
         self._bytes = 0
-        self._timer = asyncio.get_running_loop().call_later(_HEAD_S, self._answer_now)
+        self._timer = asyncio.get_running_loop().call_later(head_s, self._answer_now)
         if answer is None:
             self._answer_now()
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-PATIENCE_S = 30.0
+from eventstreams.tasks import background
+from tests.support.waiting import PATIENCE_S
+
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [ -~]*")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\x80-\xff]*?)[ \t]*")
 
@@ -27,29 +32,69 @@ class NotWellFormed(Exception):
 
 
 async def exchange(port: int, *pieces: bytes) -> bytes:
-    """Return everything received until the gateway ends the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+    """Return everything received until the gateway ends the connection.
+
+    A transport of asyncio would drop received bytes when a write fails or the peer resets.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         async with asyncio.timeout(PATIENCE_S):
-            for piece in pieces:
-                writer.write(piece)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            with suppress(ConnectionError):
+                for piece in pieces:
+                    await loop.sock_sendall(sock, piece)
+            found = b""
+            with suppress(ConnectionError):
+                while received := await loop.sock_recv(sock, 2**16):
+                    found += received
+            return found
+
+
+class Pulse:
+    """Another client, whose requests are answered one after the other.
+
+    A response that is late on a busy machine is told from one that never comes: the requests of
+    this client are answered although they were sent later.
+    """
+
+    _EVERY_S = 0.01
+    _REQUEST = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._answered = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Pulse]:
+        async with background(self._run()):
+            yield self
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(OSError):
+                self._answered += bool(await exchange(self._port, self._REQUEST))
+            await asyncio.sleep(self._EVERY_S)
+
+    async def received(self, reader: asyncio.StreamReader, quiet_s: float) -> bytes:
+        """Return everything received until the peer ends the connection, or sends nothing for
+        `quiet_s` in which it answers the other client."""
+        found, answered = b"", self._answered
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
                 try:
-                    await writer.drain()
+                    piece = await asyncio.wait_for(reader.read(2**16), quiet_s)
+                except TimeoutError:
+                    if self._answered > answered + 1:  # the second was sent after all of ours
+                        return found
                 except ConnectionError:
-                    break
-            return await _all(reader)
-    finally:
-        writer.transport.abort()
-
-
-async def _all(reader: asyncio.StreamReader) -> bytes:
-    found = b""
-    try:
-        while piece := await reader.read(2**16):
-            found += piece
-    except ConnectionError:
-        pass
-    return found
+                    return found
+                else:
+                    if not piece:
+                        return found
+                    found += piece
+                    answered = self._answered
 
 
 def answers(data: bytes, *, head: bool = False) -> list[Answer]:

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.hostile.mutation import malformed
+from tests.hostile.raw import Pulse
 from tests.support.client import connected
 from tests.support.gateway import ask
 from tests.support.intake import ERRORS, SHIPPED, TEST
@@ -42,8 +43,9 @@ _STATUS = re.compile(rb"(?:^|\n)HTTP/1\.1 (\d{3})")
 
 
 class Flood:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pulse: Pulse) -> None:
         self._port = port
+        self._pulse = pulse
         self.statuses: Counter[int] = Counter()
         self.sent = 0
 
@@ -53,10 +55,7 @@ class Flood:
             self.sent += 1
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             writer.write(request)
-            said = b""
-            with suppress(TimeoutError, ConnectionError):
-                while piece := await asyncio.wait_for(reader.read(2**16), QUIET_S):
-                    said += piece
+            said = await self._pulse.received(reader, QUIET_S)
             self.statuses.update(int(status) for status in _STATUS.findall(said))
             assert b"Traceback" not in said, request
             assert b" 500 " not in said.partition(b"\r\n")[0], request
@@ -103,11 +102,12 @@ async def at_rest(gateway: Gateway) -> tuple[int, int]:
 
 async def test_a_flood_of_malformed_requests_leaves_nothing_behind(tmp_path: Path) -> None:
     async with process(tmp_path) as gateway:
-        flood = Flood(gateway.port)
+        pulse = Pulse(gateway.port)
+        flood = Flood(gateway.port, pulse)
         measured: list[tuple[int, int]] = []
         for tenth in range(10):
             requests = malformed(SEED * 10 + tenth, COUNT // 10)
-            async with asyncio.TaskGroup() as group:
+            async with pulse.running(), asyncio.TaskGroup() as group:
                 for _ in range(AT_ONCE):
                     group.create_task(flood.send(requests))
             measured.append(await at_rest(gateway))
@@ -117,7 +117,6 @@ async def test_a_flood_of_malformed_requests_leaves_nothing_behind(tmp_path: Pat
     print(f"{flood.sent} sent; answers {dict(sorted(flood.statuses.items()))}; at rest {measured}")
     assert flood.sent == COUNT // 10 * 10
     assert {400, 401, 404, 413, 415} <= flood.statuses.keys(), "every kind of refusal occurred"
-    # How many are answered in time depends on the load of the machine.
     assert sum(flood.statuses.values()) > flood.sent * 0.2, "many are answered"
     assert 500 not in flood.statuses
     assert measured[-1][0] - measured[1][0] < GROWTH_BYTES

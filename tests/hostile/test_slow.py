@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -60,11 +60,17 @@ async def many(
 
 async def all_are_ended(on: Target, each_turn: Callable[[], None] = lambda: None) -> None:
     """Wait until all are disconnected; each turn is one request of another client."""
-    async with asyncio.timeout(PATIENCE_S), connected(on.port) as other:
-        assert (await ask(other, "GET", "/healthz")).status == 200
-        while len(on.served.server.server_state.connections) > 1:
-            each_turn()
-            assert (await ask(other, "GET", "/healthz")).status == 200
+    connections = on.served.server.server_state.connections
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            # On a busy machine the other client may be slow too, and is then disconnected as well.
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                async with connected(on.port) as other:
+                    assert (await ask(other, "GET", "/healthz")).status == 200
+                    while len(connections) > 1:
+                        each_turn()
+                        assert (await ask(other, "GET", "/healthz")).status == 200
+                    return
 
 
 def write_all(clients: list[Client], data: bytes) -> None:
@@ -133,10 +139,11 @@ async def test_disconnects_during_long_responses_are_no_errors(impatient: Target
     body = b"[%b]" % b",".join([b"{}"] * 4000)
     request = POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     for taken in (0, 1, 40_000):
-        async with many(impatient, request, count=20) as clients:
+        async with many(impatient, request, count=8) as clients:
             for client in clients:
                 if taken:
-                    await client.some(taken)
+                    with suppress(ConnectionError):  # on a busy machine, it read too slowly
+                        await client.some(taken)
             for client in clients:
                 client.writer.transport.abort()
             await all_are_ended(impatient)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.raw import answers
+from tests.hostile.raw import Pulse, answers, exchange
 from tests.hostile.requests import EVERY, HOST, LAST
 from tests.support.intake import TEST
 from tests.support.proxies import before
@@ -32,19 +32,14 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def through(port: int, data: bytes) -> bytes:
+async def through(port: int, pulse: Pulse, data: bytes) -> bytes:
     """Return what is received until the proxy ends the connection or is silent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    found = b""
     try:
         writer.write(data)
-        while piece := await asyncio.wait_for(reader.read(2**16), QUIET_S):
-            found += piece
-    except (TimeoutError, ConnectionError):
-        pass
+        return await pulse.received(reader, QUIET_S)
     finally:
         writer.transport.abort()
-    return found
 
 
 def served(on: Target) -> list[str]:
@@ -58,18 +53,21 @@ async def test_no_request_is_smuggled_past_a_proxy(
     everything: Target, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / kind).mkdir()
-    async with before(kind, everything.served, tmp_path / kind) as proxy:
+    async with (
+        before(kind, everything.served, tmp_path / kind) as proxy,
+        Pulse(proxy.port).running() as pulse,
+    ):
         served(everything)
         passed = 0
         for name, case in EVERY:
-            said = await through(proxy.port, case.data)
+            said = await through(proxy.port, pulse, case.data)
             reached = served(everything)
             count = said.count(b"HTTP/1.1 ") + said.count(b"HTTP/1.0 ")
             assert len(reached) <= max(count, 1), (name, reached, said[:300])
             passed += len(reached)
         assert passed > 10, "the proxy passes requests"
         everything.requests.clear()
-        assert b"200" in (await through(proxy.port, LAST)).partition(b"\r\n")[0]
+        assert b"200" in (await exchange(proxy.port, LAST)).partition(b"\r\n")[0]
     await everything.is_unharmed()
 
 
@@ -94,12 +92,15 @@ async def test_a_request_in_a_body_is_never_executed(
         b"Content-Length: " + size + b"\r\nUpgrade: h2c\r\nConnection: Upgrade",
         b"Content-Length: " + size + b"\r\nUpgrade: websocket\r\nConnection: Upgrade",
     ]
-    async with before(kind, everything.served, tmp_path / kind) as proxy:
+    async with (
+        before(kind, everything.served, tmp_path / kind) as proxy,
+        Pulse(proxy.port).running() as pulse,
+    ):
         for line in heads:
             for first in (b"POST /nope", b"GET /v2/ui/", b"PUT /v1/events", b"HEAD /healthz"):
                 outer = first + b" HTTP/1.1\r\n" + HOST + line + b"\r\n\r\n" + inner
-                await asyncio.gather(*(through(proxy.port, outer) for _ in range(4)))
-                said = await through(proxy.port, LAST)
+                await asyncio.gather(*(through(proxy.port, pulse, outer) for _ in range(4)))
+                said = await exchange(proxy.port, LAST)
                 assert [answer.status for answer in answers(said)] == [200], (
                     "the next client's request"
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from eventstreams.model.stop_condition import StopCondition, unwrap
 from tests.support.client import Answer, frames_of
+from tests.support.clock import StoppedClock
 from tests.support.gateway import T0, Served, Site, filled, messages_of
 
 pytestmark = pytest.mark.anyio
@@ -77,14 +77,18 @@ async def test_max_seconds_ends_a_quiet_stream(embedded: Site) -> None:
         assert numbers(await get(gateway, "max_seconds=0.2")) == []
 
 
-async def test_until_a_future_time_sends_live_events(embedded: Site) -> None:
+async def test_until_a_future_time_sends_live_events(
+    embedded: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = await embedded.topic()
+    clock = StoppedClock(monkeypatch)
     async with embedded.gateway({"s": [topic]}) as gateway:
-        until = int(time.time() * 1000) + 1500
+        until = clock.now_ms + 200
         async with gateway.opened(f"/v2/stream/s?until={until}") as stream:
             await stream.opened()
             await embedded.produce(topic, {"n": 0})
             assert (await stream.frame()).document["n"] == 0
+            clock.now_s += 1
             await embedded.produce(topic, {"n": 1}, timestamp_ms=until)
             rest = b"".join(await stream.rest())
             assert [f.document["n"] for f in frames_of(rest)] in ([], [1]), "it may arrive early"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator
@@ -110,14 +112,17 @@ async def test_proxies_pass_each_event_immediately(
 async def test_proxies_add_less_than_200_ms(
     embedded: Site, tmp_path: Path, kind: str, *, secure: bool
 ) -> None:
-    """Return the least of several delays, because a buffering proxy delays every time."""
+    """A busy machine delays some of the answers, a buffering proxy all of them."""
     topic = await embedded.topic()
-    first_s, event_s = [], []
+    first_s, event_s = [math.inf], [math.inf]
     async with (
         embedded.gateway({"s": [topic]}) as gateway,
         before(kind, gateway, tmp_path) as proxy,
+        asyncio.timeout(PATIENCE_S),
     ):
-        for n in range(9):
+        for n in itertools.count():
+            if min(first_s) < FIRST_BYTE_S and min(event_s) < FIRST_BYTE_S:
+                break
             asked = time.monotonic()
             async with reading(proxy, "/v2/stream/s", secure=secure) as reader:
                 await reader.until(b":ok")
@@ -126,8 +131,6 @@ async def test_proxies_add_less_than_200_ms(
                 await embedded.produce(topic, {"n": n})
                 assert numbers(await reader.frames(1)) == [n]
                 event_s.append(time.monotonic() - produced)
-    assert min(first_s) < FIRST_BYTE_S
-    assert min(event_s) < FIRST_BYTE_S
 
 
 async def test_http_2_streams_share_a_connection_without_delay(

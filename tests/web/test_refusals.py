@@ -65,7 +65,7 @@ async def test_unread_bytes_do_not_lose_a_refusal(embedded: Site, size: int) -> 
 
 
 async def test_bytes_after_a_refusal_cause_no_reset(embedded: Site) -> None:
-    async with full(embedded) as (gateway, _):
+    async with full(embedded, linger_s=PATIENCE_S) as (gateway, _):
         async with connected(gateway.port) as out:
             await refused(out)
             assert await out.some(1) == b""
@@ -80,7 +80,8 @@ async def test_bytes_after_a_refusal_cause_no_reset(embedded: Site) -> None:
 
 
 async def test_the_number_of_refused_connections_is_limited(embedded: Site) -> None:
-    async with full(embedded, lingering_max=2) as (gateway, _), AsyncExitStack() as stack:
+    few = {"lingering_max": 2, "linger_s": PATIENCE_S}
+    async with full(embedded, **few) as (gateway, _), AsyncExitStack() as stack:
         held = []
         for count in range(1, 6):
             out = await stack.enter_async_context(connected(gateway.port))
@@ -107,8 +108,9 @@ async def test_a_refused_client_that_never_disconnects_is_dropped(embedded: Site
 
 
 async def test_refused_connections_do_not_count(embedded: Site) -> None:
+    streams, long = {"s": [await embedded.topic()]}, {"linger_s": PATIENCE_S}
     async with (
-        embedded.gateway({"s": [await embedded.topic()]}, limits=ONE) as gateway,
+        embedded.gateway(streams, limits=ONE, connections=long) as gateway,
         AsyncExitStack() as stack,
     ):
         async with gateway.stream("s"):
@@ -123,7 +125,7 @@ async def test_refused_connections_do_not_count(embedded: Site) -> None:
 
 
 async def test_a_stop_drops_refused_connections(embedded: Site) -> None:
-    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+    async with full(embedded, linger_s=PATIENCE_S) as (gateway, _), connected(gateway.port) as out:
         await refused(out)
         assert refusals(gateway).lingering == 1
         await gateway.parts.hub.reachable.wait()
@@ -163,7 +165,10 @@ EVENT_SOURCE = (
 
 @pytest.mark.parametrize("pieces", [1, 3])
 async def test_event_source_survives_a_refused_connection(embedded: Site, pieces: int) -> None:
-    async with full(embedded) as (gateway, _), connected(gateway.port) as out:
+    async with (
+        full(embedded, refused_head_s=PATIENCE_S) as (gateway, _),
+        connected(gateway.port) as out,
+    ):
         size = len(EVENT_SOURCE) // pieces + 1
         for begin in range(0, len(EVENT_SOURCE), size):
             out.writer.write(EVENT_SOURCE[begin : begin + size])
