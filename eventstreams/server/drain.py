@@ -51,6 +51,8 @@ class Server(uvicorn.Server):
         self._reload = reload
         self._hub = hub
         self._drain_s = drain_s
+        self._ending_s = drain_s * 0.8
+        """In which streams end; the rest is for clients that read slowly."""
         self._notice_s = notice_s
         self._first_signal = asyncio.Event()
         self._second_signal = asyncio.Event()
@@ -142,7 +144,7 @@ class Server(uvicorn.Server):
         self._end_connections()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):
-                await self._first(self._hub.drain(self._drain_s * 0.8))
+                await self._first(self._hub.drain(self._ending_s))
                 await self._first(self._until_idle())
         self.drop_connections()
         await super().shutdown(sockets)

@@ -17,6 +17,7 @@ from eventstreams.cli import main
 from eventstreams.cli.progress import Progress
 from eventstreams.model.event import Partition
 from tests.cli.logs import documents_in, events_in, make_topic
+from tests.support.waiting import PATIENCE_S
 
 TEST = "eventstreams.test"
 
@@ -201,11 +202,12 @@ def test_piped_lines_are_appended_at_once_and_ctrl_c_reports_progress(
     assert process.stdin is not None
     process.stdin.write(b'{"n":1}\n{"n":')
     process.stdin.flush()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not (data.exists() and documents_in(data, TEST)) and time.monotonic() < deadline:
         os.sched_yield()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 1  # before the pipe is closed, which would be an end of its own
+    # before the pipe is closed, which would be an end of its own
+    assert process.wait(PATIENCE_S) == 1
     stdout, stderr = process.communicate()
     assert b"appended 1 event " in stdout
     assert stderr.splitlines()[1:] == [
@@ -226,7 +228,7 @@ def test_ctrl_c_before_the_first_line_says_nothing_of_lines(data: Path) -> None:
         assert process.stderr is not None
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 1
+        assert process.wait(PATIENCE_S) == 1
         rest = process.stderr.read()
     assert first.startswith(b"created the log")
     assert rest in (b"Error: interrupted; nothing was appended\n", b"Error: interrupted\n")

@@ -212,7 +212,10 @@ def test_sighup_reloads_the_catalogue(tmp_path: Path) -> None:
         f"http: {{port: 0}}\nlog: {{data_dir: {tmp_path}}}\ncatalogue_refresh_s: 3600\n"
         f"schemas: [{SHIPPED}]\nintake: {{}}\n"
     )
-    with running_workers(config) as (process, url), httpx.Client(base_url=url) as client:
+    with (
+        running_workers(config) as (process, url),
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
+    ):
 
         def post() -> int:
             return client.post("/v1/events", json=event(stream="second")).status_code
@@ -226,4 +229,4 @@ def test_sighup_reloads_the_catalogue(tmp_path: Path) -> None:
             assert json.loads(line)["level"].lower() == level
         assert post() == 201
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0

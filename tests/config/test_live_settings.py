@@ -24,6 +24,7 @@ from eventstreams.model.catalogue import Catalogue
 from tests.support.fixtures import _no_blocking, anyio_backend
 from tests.support.gateway import Served, run_gateway, stream_of
 from tests.support.process import running_workers
+from tests.support.waiting import PATIENCE_S
 
 __all__ = ["_no_blocking", "anyio_backend"]
 
@@ -167,7 +168,7 @@ def test_sighup_reloads_settings_and_flags_take_precedence(tmp_path: Path) -> No
     write({"streams_max": 1})
     with (
         running_workers(config, "--port", "0") as (process, url),
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
         client.stream("GET", "/v2/stream/s") as first,
     ):
         assert first.status_code == 200
@@ -181,7 +182,7 @@ def test_sighup_reloads_settings_and_flags_take_precedence(tmp_path: Path) -> No
         with client.stream("GET", "/v2/stream/s") as second:
             assert second.status_code == 200
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_all_problems_of_named_files_are_reported_at_start(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.support.client import Stream
 from tests.support.intake import SHIPPED, TEST, event
 from tests.support.process import Gateway, serving_over, streaming
 from tests.support.programs import small_file_system
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +56,7 @@ async def test_a_full_disk_refuses_posts_and_keeps_streams(
     streams = {TEST: {"schema_title": "test/event", "topics": [TEST]}}
     async with (
         serving_over(tmp_path, log, streams, schemas=[str(SHIPPED)], before=before) as gateway,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=PATIENCE_S) as http,
         streaming(gateway.port, f"/v2/stream/{TEST}") as live,
     ):
         taken: list[str] = []

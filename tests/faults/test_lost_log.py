@@ -40,8 +40,9 @@ async def gateway_of(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
 
 
 async def post(gateway: Gateway, name: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=30) as http:
-        return await http.post("/v1/events", json=event(name))
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+        url = f"http://127.0.0.1:{gateway.port}/v1/events"
+        return await http.post(url, json=event(name))
 
 
 async def not_ready(gateway: Gateway, reason: str) -> None:

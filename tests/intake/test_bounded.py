@@ -152,7 +152,7 @@ def _request(body: bytes, client_ip: str = "192.0.2.1") -> bytes:
 
 async def test_unread_responses_are_charged_until_dropped(tmp_path: Path) -> None:
     body = b"[" + b"1," * 9_999 + b"1]"
-    fanout = FanoutSettings(stall_timeout_s=0.5)
+    fanout = FanoutSettings(stall_timeout_s=5.0)  # enough for all responses to begin
     async with (
         place(tmp_path, fanout=fanout, body_bytes_per_s_min=2**30) as here,
         AsyncExitStack() as stack,

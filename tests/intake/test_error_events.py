@@ -217,6 +217,8 @@ async def test_copied_text_cannot_make_error_events_invalid_or_large(tmp_path: P
 
 async def test_error_events_per_second_are_limited(tmp_path: Path) -> None:
     async with place(tmp_path, error_events_per_s=5) as here:
+        rate = here.parts.intake._error_events._rate  # type: ignore[union-attr]
+        rate._clock = lambda: rate._began_s  # the second lasts
         await here.post([event(7)] * 50)
         await here.errors(3)
         assert here.served.count("intake_error_events_total", outcome="suppressed") == 47
@@ -271,6 +273,9 @@ async def test_an_invalid_error_schema_is_logged_rarely(
             raise SchemaError([Problem("/error/1.0.0", "", "it is broken")])
 
         monkeypatch.setattr(ErrorEvents, "route", broken)
+        errors = here.parts.intake._error_events  # type: ignore[union-attr]
+        assert errors is not None
+        errors._clock = lambda now_s=errors._quiet_until_s: now_s
         for _ in range(5):
             await here.post([event(7)] * 50)
         failed = here.served.count("intake_error_events_total", outcome="failed")

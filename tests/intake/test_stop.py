@@ -19,11 +19,11 @@ from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Partition
 from tests.support.intake import SHIPPED, TEST, event
 from tests.support.process import kill
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 40.0
-MARGIN_S = 20.0
+MARGIN_S = PATIENCE_S
 """For the end of a process while other work uses the machine. The queue alone would take seconds,
 but the tests must not depend on how fast the machine is."""
 DRAIN_S = 0.1

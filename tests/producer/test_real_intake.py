@@ -17,6 +17,7 @@ from tests.producer.scripted import soon
 from tests.support.intake import SHIPPED, TEST, event, place
 from tests.support.ports import free_port
 from tests.support.process import kill
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +87,7 @@ async def test_a_repeatedly_killed_gateway_gets_every_event(tmp_path: Path) -> N
                 ]
                 await soon(asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED))
                 process.kill()
-        async with _gateway(config), httpx.AsyncClient() as client:
+        async with _gateway(config), httpx.AsyncClient(timeout=PATIENCE_S) as client:
             for task in sending:
                 await soon(task)
             await soon(producer.flush())

@@ -21,8 +21,9 @@ from eventstreams.quota.redis_quota import RedisQuota
 from eventstreams.tasks import background
 from tests.support.ports import free_port
 from tests.support.programs import needed
-from tests.support.redis_server import PATIENCE_S, RedisServer
+from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import Proxy, connection
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 

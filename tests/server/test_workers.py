@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,8 +20,8 @@ import pytest
 from tests.support.kafka_node import new_topic
 from tests.support.kafka_tools import topic_with
 from tests.support.process import running_workers
+from tests.support.waiting import PATIENCE_S
 
-PATIENCE_S = 60.0
 STREAMS = 12
 """Enough streams that every worker gets some."""
 
@@ -42,7 +43,11 @@ def test_several_workers_need_kafka(
     config = configure(tmp_path, f"{{data_dir: {tmp_path}}}")
     command = [sys.executable, "-m", "eventstreams", "serve", "--config", str(config)]
     done = subprocess.run(
-        [*command, "--workers", "2"], capture_output=True, text=True, check=False, timeout=30
+        [*command, "--workers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert "--workers 2" in done.stderr
@@ -56,7 +61,11 @@ def test_a_used_port_is_a_clear_error(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "eventstreams", "serve", "--config", str(config)]
         done = subprocess.run(
-            [*command, "--port", port], capture_output=True, text=True, check=False, timeout=30
+            [*command, "--port", port],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
@@ -97,7 +106,7 @@ def test_limits_and_lists_cover_all_workers(tmp_path: Path, kafka: str) -> None:
 
         def status() -> int:
             # separate connections, which the kernel distributes over the workers
-            streaming = stack.enter_context(httpx.Client())
+            streaming = stack.enter_context(httpx.Client(timeout=PATIENCE_S))
             sent = stack.enter_context(
                 streaming.stream("GET", f"{url}/v2/stream/test", headers=client)
             )
@@ -106,15 +115,19 @@ def test_limits_and_lists_cover_all_workers(tmp_path: Path, kafka: str) -> None:
         statuses = [status() for _ in range(STREAMS + 5)]
         assert sorted(statuses) == [200] * STREAMS + [429] * 5
         path = f"{url}/v2/admin/clients"
+
+        def listing() -> Any:
+            return httpx.get(path, headers=operator, timeout=PATIENCE_S).json()
+
         for _ in range(4):  # whichever worker responds
-            listed = httpx.get(path, headers=operator).json()
+            listed = listing()
             assert (listed["workers"], listed["workers_missing"]) == (2, 0)
             assert listed["total"] == len(listed["clients"]) == STREAMS
             assert len({each["id"].split("-")[0] for each in listed["clients"]}) == 2
         for one in listed["clients"]:
-            closed = httpx.delete(f"{path}/{one['id']}", headers=operator)
+            closed = httpx.delete(f"{path}/{one['id']}", headers=operator, timeout=PATIENCE_S)
             assert closed.status_code == 204
-        wait_for(lambda: not httpx.get(path, headers=operator).json()["total"], deadline)
+        wait_for(lambda: not listing()["total"], deadline)
         wait_for(lambda: status() == 200, deadline)
 
 

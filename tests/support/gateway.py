@@ -41,7 +41,7 @@ from eventstreams.server.tls import Certificate
 from eventstreams.web.app import App
 from tests.support.backends import Backend, Kafka, Sqlite
 from tests.support.client import Answer, Client, Frame, Stream, connected, frames_of
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 Headers = Mapping[str, str]
 SSE = {"Accept": "text/event-stream"}
@@ -51,7 +51,8 @@ NDJSON = {"Accept": "application/json"}
 class _Server(Server):
     """The real server, without its own signal handlers, and stopped by an event.
 
-    It drains only in tests of draining: `drain` does what a signal would do.
+    It drains only in tests of draining: `drain` does what a signal would do, but gives clients more
+    time to read the end of their streams.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,6 +64,7 @@ class _Server(Server):
         await self.stopping.wait()
 
     async def drain(self) -> None:
+        self._drain_s = PATIENCE_S  # on a busy machine, all clients read slowly
         await super().shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -29,6 +29,7 @@ from eventstreams.model.event import Event, Partition
 from eventstreams.web.app import App
 from tests.support.backends import Backend, Sqlite
 from tests.support.gateway import Served, run_gateway, settings_of, site_of
+from tests.support.waiting import PATIENCE_S
 
 SHIPPED = Path(__file__).parents[2] / "config" / "schemas"
 TEST = "eventstreams.test"
@@ -209,7 +210,9 @@ async def place(
             run_gateway(
                 settings, catalogue, folder / "streams.yaml", wrap=wrap, **(connections or {})
             ) as served,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", timeout=30) as client,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{served.port}", timeout=PATIENCE_S
+            ) as client,
         ):
             yield Place(served, site.log, client)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 20.0
+from tests.support.waiting import PATIENCE_S
 
 
 class RedisServer:

@@ -30,7 +30,7 @@ async def two(
     closed = stream_of("closed", [await site.topic()])._replace(scope="read")
     streams = {"s": stream, "closed": closed}
     access = AccessSettings(hs256_secret_file=str(folder / "secret"))
-    shared = SharedSettings(redis_url=redis.url, timeout_s=5.0)
+    shared = SharedSettings(redis_url=redis.url, timeout_s=PATIENCE_S)
     async with (
         site.gateway(streams, limits=limits, access=access, shared=shared) as one,
         site.gateway(streams, limits=limits, access=access, shared=shared) as other,
