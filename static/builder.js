@@ -18,6 +18,7 @@ export class Builder {
     this._filter = byId('filter');
     this._fields = byId('fields');
     this._explained = byId('explained');
+    this._whole = byId('whole');
     this._underline = byId('underline');
     this._asked = 0;
     this._streams = [];
@@ -49,6 +50,10 @@ export class Builder {
     this._filter.addEventListener('scroll', () => {
       this._underline.scrollLeft = this._filter.scrollLeft;
     });
+    this._whole.addEventListener('click', () =>
+      this._showWhole(!('whole' in this._explained.dataset)),
+    );
+    new ResizeObserver(() => this._offerWhole()).observe(this._explained);
     byId('clear').addEventListener('click', () =>
       onApply({ filter: '', fields: '', since: '', until: '' }),
     );
@@ -107,8 +112,26 @@ export class Builder {
     const isFilter = refused?.startsWith('Invalid filter') || refused?.startsWith('The filter');
     this._filter.setAttribute('aria-invalid', String(Boolean(isFilter)));
     this._explained.dataset.kind = refused ? 'error' : said.warnings.length ? 'warning' : '';
-    this._explained.textContent = refused ? inOneLine(refused) : inWords(said);
+    const text = refused ? inOneLine(refused) : inWords(said);
+    if (this._explained.textContent !== text) {
+      this._explained.textContent = text;
+      this._showWhole(false);
+    }
     this._mark(refused?.match(PLACE) ?? null, filter);
+  }
+
+  // Shows what the gateway says in as many lines as it needs, or in one.
+  _showWhole(isWhole) {
+    this._explained.toggleAttribute('data-whole', isWhole);
+    this._whole.setAttribute('aria-expanded', String(isWhole));
+    this._whole.textContent = isWhole ? 'Show less' : 'Show all';
+    this._offerWhole();
+  }
+
+  // Offers the rest of a text that has no room in its line.
+  _offerWhole() {
+    const { scrollWidth, clientWidth, dataset } = this._explained;
+    this._whole.hidden = !('whole' in dataset) && scrollWidth <= clientWidth;
   }
 
   // Underlines the filter where it is wrong. `place`: a match of PLACE.

@@ -154,6 +154,25 @@ async def test_a_filter_and_its_errors_move_nothing_below(shown: Shown) -> None:
     assert await top_of(shown, "#live") == top
 
 
+async def test_a_long_error_stays_in_its_line_until_a_button_shows_all_of_it(shown: Shown) -> None:
+    await shown.open()
+    await shown.is_live()
+    top = await top_of(shown, "#live")
+    whole = shown.page.get_by_role("button", name="Show all")
+    await expect(whole).to_be_hidden()
+    await shown.page.fill("#filter", f"event.n == 1 && {'nothing' * 60}")
+    await expect(whole).to_be_visible()
+    assert await top_of(shown, "#live") == top
+    await whole.click()
+    less = shown.page.get_by_role("button", name="Show less")
+    await expect(less).to_have_attribute("aria-expanded", "true")
+    assert await top_of(shown, "#live") > top
+    await less.click()
+    assert await top_of(shown, "#live") == top
+    await shown.page.fill("#filter", "event.n == 1")
+    await expect(whole).to_be_hidden()
+
+
 async def test_a_phone_has_buttons_beside_what_they_belong_to(shown: Shown) -> None:
     await shown.page.set_viewport_size({"width": 390, "height": 844})
     await shown.produce(thing(1))
