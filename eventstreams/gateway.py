@@ -368,7 +368,7 @@ def _app(parts: _Parts, intake: Intake | None) -> App:
             quota=parts.quota,
             streams_max=lambda: parts.live_settings.now().limits.streams_max,
             propagation=settings.propagation,
-            page=static_folder() / "admin.html",
+            pages=static_folder(),
         )
         activity = StreamActivity(catalogue_watcher=parts.catalogue_watcher, hub=parts.hub)
         routes += [

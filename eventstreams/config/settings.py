@@ -276,8 +276,8 @@ class AccessSettings(Section, frozen=True):
     ticket_s: Seconds = 30.0
     """How long a ticket can be used after it was issued. A ticket opens one stream."""
     admin_key_file: FileName | None = None
-    """A file with a key of at least 32 bytes that gives access to `/v2/admin`. `null`: there is no
-    `/v2/admin`."""
+    """A file with a key of at least 32 bytes that gives access to `/v2/admin`. `null`: it is
+    switched off."""
     producer_keys: FileName | None = None
     """A YAML file that says who may post to which streams. `null` lets everyone post to every
     stream."""

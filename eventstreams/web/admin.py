@@ -53,7 +53,7 @@ class Admin:
         """`quota_client` reaches the other workers, if there are any. `figures` returns those of
         this process.
 
-        Without a key in the policy, every path here responds with 404.
+        Without a key in the policy, every route here responds with 404.
         """
         self._policy = policy
         self._open_streams = open_streams
@@ -79,6 +79,9 @@ class Admin:
         if not await self._close(request.path_params["id"]):
             raise HTTPException(404)
         return Response(status_code=204, headers=_NOT_CACHED)
+
+    def has_key(self) -> bool:
+        return self._policy().admin_key is not None
 
     def key(self) -> bytes:
         """Return the operator's key. Raises HTTPException if the policy has none."""

@@ -108,15 +108,15 @@ class Operators:
         quota: Quota,
         streams_max: Callable[[], int | None],
         propagation: Sequence[str],
-        page: Path,
+        pages: Path,
     ) -> None:
-        """`propagation` has the addresses of propagation processes, `page` is the HTML file."""
+        """`propagation` has the addresses of propagation processes, `pages` the HTML files."""
         self._admin = admin
         self._hub = hub
         self._quota = quota
         self._streams_max = streams_max
         self._propagation = [url.rstrip("/") for url in propagation]
-        self._page = page
+        self._folder = pages
         self._pages = 0
         self._made = (float("-inf"), "")
         self._making = asyncio.Lock()
@@ -130,9 +130,12 @@ class Operators:
         ]
 
     async def _get_page(self, _: Request) -> Response:
-        """Respond with the page, which holds nothing secret and asks for the key."""
-        self._admin.key()
-        return FileResponse(self._page, headers=_NOT_CACHED)
+        """Respond with the page, which holds nothing secret and asks for the key.
+
+        Without a key in the policy, respond with 404 and a page that says how to set one.
+        """
+        name, status = ("admin.html", 200) if self._admin.has_key() else ("no-admin.html", 404)
+        return FileResponse(self._folder / name, status, headers=_NOT_CACHED)
 
     async def _issue(self, request: Request) -> Response:
         self._admin.authorise(request.scope)

@@ -125,3 +125,10 @@ async def test_axe_finds_nothing_wrong(browser: Browser, embedded: Site, tmp_pat
     async with operators(browser, embedded, tmp_path, bypass_csp=True) as (page, _, _):
         await expect(page.get_by_role("row", name="purge")).to_be_visible()
         assert await violations(page) == []
+
+
+async def test_without_a_key_a_browser_is_told_how_to_set_one(page: Page, embedded: Site) -> None:
+    async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
+        await page.goto(f"http://127.0.0.1:{gateway.port}/v2/admin/")
+        await expect(page.get_by_text("access.admin_key_file")).to_be_visible()
+        assert await violations(page) == []

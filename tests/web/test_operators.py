@@ -85,9 +85,14 @@ async def test_only_the_key_or_a_new_ticket_opens_the_figures(
             assert stream.head.status == 200
 
 
-async def test_without_a_key_in_the_settings_there_is_no_page(embedded: Site) -> None:
+async def test_without_a_key_in_the_settings_the_page_says_how_to_set_one(embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
-        for path in ("/v2/admin", "/v2/admin/", LIVE, f"{LIVE}?ticket=x"):
+        for path in ("/v2/admin", "/v2/admin/"):
+            answer = await gateway.get(path)
+            assert (answer.status, answer.head.get("cache-control")) == (404, "no-store")
+            assert b"access.admin_key_file" in answer.body
+            assert b"admin.js" not in answer.body
+        for path in (LIVE, f"{LIVE}?ticket=x"):
             assert (await gateway.get(path, OPERATOR)).status == 404
         assert (await gateway.ask("POST", "/v2/admin/ticket", OPERATOR)).status == 404
 
