@@ -489,7 +489,13 @@ async def _demo(settings: Settings, catalogue: Catalogue, log: Log) -> AsyncGene
     if name is None or settings.demo.rate == 0:
         yield
         return
-    feed = DemoFeed(log=log, stream=catalogue.get(name), rate=settings.demo.rate)
+    new_pages = settings.demo.new_pages_stream
+    feed = DemoFeed(
+        log=log,
+        stream=catalogue.get(name),
+        new_pages=None if new_pages is None else catalogue.get(new_pages),
+        rate=settings.demo.rate,
+    )
     async with background(feed.run()):
         yield
 
@@ -613,9 +619,10 @@ _CHECKS: tuple[Callable[[Settings], object], ...] = (
 def problems_between(settings: Settings, catalogue: Catalogue) -> list[str]:
     """Return the problems of settings and catalogue with each other."""
     problems: list[str] = []
-    demo, error_stream = settings.demo.stream, settings.intake.error_stream
-    if demo is not None and demo not in catalogue.names:
-        problems.append(f"demo.stream: {demo} is not in the catalogue")
+    demo, error_stream = settings.demo, settings.intake.error_stream
+    for name, stream in (("stream", demo.stream), ("new_pages_stream", demo.new_pages_stream)):
+        if stream is not None and stream not in catalogue.names:
+            problems.append(f"demo.{name}: {stream} is not in the catalogue")
     serves_intake = settings.only != "gateway"
     if serves_intake and error_stream and catalogue.configs.get(error_stream) is None:
         problems.append(f"intake.error_stream: {error_stream} is not in the catalogue")

@@ -91,8 +91,9 @@ def command(
 ) -> None:
     """Run a gateway until Ctrl-C or SIGTERM.
 
-    Without --config it keeps an embedded log in ./data and fills the stream
-    mediawiki.recentchange with synthetic events. Flags override the settings file.
+    Without --config it keeps an embedded log in ./data and fills the streams
+    mediawiki.recentchange and mediawiki.page-create with synthetic events. Flags override the
+    settings file.
 
     \b
     Examples:

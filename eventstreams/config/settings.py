@@ -383,8 +383,11 @@ class DemoSettings(Section, frozen=True):
 
     stream: Text | None = None
     """The stream that receives synthetic recent changes. `null`: no demo feed."""
+    new_pages_stream: Text | None = None
+    """The stream that receives an event for each synthetic recent change that makes a page. `null`:
+    there are none."""
     rate: Annotated[float, msgspec.Meta(ge=0)] = 20.0
-    """Synthetic events a second. 0 sends none."""
+    """Synthetic recent changes a second. 0 sends none."""
 
 
 class Settings(Section, frozen=True):

@@ -1,4 +1,4 @@
-"""The demo feed: appends synthetic recent changes to a stream's log at a settable rate."""
+"""The demo feed: appends synthetic recent changes, and new pages, at a settable rate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import logging
 import random
 import time
+from typing import Any
 
 import orjson
 
-from eventstreams.demo.recent_changes import RecentChanges
+from eventstreams.demo.recent_changes import RecentChanges, page_created
 from eventstreams.errors import LogError
 from eventstreams.log.base import Log
 from eventstreams.model.catalogue import Stream
@@ -26,11 +27,23 @@ _FIRST_TOPIC_SHARE = 0.8  # other topics share the rest, as those of a second da
 
 
 class DemoFeed:
-    """Appends `rate` events a second, evenly spaced, to the topics of `stream`."""
+    """Appends `rate` recent changes a second, evenly spaced, to the topics of `stream`.
 
-    def __init__(self, *, log: Log, stream: Stream, rate: float, seed: int | None = None) -> None:
+    With `new_pages`, each change that makes a page is followed by an event in that stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        stream: Stream,
+        rate: float,
+        new_pages: Stream | None = None,
+        seed: int | None = None,
+    ) -> None:
         self._destination = log
-        self._topics = stream.topics
+        self._stream = stream
+        self._new_pages = new_pages
         self._rate = rate
         self._events = RecentChanges(stream=stream.name, seed=seed)
         self._random = random.Random(seed)  # noqa: S311 - spreads events, keeps no secret
@@ -61,16 +74,16 @@ class DemoFeed:
                 await asyncio.sleep(0)  # lets other tasks run, however much is due
 
     def records(self, count: int) -> list[Record]:
-        """Return the next `count` records, with the current time."""
+        """Return the records of the next `count` recent changes, with the current time."""
         now_ms = time.time_ns() // 1_000_000
-        return [
-            Record(
-                topic=self._topic(),
-                value=orjson.dumps(self._events.event(now_ms)),
-                timestamp_ms=now_ms,
-            )
-            for _ in range(count)
-        ]
+        records: list[Record] = []
+        for _ in range(count):
+            change = self._events.event(now_ms)
+            records.append(self._record(self._stream, change, now_ms))
+            if self._new_pages is not None and change["type"] == "new":
+                created = page_created(change, stream=self._new_pages.name)
+                records.append(self._record(self._new_pages, created, now_ms))
+        return records
 
     async def _append(self, count: int) -> bool:
         try:
@@ -80,8 +93,12 @@ class DemoFeed:
             return False
         return True
 
-    def _topic(self) -> str:
-        first, *others = self._topics
+    def _record(self, stream: Stream, event: dict[str, Any], now_ms: int) -> Record:
+        value = orjson.dumps(event)
+        return Record(topic=self._topic(stream), value=value, timestamp_ms=now_ms)
+
+    def _topic(self, stream: Stream) -> str:
+        first, *others = stream.topics
         if not others or self._random.random() < _FIRST_TOPIC_SHARE:
             return first
         return self._random.choice(others)

@@ -1,5 +1,7 @@
 """Generates synthetic recent changes in the form of Wikimedia's `mediawiki/recentchange` 1.0.0.
 
+`page_created` makes the event of a new page from its recent change.
+
 Wikis, pages and people are fictitious. Every event is marked as such twice: `synthetic` is true,
 and `meta.domain` is under `.example`, a name reserved for examples (RFC 2606). Addresses of
 anonymous users come from the blocks reserved for documentation (RFC 5737, RFC 3849).
@@ -251,3 +253,30 @@ class RecentChanges:
 
 
 _COMMON = ("namespace", "title", "comment")
+
+
+def page_created(change: Document, *, stream: str) -> Document:
+    """Return what `mediawiki/revision/create` 2.0.0 says of the page that `change` says is new.
+
+    The ids are made from those of `change`, so equal changes yield equal events.
+    """
+    second = change["meta"]["dt"].partition(".")[0] + "Z"
+    digits = change["meta"]["id"]
+    return {
+        "$schema": "/mediawiki/revision/create/2.0.0",
+        "meta": {**change["meta"], "id": digits[:-8] + digits[:8], "stream": stream},
+        "synthetic": True,
+        "dt": second,
+        "database": change["wiki"],
+        "page_id": change["id"] % 100_000_000,
+        "page_title": change["title"].replace(" ", "_"),
+        "page_namespace": change["namespace"],
+        "page_is_redirect": False,
+        "rev_id": change["revision"]["new"],
+        "rev_timestamp": second,
+        "rev_len": change["length"]["new"],
+        "rev_minor_edit": change["minor"],
+        "performer": {"user_text": change["user"], "user_is_bot": change["bot"]},
+        "comment": change["comment"],
+        "parsedcomment": change["parsedcomment"],
+    }

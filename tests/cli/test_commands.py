@@ -60,7 +60,7 @@ def test_check_uses_the_shipped_configuration_by_default() -> None:
     log = shipped_config().with_name("data")
     assert default == named.replace(f"in {log}", f"in {Path.cwd() / 'data'}")
     settings, catalogue = read_config(None)
-    assert settings.demo.stream in catalogue.names
+    assert {settings.demo.stream, settings.demo.new_pages_stream} <= {*catalogue.names}
 
 
 def test_check_reports_all_problems_of_both_files(tmp_path: Path) -> None:
@@ -178,6 +178,7 @@ def test_check_warns_of_a_public_address_without_limits_or_keys(
         ("a: [", "not YAML"),
         ("- 1", "expected a mapping"),
         ("demo: {stream: nope}", "demo.stream: nope is not in the catalogue"),
+        ("demo: {new_pages_stream: n}", "demo.new_pages_stream: n is not in the catalogue"),
         ("catalogue: 5", "catalogue: "),
     ],
 )

@@ -85,6 +85,20 @@ def test_the_same_seed_makes_the_same_events() -> None:
     assert _events(5, 50) != _events(6, 50)
 
 
+def test_a_new_page_gets_an_event_of_its_own_in_the_other_stream() -> None:
+    pages = Stream("mediawiki.page-create", ("a.pc", "b.pc"), frozenset(), (), None, None)
+    feed = DemoFeed(log=MemoryLog(), stream=STREAM, new_pages=pages, rate=20, seed=4)
+    records = [(record.topic, json.loads(record.value or b"")) for record in feed.records(500)]
+    changes = [event for topic, event in records if topic in STREAM.topics]
+    created = [event for topic, event in records if topic in pages.topics]
+    new = [change for change in changes if change["type"] == "new"]
+    assert len(changes) == 500
+    assert [event["rev_id"] for event in created] == [change["revision"]["new"] for change in new]
+    assert {event["meta"]["stream"] for event in created} == {pages.name}
+    ids = [event["meta"]["id"] for _, event in records]
+    assert len({*ids}) == len(ids)
+
+
 class _Clock:
     """A loop time that advances with every sleep, so that an hour passes immediately."""
 

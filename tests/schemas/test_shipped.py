@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventstreams.cli.config import read_config, shipped_config
-from eventstreams.demo.recent_changes import RecentChanges
+from eventstreams.demo.recent_changes import RecentChanges, page_created
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import Validators, errors_text
 from tests.support.schema_folders import planned, problems
@@ -54,6 +54,9 @@ def test_synthetic_events_are_valid(validators: Validators) -> None:
         event = changes.event(1_769_860_800_000 + n)
         kinds.add(event["type"])
         assert errors_text(validators.get(event["$schema"]).validate(event)) == ""
+        if event["type"] == "new":
+            created = page_created(event, stream="mediawiki.page-create")
+            assert errors_text(validators.get(created["$schema"]).validate(created)) == ""
     assert kinds == {"edit", "new", "categorize", "log"}
 
 
