@@ -20,7 +20,7 @@ SCRIPT_TIMEOUT_S = 600.0
 def test_the_image_is_built_runs_and_stops() -> None:
     if os.getuid() != 0 and not os.environ.get("CI"):
         pytest.skip("root is needed for chroot and mounts: sudo scripts/container-check")
-    needed("debootstrap")
+    needed("mmdebstrap")
     done = subprocess.run(
         [TOP / "scripts" / "container-check"],
         capture_output=True,
