@@ -11,7 +11,6 @@ from typing import IO, NamedTuple
 
 import click
 
-from eventstreams import gateway
 from eventstreams.cli.chunks import Chunks
 from eventstreams.cli.destination import has_embedded_log, log_name
 from eventstreams.cli.lines import Line, LineReader
@@ -62,7 +61,7 @@ class Plan(NamedTuple):
 
 def run_append(what: Input, plan: Plan, make_sink: SinkMaker) -> int:
     """Append the input and return the exit code. Raises LogError if the log cannot be opened."""
-    run = _Run(what, plan, make_sink)
+    run = _Run(what, plan, make_sink, _log_of(plan))
     appender, failure = asyncio.run(run.run())
     if failure is None or appender.tally.appended or appender.tally.bad:
         run.sum_up(appender)
@@ -73,10 +72,20 @@ def run_append(what: Input, plan: Plan, make_sink: SinkMaker) -> int:
     return 1
 
 
+def _log_of(plan: Plan) -> Log | None:
+    """Return the log to append to, not started; None if there is nothing to open."""
+    if plan.dry_run or plan.log is None:
+        return None
+    from eventstreams.gateway import open_log  # noqa: PLC0415 - loads much
+
+    return open_log(plan.log)
+
+
 class _Run:
-    def __init__(self, what: Input, plan: Plan, make_sink: SinkMaker) -> None:
+    def __init__(self, what: Input, plan: Plan, make_sink: SinkMaker, log: Log | None) -> None:
         self._what = what
         self._plan = plan
+        self._log = log
         self._make_sink = make_sink
         self._progress = Progress(size=what.size)
         self._interrupted = False
@@ -149,10 +158,10 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncGenerator[Log | None]:
-        if self._plan.dry_run or self._plan.log is None:
+        log = self._log
+        if log is None:
             yield None
             return
-        log = gateway.open_log(self._plan.log)
         try:
             await log.start()
             print_message(self._log_message)
