@@ -22,7 +22,7 @@ STREAMS = 20
 
 async def test_a_stop_proceeds_as_documented(embedded: Site, tmp_path: Path) -> None:
     topic = await embedded.topic()
-    config = configured(tmp_path, embedded, topic, fanout={"drain_s": 3.0})
+    config = configured(tmp_path, embedded, topic, fanout={"drain_s": 8.0})
     async with serving(config) as (process, port), AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(streaming(port)) for _ in range(STREAMS)]
         kept = await stack.enter_async_context(connected(port))

@@ -101,7 +101,7 @@ async def test_a_client_out_of_memory_does_not_affect_others(
                 fanout={
                     "tail_bytes_max": 4 * MIB,
                     "cache_bytes_max": 4 * MIB,
-                    "stall_timeout_s": 1.0,
+                    "stall_timeout_s": 5.0,
                 },
                 limits={"streams_max": READERS + 1},
             )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from eventstreams.config.settings import AccessSettings, LimitSettings
 from tests.support.gateway import Site, stream_of
@@ -41,6 +41,19 @@ RECORD = """
   };
 """
 """Records each event that the page reads, whether it is on show or not."""
+
+
+async def make_cuts_last(page: Page) -> None:
+    """Let a cut last until the page is told to reconnect, however slow the test is."""
+
+    async def longer(route: Route) -> None:
+        text = await (await route.fetch()).text()
+        cut = "const CUT_MS = 4000;"
+        assert cut in text
+        body = text.replace(cut, "const CUT_MS = 4_000_000;")
+        await route.fulfill(body=body, content_type="text/javascript")
+
+    await page.route("**/app.js*", longer)
 
 
 async def has_all(shown: Shown, count: int) -> None:
@@ -171,6 +184,7 @@ async def test_a_picked_time_is_replayed_at_ten_times_its_speed_and_again_on_req
 
 
 async def test_a_connection_that_is_cut_comes_back_with_nothing_missing(shown: Shown) -> None:
+    await make_cuts_last(shown.page)
     await shown.page.add_init_script(RECORD)
     await shown.produce(*(thing(n) for n in range(10)))
     await shown.open()
@@ -249,6 +263,7 @@ async def test_a_range_without_events_says_so(shown: Shown) -> None:
 async def test_a_gap_is_explained_in_words(page: Page, embedded: Site) -> None:
     # A tail that holds next to nothing, so that what the log has lost is lost.
     small = {"tail_bytes_max": 1, "block_bytes": 2000, "batch_bytes_max": 2000}
+    await make_cuts_last(page)
     async with showing(page, embedded, cache_bytes_max=4000, **small) as shown:
         await shown.produce(*(thing(n) for n in range(20)))
         await shown.open()

@@ -12,7 +12,7 @@ from eventstreams.verify.target import Patience, Post, Target
 from eventstreams.verify.wire import Client
 
 QUICK = Patience(
-    answer_s=20.0, event_s=20.0, quiet_s=1.0, live_s=20.0, heartbeat_s=20.0, drain_s=20.0
+    answer_s=30.0, event_s=30.0, quiet_s=5.0, live_s=30.0, heartbeat_s=30.0, drain_s=30.0
 )
 
 
@@ -53,7 +53,7 @@ async def examine(
 ) -> dict[str, Result]:
     """Run all checks, or these, and return the results by name."""
     checks = [check for check in CHECKS if not names or check.name in names]
-    results = await run(target, checks, check_s=120, budget_s=600, on_start=on_start)
+    results = await run(target, checks, check_s=600, budget_s=3600, on_start=on_start)
     return {result.check.name: result for result in results}
 
 

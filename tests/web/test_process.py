@@ -26,7 +26,7 @@ async def test_a_restart_by_signal_loses_nothing(
     site: Site, tmp_path: Path, number: signal.Signals
 ) -> None:
     topic = await site.topic()
-    config = configured(tmp_path, site, topic, fanout={"drain_s": 1.0})
+    config = configured(tmp_path, site, topic, fanout={"drain_s": PATIENCE_S})
     async with serving(config) as (process, port), streaming(port) as stream:
         await site.produce(topic, {"n": 1})
         frame = await stream.frame()

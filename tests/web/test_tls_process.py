@@ -132,7 +132,7 @@ def test_invalid_tls_settings_exit_with_2(tmp_path: Path) -> None:
 @pytest.mark.kafka
 async def test_workers_share_the_port_and_the_certificate(kafka_site: Site, tmp_path: Path) -> None:
     topic, files = await kafka_site.topic(), certificate(tmp_path)
-    config = configured(tmp_path, kafka_site, topic, fanout={"drain_s": 1.0})
+    config = configured(tmp_path, kafka_site, topic, fanout={"drain_s": 6.0})
     async with serving(files, "--config", str(config), "--workers", "2") as (process, url):
         port = int(url.rpartition(":")[2])
         async with AsyncExitStack() as stack:

@@ -102,7 +102,7 @@ async def test_restarted_brokers_lose_no_events(node: KafkaNode, kafka_site: Sit
         await its_log.create_topic("t", 2)
         async with (
             own.gateway(streams, log_patience_s=600.0, heartbeat_s=0.2) as patient,
-            own.gateway(streams, log_patience_s=0.5) as other,
+            own.gateway(streams, log_patience_s=3.0) as other,
             patient.stream("s") as kept,
             other.stream("s") as reported,
             other.stream("s", NDJSON) as lines,

@@ -342,7 +342,7 @@ async def test_appends_work_after_an_unknown_outcome(
     kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = await topic_with(kafka)
-    async with opened(kafka, request_timeout_s=1.0) as log:
+    async with opened(kafka, request_timeout_s=4.0) as log:
         await log.append([Record(topic, b"first")])
         ask = Brokers.ask
 
@@ -395,21 +395,21 @@ async def test_a_closed_connection_is_replaced(kafka: str, log: KafkaLog) -> Non
 
 async def test_a_quiet_topic_is_not_reported_as_unavailable(kafka: str) -> None:
     topic = await topic_with(kafka)
-    async with opened(kafka, patience_s=0.5) as log:
+    async with opened(kafka, patience_s=2.0) as log:
         follower = log.follow({Partition(topic, 0): 0})
         with pytest.raises(TimeoutError):  # and not LogUnavailable
-            async with asyncio.timeout(1.5):
+            async with asyncio.timeout(4.0):
                 await follower.next()
 
 
 async def test_time_between_calls_of_next_is_not_silence(kafka: str) -> None:
     topic = await topic_with(kafka)
-    async with opened(kafka, patience_s=0.3) as log:
+    async with opened(kafka, patience_s=2.0) as log:
         follower = log.follow({Partition(topic, 0): 0})
-        for turn in range(3):
+        for turn in range(2):
             await log.append([Record(topic, b"%d" % turn)])
             assert [values(list(s.events)) for s in await follower.next()] == [[b"%d" % turn]]
-            await asyncio.sleep(0.5)  # this time must not count
+            await asyncio.sleep(2.5)  # this time must not count
 
 
 async def test_more_readers_than_connections_all_get_their_events(kafka: str) -> None:

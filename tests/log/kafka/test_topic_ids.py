@@ -48,7 +48,7 @@ async def test_a_recreated_topic_is_reported_as_unknown(
 async def test_history_is_not_read_from_a_recreated_topic(kafka: str) -> None:
     topic = await topic_with(kafka)
     partition = Partition(topic, 0)
-    async with opened(kafka, request_timeout_s=1.0) as log:
+    async with opened(kafka, request_timeout_s=4.0) as log:
         await log.append([Record(topic, b"old")] * 5)
         follower = log.follow({partition: 0})
         await follow_until(follower, 5)
