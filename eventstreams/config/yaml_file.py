@@ -87,6 +87,12 @@ class _Loader(BoundedConstructor, yaml.SafeLoader):
             raise ConstructorError(None, None, problem, node.start_mark) from error
 
 
+def _hint(path: Path) -> str:
+    """Return which file was probably meant by a folder, such as one that `init` writes."""
+    inside = path / "eventstreams.yaml"
+    return f"; did you mean {inside}?" if inside.is_file() else ""
+
+
 def read_yaml(path: Path) -> Any:
     """Return the document in a YAML file.
 
@@ -95,7 +101,7 @@ def read_yaml(path: Path) -> Any:
     try:
         document = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe one
     except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or error}"]) from error
+        raise ConfigError([f"{path}: {error.strerror or error}{_hint(path)}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: nested too deeply"]) from error
     except yaml.YAMLError as error:

@@ -196,6 +196,13 @@ def test_an_invalid_configuration_is_one_line_and_exit_code_2(
         assert problem in line
 
 
+def test_a_folder_as_configuration_names_the_settings_in_it(tmp_path: Path) -> None:
+    (tmp_path / "eventstreams.yaml").write_text("")
+    result = _run("check", "--config", tmp_path)
+    assert result.exit_code == 2
+    assert f"Is a directory; did you mean {tmp_path / 'eventstreams.yaml'}?" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
