@@ -20,7 +20,7 @@ from bench import events
 from bench.child import TOP, Child, ChildFailed, module, program, running
 
 PATH = f"/v2/stream/{events.STREAM}"
-_READY_S = 30
+_READY_S = 120
 _FILL_S = 120
 _KAFKA_READY_S = 600  # the first one fetches Kafka
 _LOAD_SLACK_S = 60

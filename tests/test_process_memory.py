@@ -10,6 +10,7 @@ import pytest
 
 from eventstreams import process_memory
 from eventstreams.tasks import background
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -70,4 +71,4 @@ assert not gc.callbacks
 
 
 def test_kept_objects_are_exempt_from_garbage_collection() -> None:
-    subprocess.run([sys.executable, "-c", _KEPT], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _KEPT], check=True, timeout=PATIENCE_S)

@@ -168,7 +168,7 @@ async def test_hs256_needs_a_configured_secret(issuer: Issuer) -> None:
 
 
 @given(st.text(max_size=300) | st.binary(max_size=60).map(lambda b: b.decode("latin-1")))
-@examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_arbitrary_text_is_refused(text: str) -> None:
     tokens = checking(KeySet(file=None, url=None, refresh_s=60.0), secret=SECRET)
     with pytest.raises(InvalidToken):

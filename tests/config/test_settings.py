@@ -245,7 +245,7 @@ values = st.one_of(
 )
 
 
-@examples(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from([p for p, _ in describe()]), values, max_size=6))
 @example(chosen={"fanout.cache_bytes_max": 1})
 def test_any_document_is_accepted_unchanged_or_refused(

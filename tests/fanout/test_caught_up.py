@@ -73,7 +73,9 @@ sizes = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     counts=st.lists(st.integers(0, 12), min_size=3, max_size=3),
     percent=st.integers(0, 100),

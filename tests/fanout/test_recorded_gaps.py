@@ -53,7 +53,9 @@ def seen(frames: list[Frame]) -> dict[int, list[tuple[int, bool]]]:
 records = st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=14)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     before=records,
     after=records,

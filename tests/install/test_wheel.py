@@ -116,7 +116,7 @@ def test_pip_installs_a_gateway_that_serves(wheel: Path, tmp_path: Path) -> None
     assert Path(said.strip()).is_relative_to(environment.parent)
     with _serving(empty, str(environment / "eventstreams")) as url:
         _serves(url)
-        assert httpx.get(url + FILTERED, timeout=30).status_code == 200
+        assert httpx.get(url + FILTERED, timeout=START_S).status_code == 200
     assert [entry.name for entry in empty.iterdir()] == ["data"]
 
 
@@ -135,7 +135,7 @@ def test_pip_installs_without_filters_as_documented(wheel: Path, tmp_path: Path)
     empty = tmp_path / "empty"
     empty.mkdir()
     with _serving(empty, str(environment / "eventstreams")) as url:
-        refusal = httpx.get(url + FILTERED, timeout=30)
+        refusal = httpx.get(url + FILTERED, timeout=START_S)
         assert (refusal.status_code, refusal.json()["type"]) == (501, "filters_unavailable")
 
 
@@ -229,14 +229,14 @@ def _with_index(*command: str) -> subprocess.CompletedProcess[str]:
 
 def _serves(url: str) -> None:
     """Get the live page with its assets, one event and the schemas; post an event."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=START_S) as client:
         page = client.get("/v2/ui/")
         assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
         assets = re.findall(r'"(/v2/ui/[\w.-]+)"', page.text)
         assert len(assets) > 2
         for asset in assets:
             assert client.get(asset).status_code == 200
-        body = client.get(ONE_EVENT, headers={"Accept": "application/json"}, timeout=90).text
+        body = client.get(ONE_EVENT, headers={"Accept": "application/json"}, timeout=START_S).text
         # Empty lines are heartbeats.
         assert [json.loads(line)["synthetic"] for line in body.splitlines() if line] == [True]
         assert "/test/event/1.0.0" in client.get("/v1/schemas").json()

@@ -157,7 +157,10 @@ async def test_without_redis_no_event_is_dropped(redis: RedisServer, tmp_path: P
         await state.aclose()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(times=st.lists(st.integers(1, 1000), max_size=20), most=st.integers(1, 5))
 async def test_counts_in_memory_equal_those_of_a_list(times: list[int], most: int) -> None:
     state, kept = MemoryState(), list[int]()
