@@ -14,7 +14,9 @@ class SqliteLimits:
     appended_bytes_max: int = 4 * 2**20
     """Size of the events kept in memory for one follower. It reads further ones from the file."""
     group_bytes_max: int = 16 * 2**20
-    """Size of the appends in one transaction, after which other processes get a turn."""
+    """Size of the appends in one transaction. Further ones wait for the next."""
+    shared_group_bytes_max: int = 256 * 2**10
+    """The same while other processes write, which wait for the end of the transaction."""
     drop_rows_max: int = 4096
     """Number of records that one step of retention drops."""
     drop_bytes_max: int = 16 * 2**20

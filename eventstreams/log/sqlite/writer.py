@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -28,6 +29,11 @@ _logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.025
 """How often to check whether another process has written."""
+_SHARED_S = 1.0
+"""How long a process that has written is expected to write again."""
+_GAP_S = 0.002
+"""The pause between transactions while other processes write, which try to get the lock every
+millisecond. Without it, one busy process would hardly ever leave the lock to them."""
 _CHECK_EVERY_S = 1.0
 """How often to check, while nothing is appended, that the files still exist."""
 
@@ -70,7 +76,7 @@ class SqliteWriter:
     ) -> None:
         self._file = file
         self._every_s = settings.retention_every_s
-        self._group_bytes_max = limits.group_bytes_max
+        self._limits = limits
         self._answered = answered
         self._changed = changed
         self._troubled = troubled
@@ -79,6 +85,7 @@ class SqliteWriter:
         self._records = Transaction(file.connection, settings, limits)
         self._stale = True
         self._version: int | None = None
+        self._shared_until = -math.inf
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._retain_at = time.monotonic() + self._every_s
@@ -101,8 +108,11 @@ class SqliteWriter:
             group, stopping = self._group()
             if group:
                 self._answered(group, self._commit(group))
+                if self._is_shared:
+                    time.sleep(_GAP_S)
             else:
                 if self._file.was_written():
+                    self._changed()  # before the look, which takes longer beside a busy event loop
                     self._look()
                 self._check()
             if not stopping and time.monotonic() >= self._retain_at:
@@ -112,9 +122,12 @@ class SqliteWriter:
         """Wait briefly for requests and return all of them, and whether the thread must end."""
         group: list[Request] = []
         size = 0
+        size_max = self._limits.group_bytes_max
+        if self._is_shared:
+            size_max = min(size_max, self._limits.shared_group_bytes_max)
         wait_s = min(_LOOK_EVERY_S, max(0.0, self._retain_at - time.monotonic()))
         try:
-            while size < self._group_bytes_max:
+            while size < size_max:
                 request = self._requests.get(timeout=wait_s)
                 if request is None:
                     return group, True
@@ -147,7 +160,8 @@ class SqliteWriter:
         if now < self._check_at:
             return
         self._check_at = now + _CHECK_EVERY_S
-        self._look()  # another program may have written
+        if self._look():  # another program has written
+            self._changed()
         try:
             self._file.watch.check(is_writer=False)
         except LogFilesLost as error:
@@ -180,7 +194,8 @@ class SqliteWriter:
     def _transaction(self) -> Generator[None, None, None]:
         try:
             with self._file.transaction():
-                self._look()
+                if self._look():
+                    self._changed()
                 self._file.watch.check(is_writer=True)
                 if self._stale:
                     self._records.reload()
@@ -196,16 +211,25 @@ class SqliteWriter:
             return translated(error, self._file.path, appending=True) or error
         return error
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Return whether another connection has committed since the last look."""
         try:
             version = self._data_version()
         except sqlite3.Error:
-            return  # a temporary error, or the next transaction raises it too
-        if version != self._version:
-            self._version = version
-            self._stale = True
-            self._file.watch.expect_short_wal()
-            self._changed()
+            return False  # a temporary error, or the next transaction raises it too
+        if version == self._version:
+            return False
+        if self._version is not None:
+            self._shared_until = time.monotonic() + _SHARED_S
+        self._version = version
+        self._stale = True
+        self._file.watch.expect_short_wal()
+        return True
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether other processes write to the log at present."""
+        return time.monotonic() < self._shared_until
 
     def _data_version(self) -> int:
         """Return a number that changes when another connection commits, but not when ours does."""
