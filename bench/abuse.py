@@ -3,16 +3,18 @@ clients.
 
 The innocent clients follow a stream of 21 events a second on the embedded log, each from its own
 address, with the limits of a public gateway. Each attack runs against a new gateway process: 5 s
-without attack, 5 s from one address, 5 s from ten, and 5 s of recovery. Latency is the time from
-when an event was due to its arrival at an innocent client; an event that never arrived counts until
-the end. `stall` is the longest pass of the gateway's event loop, in processor time. Meanwhile a
-bystander requests /healthz and posts an event, five times a second each; `refused` counts its
-requests that failed, or had no answer although the gateway had the processor time for it. `wrong`
-counts missing and duplicate events and ended connections, over all innocent clients. In the rows
-that end in `by proxy`, the attackers connect from the address of a trusted proxy, which names their
-own addresses.
+without attack, 5 s from one address, 5 s from ten, and 5 s of recovery. Before that, ten addresses
+attack another gateway with another log for 5 s, and `p99, beside` is the latency of the innocent
+clients meanwhile: what the attack costs them through the machine alone, which all processes share,
+and not through their gateway. Latency is the time from when an event was due to its arrival at an
+innocent client; an event that never arrived counts until the end. `stall` is the longest pass of
+the gateway's event loop, in processor time. Meanwhile a bystander requests /healthz and posts an
+event, five times a second each; `refused` counts its requests that failed, or had no answer
+although the gateway had the processor time for it. `wrong` counts missing and duplicate events and
+ended connections, over all innocent clients. In the rows that end in `by proxy`, the attackers
+connect from the address of a trusted proxy, which names their own addresses.
 
-`--only TEXT` chooses attacks by their names. One run of all takes a quarter of an hour: with
+`--only TEXT` chooses attacks by their names. One run of all takes twenty minutes: with
 `--runs 1 --record FILE`, several runs at different times add up to medians.
 
 With --quick, one gateway is exposed to all attacks from ten addresses in turn, and latencies have
@@ -117,6 +119,8 @@ class Found(NamedTuple):
     drain_s: float
     """Seconds from SIGTERM until the process ended with status 0; infinite if it ended
     otherwise."""
+    beside: Phase | None = None
+    """While another gateway was attacked from ten addresses; None if that was not measured."""
 
 
 class Strike(NamedTuple):
@@ -141,9 +145,10 @@ def run(stage: Stage) -> list[Figure]:
         strikes = [Strike(name, addresses(n, 10)) for n, name in enumerate(names)]
         return _quick_figures(strikes, struck(stage, log, keys, strikes, seconds=_QUICK_S))
     found = {} if stage.record is None else recorded(stage.record)
+    other_log = filled_log(stage)
     for _ in stage.runs(3):
         for title, strikes in chosen.items():
-            one = struck(stage, log, keys, strikes, seconds=_PHASE_S)
+            one = struck(stage, log, keys, strikes, seconds=_PHASE_S, other_log=other_log)
             print(f"{title}: {one}", flush=True)
             found.setdefault(title, []).append(one)
             if stage.record is not None:
@@ -225,17 +230,13 @@ def filled_log(stage: Stage) -> dict[str, Any]:
         return log
 
 
-class Scene(NamedTuple):
-    """A gateway, its innocent clients, its bystander and its attackers."""
+class Target(NamedTuple):
+    """A gateway whose log gets events, and attackers of this gateway."""
 
     gateway: Child
+    port: int
     producer: Child
-    innocents: Child
-    bystander: Child
     attackers: Child
-    memory: Samples
-    record: Path
-    """The file with the arrivals of events at the innocent clients."""
 
     def strike(self, strike: Strike, seconds: float) -> dict[str, int]:
         """Attack for `seconds`. Returns counts of the attackers' requests and the answers."""
@@ -243,20 +244,61 @@ class Scene(NamedTuple):
         answers: dict[str, int] = self.attackers.ask(step.decode(), seconds + _SLACK_S)["answers"]
         return answers
 
+
+@contextlib.contextmanager
+def target(stage: Stage, log: dict[str, Any], keys: Keys) -> Generator[Target]:
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        # It waits for a gateway that is unresponsive while it holds the log's write lock.
+        patient = {**log, "sqlite": {"busy_timeout_s": _MEASURE_S_MAX}}
+        producer, _ = enter(stage.producer(patient, seq=events.FIRST_SEQ + HISTORY, feed=RATE))
+        gateway, port = enter(stage.gateway(log, catalogue=keys.catalogue, settings=keys.settings))
+        _use_a_filter(port)
+        attackers = enter(
+            _helper(
+                stage,
+                "attacking",
+                port=port,
+                stream=events.STREAM,
+                topic=events.TOPIC,
+                posted=_POSTED,
+                tokens=keys.tokens,
+            )
+        )
+        yield Target(gateway, port, producer, attackers)
+
+
+@contextlib.contextmanager
+def _helper(stage: Stage, name: str, **plan: Any) -> Generator[Child]:
+    with running(module(f"{name}_process", plan), stage.folder / f"{name}.log") as child:
+        child.answer(_SLACK_S)
+        yield child
+
+
+class Scene(NamedTuple):
+    """A gateway that is attacked, its innocent clients and its bystander."""
+
+    attacked: Target
+    innocents: Child
+    bystander: Child
+    memory: Samples
+    record: Path
+    """The file with the arrivals of events at the innocent clients."""
+
     def stall_ms(self) -> float:
         """Return the longest pass of the event loop since the last call, in milliseconds."""
         try:
-            stalled: float = self.gateway.ask("stall", _SLACK_S)["stall_ms"]
+            stalled: float = self.attacked.gateway.ask("stall", _SLACK_S)["stall_ms"]
         except (ChildFailed, OSError):  # it is unresponsive or has ended
             return math.inf
         return stalled
 
     def drain_s(self) -> float:
         """Stop the gateway with SIGTERM. Returns how long that took."""
-        began = time.monotonic()
-        self.gateway.terminate()
+        gateway, began = self.attacked.gateway, time.monotonic()
+        gateway.terminate()
         try:
-            status = self.gateway.wait(_SLACK_S)
+            status = gateway.wait(_SLACK_S)
         except ChildFailed:
             return math.inf
         return math.inf if status else time.monotonic() - began
@@ -265,29 +307,16 @@ class Scene(NamedTuple):
 @contextlib.contextmanager
 def scene(stage: Stage, log: dict[str, Any], keys: Keys) -> Generator[Scene]:
     record = Path(tempfile.mkdtemp(dir=stage.folder)) / "events"
-    folder = stage.folder
-    plan = {"stream": events.STREAM, "topic": events.TOPIC, "posted": _POSTED}
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        # It waits for a gateway that is unresponsive while it holds the log's write lock.
-        patient = {**log, "sqlite": {"busy_timeout_s": _MEASURE_S_MAX}}
-        producer, _ = enter(stage.producer(patient, seq=events.FIRST_SEQ + HISTORY, feed=RATE))
-        gateway, port = enter(stage.gateway(log, catalogue=keys.catalogue, settings=keys.settings))
-        _use_a_filter(port)
+        attacked = enter(target(stage, log, keys))
+        gateway, port = attacked.gateway, attacked.port
         memory = enter(sampled(gateway.pid))
         innocents = enter(
             stage.clients(port, INNOCENTS, connect_s=0.5, seconds=_MEASURE_S_MAX, record=record)
         )
-        bystander, attackers = (
-            enter(running(module(f"{name}_process", its_plan), folder / f"{name}.log"))
-            for name, its_plan in (
-                ("bystander", {"port": port, "pid": gateway.pid, "stream": _POSTED}),
-                ("attacking", {**plan, "port": port, "tokens": keys.tokens}),
-            )
-        )
-        for child in (bystander, attackers):
-            child.answer(_SLACK_S)
-        yield Scene(gateway, producer, innocents, bystander, attackers, memory, record)
+        bystander = enter(_helper(stage, "bystander", port=port, pid=gateway.pid, stream=_POSTED))
+        yield Scene(attacked, innocents, bystander, memory, record)
 
 
 def _use_a_filter(port: int) -> None:
@@ -298,22 +327,38 @@ def _use_a_filter(port: int) -> None:
 
 
 def struck(
-    stage: Stage, log: dict[str, Any], keys: Keys, strikes: Sequence[Strike], *, seconds: float
+    stage: Stage,
+    log: dict[str, Any],
+    keys: Keys,
+    strikes: Sequence[Strike],
+    *,
+    seconds: float,
+    other_log: dict[str, Any] | None = None,
 ) -> Found:
-    """Run these attacks against one gateway in turn, each for `seconds`."""
+    """Run these attacks against one gateway in turn, each for `seconds`.
+
+    With `other_log`, another gateway, whose log that is, first suffers the last attack.
+    """
     with scene(stage, log, keys) as its:
+        beside_s = None
+        if other_log is not None:
+            with target(stage, other_log, keys) as other:
+                time.sleep(_WARM_S)
+                began_s = time.time()
+                other.strike(strikes[-1], seconds)
+                beside_s = began_s, time.time()
         time.sleep(_WARM_S)
-        its.stall_ms()
+        beside_stall_ms = its.stall_ms()
         marks_s = [time.time()]
         time.sleep(seconds)
         stalls, answers = [its.stall_ms()], []
         for strike in strikes:
             marks_s.append(time.time())
-            answers.append(its.strike(strike, seconds))
+            answers.append(its.attacked.strike(strike, seconds))
             stalls.append(its.stall_ms())
         marks_s.append(time.time())
         time.sleep(min(_RECOVERY_S, 2 * seconds))
-        newest = its.producer.ask("next", _SLACK_S)["next"] - 1
+        newest = its.attacked.producer.ask("next", _SLACK_S)["next"] - 1
         ended_s = time.time()
         time.sleep(_LATEST_S)
         asked = its.bystander.ask("found")["found"]
@@ -334,6 +379,7 @@ def struck(
         refused=sum(1 for *_, status in asked if status not in (200, 201)),
         answers=answers,
         drain_s=drain_s,
+        beside=beside_s and Phase(*record.percentiles_ms(*beside_s), beside_stall_ms),
     )
 
 
@@ -388,6 +434,7 @@ def _figures(title: str, runs: list[Found]) -> list[Figure]:
         figure("p99 before", lambda run: run.phases[0].p99_ms, "ms"),
         figure("p99, one", lambda run: run.phases[1].p99_ms, "ms", at_most(_LATE_S * 1000)),
         figure("p99, ten", lambda run: run.phases[2].p99_ms, "ms", at_most(_LATE_S * 1000)),
+        figure("p99, beside", lambda run: run.beside.p99_ms if run.beside else math.nan, "ms"),
         figure("p99 / before", _ratio, "x", at_most(3)),
         figure("stall", lambda run: max(each.stall_ms for each in run.phases[1:]), "ms"),
         figure("growth", lambda run: run.growth_mib, "MiB", at_most(64)),
