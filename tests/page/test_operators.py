@@ -127,6 +127,17 @@ async def test_axe_finds_nothing_wrong(browser: Browser, embedded: Site, tmp_pat
         assert await violations(page) == []
 
 
+async def test_where_the_key_is_stands_there_until_it_was_given(
+    browser: Browser, embedded: Site, tmp_path: Path
+) -> None:
+    async with operators(browser, embedded, tmp_path) as (page, _, _):
+        where = page.get_by_text("access.admin_key_file")
+        await expect(page.locator("#state")).to_have_text("Connected")
+        await expect(where).to_be_hidden()
+        await page.click("#forget")
+        await expect(where).to_be_visible()
+
+
 async def test_without_a_key_a_browser_is_told_how_to_set_one(page: Page, embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         await page.goto(f"http://127.0.0.1:{gateway.port}/v2/admin/")
