@@ -235,8 +235,10 @@ class Metrics:
 
     def rendered(self, skipped: int, selecting_s: float) -> None:
         """Record the skipped records of a batch, and the time spent on selecting its events."""
-        self.records_skipped.inc(skipped)
-        self.filter_seconds.inc(selecting_s)
+        if skipped:
+            self.records_skipped.inc(skipped)
+        if selecting_s:
+            self.filter_seconds.inc(selecting_s)
 
     def filters_of(self, evaluation: str, count: int) -> None:
         """Set how many cohorts, or streams, have their events found in this way."""
@@ -245,7 +247,8 @@ class Metrics:
     def scanned(self, skipped: int, evaluations: int, selecting_s: float) -> None:
         """Record what it took to examine events for cohorts."""
         self.rendered(skipped, selecting_s)
-        self.filter_evaluations.inc(evaluations)
+        if evaluations:
+            self.filter_evaluations.inc(evaluations)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return all metrics in Prometheus' text format, and its content type."""

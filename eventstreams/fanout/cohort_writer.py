@@ -8,7 +8,6 @@ them: the cohorts are kept in the order in which their heartbeats are due.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import OrderedDict
@@ -57,6 +56,9 @@ class CohortWriter:
         self._timing = timing
         self._on_round = on_round
         self._gave_way_at = time.monotonic()
+        """When this task last waited, so that other tasks could run."""
+        self._alarm: asyncio.TimerHandle | None = None
+        """Wakes the task when the next heartbeat is due, or earlier."""
 
     @property
     def groups(self) -> Iterable[CohortGroup]:
@@ -103,7 +105,7 @@ class CohortWriter:
         group.add(cohort)
         self._by_heartbeat[cohort] = group
         if len(self._by_heartbeat) == 1:
-            self.news.set()  # so that its heartbeat counts for how long the task waits
+            self.news.set()  # so that the task sets the alarm for its heartbeat
 
     def discard(self, cohort: Cohort) -> None:
         """Remove a cohort if it is one of this writer's, and its group if that was its last one."""
@@ -129,21 +131,27 @@ class CohortWriter:
 
     async def run(self) -> None:
         """Write to the cohorts until cancelled."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_heartbeat_s()):
+        try:
+            while True:
+                self._set_alarm()
+                if not self.news.is_set():
                     await self.news.wait()
-            self.news.clear()
-            began, cpu = time.monotonic(), time.thread_time()
-            ends_at = self._round_ends_at()
-            for group in list(self._groups.values()):
-                await self._advance(group, ends_at)
-            await self._send_heartbeats()
-            self._metrics.write_seconds.observe(time.monotonic() - began)
-            rest_s = self.pacer.rest(began, time.thread_time() - cpu)
-            await self._end_round()
-            if rest_s:
-                await asyncio.sleep(rest_s)
+                    self._gave_way_at = time.monotonic()
+                self.news.clear()
+                began, cpu = time.monotonic(), time.thread_time()
+                ends_at = self._round_ends_at()
+                for group in list(self._groups.values()):
+                    await self._advance(group, ends_at)
+                await self._send_heartbeats()
+                self._metrics.write_seconds.observe(time.monotonic() - began)
+                rest_s = self.pacer.rest(began, time.thread_time() - cpu)
+                await self._end_round()
+                if rest_s:
+                    await asyncio.sleep(rest_s)
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
 
     async def _advance(self, group: CohortGroup, ends_at: float) -> None:
         """Write all events that the tails hold now; later ones belong to the next round.
@@ -194,7 +202,8 @@ class CohortWriter:
         events = cohort.events
         taken, slow = await cohort.write()
         self._metrics.events_out.inc(events * (taken + slow))
-        self._metrics.slow.inc(slow)
+        if slow:
+            self._metrics.slow.inc(slow)
         await self._give_way()
 
     async def _send_heartbeats(self) -> None:
@@ -208,11 +217,20 @@ class CohortWriter:
             cohort.queue((beat,), 0, position)
             await self._write(cohort)
 
-    def _until_heartbeat_s(self) -> float | None:
-        if not self._by_heartbeat:
-            return None
-        first = next(iter(self._by_heartbeat))
-        return max(0.0, first.wrote_at + self.heartbeat_s - time.monotonic())
+    def _set_alarm(self) -> None:
+        """Make sure that the task wakes when the next heartbeat is due.
+
+        An alarm that is set stays, although the heartbeat may be due later by then: a timer for
+        each round would take longer than a round without heartbeats now and then.
+        """
+        if self._alarm is None and self._by_heartbeat:
+            first = next(iter(self._by_heartbeat))
+            due_s = max(0.0, first.wrote_at + self.heartbeat_s - time.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(due_s, self._sound_alarm)
+
+    def _sound_alarm(self) -> None:
+        self._alarm = None
+        self.news.set()
 
     async def _give_way(self) -> None:
         """Yield to the event loop if this task has worked long enough."""
