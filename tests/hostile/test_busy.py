@@ -22,8 +22,10 @@ pytestmark = pytest.mark.anyio
 MANY = FEW + 4
 POST = (
     b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+    b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
 )
+SLOWLY = {"body_timeout_s": 3600, "body_bytes_per_s_min": 1}
+"""A body of 900 bytes may take a quarter of an hour."""
 
 
 async def busy_connection(stack: AsyncExitStack, port: int) -> Client:
@@ -31,6 +33,7 @@ async def busy_connection(stack: AsyncExitStack, port: int) -> Client:
     client = await stack.enter_async_context(connected(port, address="127.0.0.2"))
     client.writer.write(POST)
     assert (await client.head()).status == 100
+    client.writer.write(b" " * 900)
     return client
 
 
@@ -70,7 +73,7 @@ async def test_busy_connections_of_one_client_keep_nobody_out(tmp_path: Path) ->
             tmp_path,
             http=HttpSettings(trusted_proxies=()),
             limits=LimitSettings(connections_max=MANY),
-            body_timeout_s=3600,
+            **SLOWLY,
         ) as it,
         it.served.stream(TEST) as stream,
         AsyncExitStack() as stack,
@@ -87,7 +90,7 @@ async def test_busy_connections_of_one_client_keep_nobody_out(tmp_path: Path) ->
 
 async def test_no_connection_of_a_proxy_is_closed(tmp_path: Path) -> None:
     async with (
-        target(tmp_path, limits=LimitSettings(connections_max=MANY), body_timeout_s=3600) as it,
+        target(tmp_path, limits=LimitSettings(connections_max=MANY), **SLOWLY) as it,
         AsyncExitStack() as stack,
     ):
         for _ in range(MANY):

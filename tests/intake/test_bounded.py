@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -111,6 +112,10 @@ POSTS: dict[str, Any] = {
 }
 
 
+ENOUGH_S = 0.015
+"""The longest piece of work; about 5 ms on a quiet machine."""
+
+
 async def test_every_piece_of_work_is_short(tmp_path: Path) -> None:
     async with large_place(tmp_path) as here:
         await here.post([event(), listed()])  # compiles the schemas
@@ -119,9 +124,13 @@ async def test_every_piece_of_work_is_short(tmp_path: Path) -> None:
         gc.freeze()  # as a gateway does; otherwise pytest's objects are examined now and then
         for name, posted in POSTS.items():
             body = json.dumps(posted).encode()
-            longest_s[name] = min([await _quiet_s(here, body) for _ in range(3)])
+            longest_s[name] = math.inf
+            for _ in range(8):  # what else the machine does may make any of them longer
+                longest_s[name] = min(longest_s[name], await _quiet_s(here, body))
+                if longest_s[name] < ENOUGH_S:
+                    break
         gc.unfreeze()
-        assert max(longest_s.values()) < 0.015, longest_s  # about 5 ms on a quiet machine
+        assert max(longest_s.values()) < ENOUGH_S, longest_s
 
 
 async def test_responses_of_any_size_are_complete_and_in_order(tmp_path: Path) -> None:
@@ -182,7 +191,7 @@ async def test_unread_responses_are_charged_until_dropped(tmp_path: Path) -> Non
 
 async def test_one_address_does_not_exclude_others(tmp_path: Path) -> None:
     body = json.dumps([event("x" * 1000)] * 3_800).encode()
-    async with place(tmp_path) as here, AsyncExitStack() as stack:
+    async with place(tmp_path, body_timeout_s=3600) as here, AsyncExitStack() as stack:
         for _ in range(9):
             client = await stack.enter_async_context(connected(here.served.port))
             client.writer.write(_request(body)[:-100])
@@ -195,7 +204,7 @@ async def test_one_address_does_not_exclude_others(tmp_path: Path) -> None:
 
 async def test_ten_addresses_leave_room_for_small_posts(tmp_path: Path) -> None:
     body = json.dumps([event("x" * 1000)] * 3_800).encode()
-    async with place(tmp_path) as here, AsyncExitStack() as stack:
+    async with place(tmp_path, body_timeout_s=3600) as here, AsyncExitStack() as stack:
         for n in range(20):
             client = await stack.enter_async_context(connected(here.served.port))
             client.writer.write(_request(body, f"192.0.2.{n % 10}")[:-100])
@@ -213,7 +222,8 @@ async def test_ten_addresses_leave_room_for_small_posts(tmp_path: Path) -> None:
 
 
 async def test_concurrent_bodies_of_a_client_are_limited(tmp_path: Path) -> None:
-    async with place(tmp_path, client_bodies_max=3) as here, AsyncExitStack() as stack:
+    slow = {"body_timeout_s": 3600, "body_bytes_per_s_min": 1}
+    async with place(tmp_path, client_bodies_max=3, **slow) as here, AsyncExitStack() as stack:
         clients: list[Client] = []
         for _ in range(4):
             client = await stack.enter_async_context(connected(here.served.port))

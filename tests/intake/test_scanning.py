@@ -125,9 +125,11 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_splitting_is_done_in_short_steps(name: str) -> None:
     tries_s: list[float] = []
-    for _ in range(5):
+    for _ in range(15):  # what else the machine does may make any of them longer
         before = slowness()
         tries_s.append(_longest_s(HOSTILE[name]) / max(before, slowness()))
+        if tries_s[-1] < 0.01:
+            break
     assert min(tries_s) < 0.01  # 1 to 3 ms; the whole takes up to 200 ms
 
 
