@@ -45,7 +45,6 @@ from eventstreams.metrics import Metrics
 from eventstreams.model.catalogue import Catalogue
 from eventstreams.process_memory import give_back
 from eventstreams.quota.quota import LocalQuota, Quota, QuotaBackend
-from eventstreams.quota.redis_quota import RedisQuota
 from eventstreams.quota.workers import QuotaClient, WorkerQuota
 from eventstreams.relay.opening import open_relay, relay_problems
 from eventstreams.relay.relay import Relay
@@ -515,6 +514,8 @@ def open_shared(settings: SharedSettings, line: QuotaClient | None) -> QuotaBack
     """Return where limits are counted: Redis, the parent process, or here. Raises ConfigError."""
     if settings.redis_url is None:
         return LocalQuota() if line is None else WorkerQuota(line)
+    from eventstreams.quota.redis_quota import RedisQuota  # noqa: PLC0415 - loads much
+
     return RedisQuota(
         url=settings.redis_url,
         password=redis_password(settings),

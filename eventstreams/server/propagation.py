@@ -20,7 +20,6 @@ from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
 from eventstreams.model.catalogue import Catalogue
 from eventstreams.propagation.producing import Producing
-from eventstreams.propagation.redis_state import RedisState
 from eventstreams.propagation.rule_file import RuleFile
 from eventstreams.propagation.service import (
     OpenSource,
@@ -215,6 +214,8 @@ def _state(settings: Settings, password: str | None) -> SharedState:
     shared = settings.shared
     if shared.redis_url is None:
         return MemoryState()
+    from eventstreams.propagation.redis_state import RedisState  # noqa: PLC0415 - loads much
+
     return RedisState(
         url=shared.redis_url,
         password=password,
