@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 PASS_S = 0.002
 """Clients' work before other work is next, in seconds. The last piece may exceed it."""
-_RESTS = 5
+RESTS = 5
 """How many passes of the event loop are then without clients' work. One takes a few microseconds
 if there is nothing else to do, and no task on the way of an event needs more."""
 PIECE_S = 0.002
@@ -184,7 +184,7 @@ class Turns:
 
     def _begin_pass(self) -> None:
         self._pass_ends = False
-        if self._waiting and self._spent_s >= self._pass_s and self._rested < _RESTS:
+        if self._waiting and self._spent_s >= self._pass_s and self._rested < RESTS:
             self._rested += 1
             self._schedule()
             return

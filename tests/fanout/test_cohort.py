@@ -13,7 +13,7 @@ import pytest
 from eventstreams.fanout.cohort import Cohort
 from eventstreams.fanout.timing import Timing
 from eventstreams.log.memory import MemoryLog
-from eventstreams.turns import Turns
+from eventstreams.turns import RESTS, Turns
 from tests.support.fanout import (
     Client,
     FailingSocket,
@@ -195,7 +195,7 @@ async def test_a_slow_member_leaves_and_rejoins_without_loss(*, exposed: bool) -
 
 
 async def test_clients_that_wait_for_turns_join_while_events_arrive() -> None:
-    """Each has its own filter. All share one address, so each turn takes one pass of the loop."""
+    """Each has its own filter. All share one address, so one of them has a turn for each event."""
     log, count = MemoryLog(), 30
     async with serving(log, [await topic(log)]) as gateway, asyncio.TaskGroup() as tasks:
         gateway.hub.catch_up._turns = Turns(pass_s=1e-9)
@@ -209,7 +209,7 @@ async def test_clients_that_wait_for_turns_join_while_events_arrive() -> None:
             assert appended < 4 * count, "clients that had their turn must have joined"
             await log.append(events("t", 0, 1))
             appended += 1
-            await passed(1)
+            await passed(1 + RESTS)
         await log.append(events("t", 0, 1))
         for client in clients:
             await client.socket.until(lambda c=client: offsets(c)[-1:] == [appended])
