@@ -16,7 +16,7 @@ from tests.verify.examining import QUICK, examine, failures, skipped, target_at
 from tests.verify.stub import Stub, serving
 
 PATIENCE = replace(QUICK, events=12, cuts=5)
-IN_VAIN = replace(PATIENCE, answer_s=4.0, event_s=4.0, heartbeat_s=4.0, quiet_s=2.0)
+IN_VAIN = replace(PATIENCE, answer_s=10.0, event_s=4.0, heartbeat_s=4.0, quiet_s=2.0)
 """For the checks that a fault affects: they wait for something that never comes."""
 AT_ONCE = 40
 """How many gateways are tested at the same time; they mostly wait."""
