@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import cramjam
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import FilterTooCostly
@@ -116,6 +116,8 @@ class Visitor:
             if frame.event == "gap":
                 [gap] = document["partitions"]
                 segments[-1] = segments[-1]._replace(end=gap["requested"])
+                if segments == [Segment(0, [], gap["requested"])] and gap["resumed"] == 0:
+                    segments.clear()  # it came while the log was empty, and missed nothing
                 segments.append(Segment(gap["resumed"], [], None))
             elif frame.event == "message":
                 segments[-1].got.append((document["meta"]["offset"], document["n"]))
@@ -262,7 +264,18 @@ passes = st.one_of(st.integers(0, 3), st.integers(0, 60))
 histories = st.lists(st.tuples(actions, passes), min_size=5, max_size=40)
 
 
+LOST_AS_A_CLIENT_COMES = [
+    (("append", 0), 0),
+    (("lose", 0, 4), 0),
+    (("lose", 3, 0), 1),
+    (("come", None, "none", False), 0),
+    (("lose", 1, 0), 1),
+]
+"""The log loses all its records, and the gateway does not know yet: its end is beyond the log's."""
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@example(LOST_AS_A_CLIENT_COMES, False, False, 1)
 @given(histories, st.booleans(), st.booleans(), st.sampled_from([1, 600, 10**6]))
 def test_each_client_decodes_what_its_filter_matches_whatever_happens_meanwhile(
     history: list[Any], cuts: bool, keyframes: bool, batch_bytes: int
