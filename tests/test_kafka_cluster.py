@@ -150,7 +150,7 @@ async def test_a_gateway_starts_despite_a_silent_broker(
     feed = LogFollower(
         log=log,
         topics=[lone.topic, other.topic],
-        settings=FanoutSettings(log_patience_s=0.5, refresh_s=0.5),
+        settings=FanoutSettings(log_patience_s=3.0, refresh_s=0.5),
         metrics=Metrics(),
         listener=listener,
         timing=Timing(),

@@ -21,7 +21,7 @@ from tests.verify.stub import Stub, serving
 pytestmark = pytest.mark.anyio
 
 CONFIG = Path(__file__).parents[2] / "config"
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 
 
 async def verify(*arguments: str) -> tuple[int, str, str]:

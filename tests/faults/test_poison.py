@@ -171,7 +171,7 @@ async def test_a_damaged_batch_affects_only_its_readers(
 ) -> None:
     bad, good = topics[codec, sealed]
     streams: dict[str, Any] = {"bad": [bad], "good": [good], "both": [bad, good]}
-    fanout = {"log_patience_s": 1.0}
+    fanout = {"log_patience_s": 3.0}
     async with (
         opened(address) as log,
         serving_over(tmp_path, over_kafka(address), streams, fanout=fanout) as gateway,
