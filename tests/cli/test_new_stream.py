@@ -65,7 +65,8 @@ def test_both_commands_declare_streams_that_work(folder: Path, tmp_path: Path) -
         assert "'.at' should match format \"date-time\"" in wrong.stderr
 
 
-def test_the_next_commands_are_printed(tmp_path: Path) -> None:
+def test_the_next_commands_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["eventstreams"])
     result = _run("init", tmp_path / "x")
     serve = f"serve --config {tmp_path}/x/eventstreams.yaml"
     for command in (serve, "tail my.events", "produce --stream my.events"):
