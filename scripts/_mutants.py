@@ -170,8 +170,12 @@ def run_tests(copy: Path, tests: Sequence[str], *, keep_bytecode: bool = False) 
 
 
 def _environment(copy: Path, *, keep_bytecode: bool) -> dict[str, str]:
-    """Return the environment for pytest: the copy comes first, and no outer pytest interferes."""
+    """Return the environment for pytest: the copy comes first, and no outer pytest interferes.
+
+    With CI set, Hypothesis chooses the same examples on each run, and a skipped test fails.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    kept["CI"] = "1"
     kept.setdefault("EVENTSTREAMS_TEST_EXAMPLES", "100")  # some mutants show only in rare examples
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     once = {} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}
