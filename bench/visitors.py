@@ -70,10 +70,21 @@ async def bounded(place: Place) -> None:
     """Read a stream that ends by itself after the requested number of events."""
     limit = place.chance.randrange(1, 80)
     target = f"/v2/stream/{place.plan.stream}?since=-20s&limit={limit}"
+    found: list[int] = []
+    wrong: list[int] = []
+    may_jump = True
     async with place.reading(target) as answer:
-        found = [doc["seq"] async for event, doc in events_of(answer) if event == "message"]
-    is_whole = found == list(range(found[0], found[0] + limit)) if found else False
-    place.check(is_whole, f"{target}: {len(found)} of {limit}")
+        async for event, document in events_of(answer):
+            if event == "gap":  # on a busy machine it may read later than events are retained
+                place.done["gap reported"] += 1
+                may_jump = True
+            elif event == "message":
+                seq: int = document["seq"]
+                if found and (seq <= found[-1] or (seq > found[-1] + 1 and not may_jump)):
+                    wrong.append(seq)
+                found.append(seq)
+                may_jump = False
+    place.check(len(found) == limit and not wrong, f"{target}: {found}")
 
 
 async def in_lines(place: Place) -> None:
@@ -90,13 +101,18 @@ async def in_lines(place: Place) -> None:
 
 async def with_token(place: Place) -> None:
     """Read until the token has expired, which the stream reports."""
-    headers = place.token(seconds=place.chance.uniform(4, 8))
-    last: tuple[str, Any] = ("", None)
+    seconds = place.chance.uniform(4, 8)
+    expires_s = time.time() + seconds
+    headers = place.token(seconds=seconds)
+    seen: list[tuple[str, Any]] = []
     async with place.reading(f"/v2/stream/{place.plan.closed}", headers) as answer:
+        if answer.status_code == 401 and time.time() >= expires_s:
+            return  # the machine was so busy that the token had expired
         place.expect(answer, 200)
-        async for each in events_of(answer):
-            last = each
-    place.check(last[0] == "error" and last[1]["name"] == "InvalidToken", f"at its end: {last}")
+        seen = [each async for each in events_of(answer)]
+    event, document = seen[-1] if seen else ("", {})
+    is_right = event == "error" and document["name"] == "InvalidToken"
+    place.check(is_right, f"at its end: {event} {document}")
 
 
 async def with_ticket(place: Place) -> None:

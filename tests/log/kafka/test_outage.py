@@ -122,19 +122,19 @@ async def test_every_call_detects_a_broker_that_does_not_answer(
         follower = log.follow({partition: 0})
         assert values(await follow_until(follower, 1)) == [b"before"]
         with node.hanging():
-            for call in (
-                lambda: log.partitions([topic]),
-                lambda: log.bounds([partition]),
-                lambda: log.offset_at({partition: 0}),
-                lambda: log.read(partition, 0, PLENTY),
-                lambda: log.append([Record(topic, b"perhaps")]),
-                lambda: log.create_topic(new_topic(), 1),
-                follower.next,
-                follower.next,
+            for name, call in (
+                ("partitions", lambda: log.partitions([topic])),
+                ("bounds", lambda: log.bounds([partition])),
+                ("offset_at", lambda: log.offset_at({partition: 0})),
+                ("read", lambda: log.read(partition, 0, PLENTY)),
+                ("append", lambda: log.append([Record(topic, b"perhaps")])),
+                ("create_topic", lambda: log.create_topic(new_topic(), 1)),
+                ("next", follower.next),
+                ("next, again", follower.next),
             ):
                 with pytest.raises(LogUnavailable):
                     async with asyncio.timeout(PATIENCE_S):
-                        await call()
+                        pytest.fail(f"{name} returned {await call()!r}")
         await append_through(log, topic, b"after")
         events = await follow_until(follower, 1)
         while events[-1].value != b"after":
