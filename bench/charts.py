@@ -135,7 +135,7 @@ def draw(folder: Path = FOLDER) -> None:
             if (value := _figures(sections.get(bar.section, "")).get(bar.figure)) is not None
         ]
         (folder / f"{chart.name}.svg").write_text(_svg(chart, rows))
-    attacks = sections.get("abuse") or sections["abuse, after work was bounded"]
+    attacks = sections["abuse"]
     (folder / f"{_ATTACKS.name}.svg").write_text(_svg(_ATTACKS, list(_attacks(attacks))))
 
 
