@@ -53,7 +53,7 @@ export class Streams {
     return names.find((name) => this.get(name)?.topics_allowed.includes(topic));
   }
 
-  // The stream that most had events of late: what to show to someone who has not chosen.
+  // The stream with the most recent events. The page shows it until the user chooses streams.
   get busiest() {
     const busy = [...this._entries.values()].sort(
       (a, b) => b.recent - a.recent || b.newest - a.newest,

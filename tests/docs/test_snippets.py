@@ -1,4 +1,4 @@
-"""Every command and snippet of the README and docs/ runs as it stands."""
+"""Every command and snippet of the README and docs/ runs exactly as it is written."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
 class Pulse:
     """Another client, whose requests are answered one after the other.
 
-    A response that is late on a busy machine is told from one that never comes: the requests of
-    this client are answered although they were sent later.
+    It distinguishes a response that is late on a busy machine from one that never comes: then the
+    gateway answers the requests of this client, although they were sent later.
     """
 
     _EVERY_S = 0.01

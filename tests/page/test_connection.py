@@ -44,7 +44,7 @@ RECORD = """
 
 
 async def make_cuts_last(page: Page) -> None:
-    """Let a cut last until the page is told to reconnect, however slow the test is."""
+    """Keep the connection cut until the test makes the page reconnect, however slow the test is."""
 
     async def longer(route: Route) -> None:
         text = await (await route.fetch()).text()
