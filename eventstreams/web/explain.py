@@ -94,10 +94,11 @@ class Explain:
         return place
 
     async def _explain(self, scope: Scope) -> dict[str, Any]:
-        names = _names(scope)
+        query = Query(scope)
+        names = _names(query)
         selection = self._catalogue_watcher.catalogue.resolve(names)
         await self._access.authorise(scope, selection.scopes)
-        steps = request.reading(scope, self._compression)
+        steps = request.reading(scope, query, self._compression)
         asked = await self._turns.run_steps(self._proxies.site(scope), steps)
         look = _Look(
             hub=self._hub,
@@ -306,9 +307,9 @@ def _microseconds(selector: Selector | None) -> float | None:
     return None if cost is None else round(cost.reference_us, 1)
 
 
-def _names(scope: Scope) -> list[str]:
-    request.expect(scope, "streams")
-    texts = Query(scope).all("streams")
+def _names(query: Query) -> list[str]:
+    request.expect(query, "streams")
+    texts = query.all("streams")
     names = [name for text in texts for name in text.split(",") if name]
     if not names:
         raise InvalidParameter(

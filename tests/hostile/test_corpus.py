@@ -48,10 +48,13 @@ def scope(*, query: bytes = b"", path: bytes = b"", headers: Any = ()) -> dict[s
     }
 
 
+def reading(**of_scope: Any) -> Generator[None, None, request.StreamRequest]:
+    asked = scope(**of_scope)
+    return request.reading(asked, Query(asked), "always")
+
+
 def _read(name: bytes) -> Callable[[bytes], Any]:
-    return lambda case: finished(
-        request.reading(scope(query=name + b"=" + encoded(case)), "always")
-    )
+    return lambda case: finished(reading(query=name + b"=" + encoded(case)))
 
 
 def _times(case: bytes) -> None:
@@ -104,7 +107,7 @@ def _names(case: bytes) -> None:
 def _queries(case: bytes) -> None:
     with contextlib.suppress(ClientError):
         _question(Query(scope(query=case)))
-    finished(request.reading(scope(query=case), "always"))
+    finished(reading(query=case))
 
 
 PARSERS: dict[str, Callable[[bytes], Any]] = {

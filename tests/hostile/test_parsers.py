@@ -85,7 +85,7 @@ def test_any_stream_request_is_accepted_or_refused(
 ) -> None:
     asked = scope(written(pairs), headers)
     with contextlib.suppress(ClientError):
-        assert finished(request.reading(asked, "always")).spec.partitions == ()
+        assert finished(request.reading(asked, Query(asked), "always")).spec.partitions == ()
 
 
 @given(queries)
@@ -148,7 +148,7 @@ def test_repetitions_take_linear_time(unit: str) -> None:
         asked = scope(headers=[(name, value) for name in (*names, b"x-forwarded-for")])
         access = Access(tokens=None, tickets=None, cookie="c")  # type: ignore[arg-type]
         for parse in (
-            lambda: finished(request.reading(asked, "always")),  # noqa: B023
+            lambda: finished(request.reading(asked, Query(asked), "always")),  # noqa: B023
             lambda: Proxies(["127.0.0.1"]).client(asked),  # noqa: B023
             lambda: access._from_cookie(asked),  # noqa: B023
             lambda: bearer(asked),  # noqa: B023
@@ -178,7 +178,7 @@ def test_repetitions_take_linear_time(unit: str) -> None:
 )
 def test_the_last_id_of_a_header_line_is_used(line: str, newest: str) -> None:
     asked = scope(headers=[(b"last-event-id", line.encode())])
-    assert request._last_event_id(asked) == newest
+    assert finished(request._last_event_id(asked)) == newest
 
 
 @given(wide | documents.map(json.dumps) | raw.map(lambda b: b.decode("utf-8", "replace")))
