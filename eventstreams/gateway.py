@@ -279,6 +279,7 @@ def open_intake(
         metrics=metrics,
         turns=turns,
         stop_in_s=stop_in_s,
+        finds_spans=isinstance(log, SqliteLog),
     )
 
 

@@ -13,12 +13,15 @@ from eventstreams.intake import document as events
 from eventstreams.intake.document import LARGE_BYTES, EventProblem, Steps
 from eventstreams.intake.router import Route
 from eventstreams.model.event import Record
+from eventstreams.model.frame import span_of
 
 
 class EventWork:
     """Parses an event, fills in its defaults and makes its record, within the limits."""
 
-    def __init__(self, settings: IntakeSettings, *, lenient: bool) -> None:
+    def __init__(self, settings: IntakeSettings, *, lenient: bool, finds_spans: bool) -> None:
+        """Set the options. `finds_spans`: small records say where their place goes."""
+        self._finds_spans = finds_spans
         self._settings = settings
         self._lenient = lenient
         self._small_bytes_max = min(
@@ -71,7 +74,9 @@ class EventWork:
             found_bytes = f"event has {len(value)} bytes, including the fields that were filled in"
             raise events.too_large(found_bytes, self._settings.event_bytes_max)
         key = None if route.key is None else route.key.of(fields)
-        return Record(route.topic, value, key, timestamp_ms)
+        if not self._finds_spans or key is not None or len(value) > LARGE_BYTES:
+            return Record(route.topic, value, key, timestamp_ms)
+        return Record(route.topic, value, None, timestamp_ms, place_span=span_of(fields, value))
 
 
 def fields_of(document: Any) -> dict[str, Any]:

@@ -73,9 +73,11 @@ class Intake:
         metrics: Metrics,
         turns: Turns,
         stop_in_s: Callable[[], float],
+        finds_spans: bool = False,
     ) -> None:
         """Set the collaborators. `stop_in_s` returns the seconds left to finish promised work once
-        the process is stopping.
+        the process is stopping. `finds_spans`: the log stores where a record's place goes; finding
+        that out here, it is charged to the poster, and the log's thread has less to do.
         """
         self.settings = settings
         self.admission = Admission(
@@ -84,7 +86,7 @@ class Intake:
             client_bodies_max=settings.client_bodies_max,
         )
         self.lenient = settings.compatibility == "eventgate"
-        self._work = EventWork(settings, lenient=self.lenient)
+        self._work = EventWork(settings, lenient=self.lenient, finds_spans=finds_spans)
         self.turns = turns
         self._destination = log
         self._router = router

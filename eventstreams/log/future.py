@@ -45,7 +45,7 @@ class FutureLimit:
         if all(r.timestamp_ms is None or r.timestamp_ms <= latest_ms for r in records):
             return records
         limited = [
-            Record(r.topic, r.value, r.key, None, r.partition)
+            Record(r.topic, r.value, r.key, None, r.partition, r.place_span)
             if r.timestamp_ms is not None and r.timestamp_ms > latest_ms
             else r
             for r in records

@@ -49,6 +49,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None = None
     timestamp_ms: int | None = None
     partition: int | None = None
+    place_span: int | msgspec.UnsetType | None = msgspec.UNSET
+    """What `eventstreams.model.place.find_span` returns for the record, or None; unset if nobody
+    has looked."""
 
 
 class Placed(NamedTuple):

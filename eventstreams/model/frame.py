@@ -15,7 +15,7 @@ import orjson
 
 from eventstreams.model.event import Event
 from eventstreams.model.gap_marker import gap_document, is_gap_marker
-from eventstreams.model.place import insert_place
+from eventstreams.model.place import SPAN_VALUE_BYTES_MAX, insert_place, span_at
 from eventstreams.model.redaction import Redaction, Redactions
 
 # Clients that use str.splitlines() take these as line ends. JSON allows them raw; we escape them.
@@ -99,6 +99,37 @@ def encode(event: Event, redaction: Redaction | None = None) -> bytes | None:
         return _encode_with_care(event, value, redaction)
     # A copy, because orjson returns its buffer of 8 KiB or more, and frames are kept.
     return bytes(memoryview(data if data.isascii() else escape_line_ends(data)))
+
+
+_PLACE = {"topic": "", "partition": 0, "offset": 0}
+_AT_THE_END = b',"topic":"","partition":0,"offset":0'
+
+
+def span_of(document: dict[str, Any], value: bytes) -> int | None:
+    """Return what `find_span` finds for a record without a key whose value is this document.
+
+    It takes a third of the time, because the value need not be parsed. Return None if there is no
+    span, and also if `meta` already has a topic, a partition or an offset.
+    """
+    meta = document.get("meta")
+    if not meta or not isinstance(meta, dict) or len(value) > SPAN_VALUE_BYTES_MAX:
+        return None
+    fields = cast("dict[str, Any]", meta)
+    if not _PLACE.keys().isdisjoint(fields):
+        return None
+    fields |= _PLACE
+    try:
+        line = orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        return None
+    finally:
+        for name in _PLACE:
+            del fields[name]
+    # If they are also elsewhere, before this place, the rest does not equal the value.
+    before, _, after = line.partition(_AT_THE_END)
+    if before + after != value or not (value.isascii() or escape_line_ends(value) == value):
+        return None
+    return span_at(len(before))
 
 
 def _insert_place(document: Any, event: Event) -> bool:

@@ -43,6 +43,11 @@ def find_span(event: Event, line: bytes) -> int | None:
     return span if insert_place(value, span, event.partition, event.offset) == line else None
 
 
+def span_at(offset: int) -> int:
+    """Return the span for a place to insert after so many bytes of the value."""
+    return offset << _END_BITS | offset
+
+
 def insert_place(value: bytes, span: int, partition: Partition, offset: int) -> bytes:
     """Return the value with its place at `span`."""
     start, end = span >> _END_BITS, span & _END_MAX

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from eventstreams.config.settings import FanoutSettings
+from eventstreams.model.event import Event
 from eventstreams.turns import Turns
 from tests.support.client import Client, connected
 from tests.support.effort import slowness
@@ -131,6 +132,20 @@ async def test_every_piece_of_work_is_short(tmp_path: Path) -> None:
                     break
         gc.unfreeze()
         assert max(longest_s.values()) < ENOUGH_S, longest_s
+
+
+async def test_the_thread_of_the_log_does_not_parse_small_posted_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the interpreter's lock from the event loop, and be charged to nobody."""
+    parsed: list[Event] = []
+    monkeypatch.setattr("eventstreams.log.sqlite.transaction._span", parsed.append)
+    placed = event("a", meta={"stream": TEST, "topic": "x", "partition": 0, "offset": 0})
+    async with place(tmp_path, error_stream=None) as here:
+        assert (await here.post([event("a"), event("\u2028"), placed])).status_code == 201
+        stored = await here.events()
+    assert [each.place_span is None for each in stored] == [False, True, True]
+    assert not parsed
 
 
 async def test_responses_of_any_size_are_complete_and_in_order(tmp_path: Path) -> None:

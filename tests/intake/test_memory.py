@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from eventstreams.config.catalogue import load_catalogue
-from eventstreams.config.settings import Settings
+from eventstreams.config.settings import Settings, SqliteSettings
 from eventstreams.errors import BadBody, BodyTooLarge, LogError
 from eventstreams.gateway import open_intake, open_schemas
 from eventstreams.intake.admission import Admission, Lease
 from eventstreams.intake.enrichment import Sender
 from eventstreams.intake.intake import Intake
 from eventstreams.intake.outcome import Report, body
-from eventstreams.log.memory import MemoryLog
+from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.metrics import Metrics
 from eventstreams.model.catalogue import Catalogue
 from eventstreams.model.event import Partition, Placed, Record
@@ -69,7 +69,7 @@ def sender() -> Sender:
     return Sender(header=lambda _: None, client_ip=None, site="192.0.2.1")
 
 
-class Forgetful(MemoryLog):
+class Forgetful(SqliteLog):
     """A log that keeps no records, so that only the memory of requests is measured."""
 
     async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
@@ -92,7 +92,7 @@ async def open_alone(folder: Path) -> AsyncGenerator[Intake]:
         settings=settings.intake,
         catalogue=lambda: catalogue,
         schemas=schemas,
-        log=Forgetful(),
+        log=Forgetful(directory=folder, settings=SqliteSettings()),
         metrics=Metrics(),
         turns=Turns(),
         stop_in_s=lambda: 1.0,

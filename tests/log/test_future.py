@@ -52,11 +52,11 @@ def test_only_timestamps_beyond_the_limit_are_replaced(
 ) -> None:
     metrics = Metrics()
     limit = FutureLimit(future_max_s=future_max_s, metrics=metrics, clock=lambda: now_s)
-    records = [Record("t", b"%d" % n, b"k", at, n) for n, at in enumerate(times)]
+    records = [Record("t", b"%d" % n, b"k", at, n, n) for n, at in enumerate(times)]
     latest_ms = round(now_s * 1000) + round(future_max_s * 1000)
     within = [at if at is None or at <= latest_ms else None for at in times]
     expected = [
-        Record(r.topic, r.value, r.key, at, r.partition)
+        Record(r.topic, r.value, r.key, at, r.partition, r.place_span)
         for r, at in zip(records, within, strict=True)
     ]
     assert list(limit.apply(records)) == expected

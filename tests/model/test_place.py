@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from eventstreams.intake.document import EventProblem, parse, write
 from eventstreams.model.event import Event, Partition
-from eventstreams.model.frame import Frame, encode
+from eventstreams.model.frame import Frame, encode, span_of
 from eventstreams.model.place import SPAN_VALUE_BYTES_MAX, find_span
 from eventstreams.model.redaction import Redaction, Redactions, Rule
 from tests.support.strategies import documents, event_texts, texts
@@ -48,6 +49,41 @@ def test_a_line_with_a_span_equals_the_parsed_one(value: bytes, key: bytes | Non
     assert Frame(with_span(event), redactions).data == encode(event, RULES)
 
 
+@example(b'{"meta":{}}')
+@example(b'{"meta":{"id":1},"n":18446744073709551616}')
+@example(b'{"meta":{"id":1},"n":1e16,"m":1.5e300,"x":0.00001}')
+@example('{"meta":{"id":"\u2028"}}'.encode())
+@example('{"meta":{"id":"\x85 \xe9"}}'.encode())
+@example(b'{"meta":{"id":1,"offset":0,"topic":"","partition":0}}')
+@example(b'{"o":{"a":1,"topic":"","partition":0,"offset":0},"meta":{"id":1}}')
+@given(event_texts())
+def test_a_posted_event_has_the_span_that_its_record_would_get(text: bytes) -> None:
+    try:
+        document = parse(text, lenient=False)
+    except EventProblem:
+        return
+    value = write(document)
+    found = span_of(document, value) if isinstance(document, dict) else None
+    assert write(document) == value  # the document is as before
+    if found is not None:
+        assert found == with_span(Event(P, 42, 1_000, value)).place_span
+
+
+@given(
+    st.dictionaries(texts, st.integers() | st.booleans() | texts, max_size=3),
+    st.dictionaries(st.sampled_from(["id", "dt", "uri"]), st.text("abcé"), min_size=1),
+)
+def test_posted_events_have_a_span_if_meta_names_no_place(
+    fields: dict[str, Any], meta: dict[str, Any]
+) -> None:
+    document = {**fields, "meta": meta, "after": [1, "x"]}
+    try:
+        value = write(document)
+    except (UnicodeEncodeError, OverflowError):
+        return
+    assert span_of(document, value) == with_span(Event(P, 42, 1_000, value)).place_span
+
+
 @given(
     st.dictionaries(texts.filter(lambda text: text.isascii()), st.integers(0, 9), max_size=3),
     st.dictionaries(st.sampled_from(["id", "dt", "uri"]), st.text("abc"), min_size=1),
@@ -75,6 +111,7 @@ def test_values_beyond_the_limit_have_no_span(excess: int) -> None:
     value = head + b"x" * (SPAN_VALUE_BYTES_MAX + excess - len(head) - 2) + b'"}'
     found = with_span(Event(P, 42, 1_000, value))
     assert (found.place_span is None) == bool(excess)
+    assert (span_of(orjson.loads(value), value) is None) == bool(excess)
     assert Frame(found).data == encode(found)
 
 

@@ -203,7 +203,9 @@ class Transaction:
         stamp = record.timestamp_ms if record.timestamp_ms is not None else now_ms
         key = head.key(head.next)
         place = head.partition, head.next
-        span = _span(Event(*place, stamp, record.value, record.key))
+        span = record.place_span
+        if span is msgspec.UNSET:
+            span = _span(Event(*place, stamp, record.value, record.key))
         self._appended.append(Event(*place, stamp, record.value, record.key, span))
         check = checksum(key, stamp, record.key, record.value, span)
         self._rows.append((key, stamp, now_ms, check, span, record.key, record.value))
