@@ -16,7 +16,7 @@ PACKAGE = ROOT / "eventstreams"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "metrics", "tasks"},
+    {"errors", "metrics", "tasks", "deadlines"},
     {"model", "turns", "process_memory"},
     {"config"},
     {"log", "filters", "schemas", "quota", "producer"},

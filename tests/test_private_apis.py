@@ -53,8 +53,8 @@ RELIED_ON = [
         "_start_asgi_task _unset_keepalive_if_required connection_lost connection_made "
         "data_received on_body on_header on_headers_complete on_message_begin on_message_complete "
         "on_response_complete on_url resume_writing send_400_response shutdown client connections "
-        "cycle flow headers loop parser pipeline scope server_state tasks timeout_keep_alive_task "
-        "transport",
+        "cycle flow headers loop parser pipeline scope server_state tasks "
+        "timeout_keep_alive_handler timeout_keep_alive_task transport",
     ),
     Attributes(
         "uvicorn.protocols.http.httptools_impl",

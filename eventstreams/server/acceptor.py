@@ -18,6 +18,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from eventstreams.config.settings import Settings
+from eventstreams.deadlines import Deadline
 from eventstreams.server.connections import HEAD_S, Connections, close_at_once
 from eventstreams.server.http1 import HttpConnection
 from eventstreams.server.records import RECEIVE_BUFFER_BYTES, TlsProtocol
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 _HANDSHAKE_S = 0.001
 """The seconds that a client is charged for a handshake. Most of it is a signature, which the TLS
 library computes on the event loop when the client's first message has arrived."""
+_NEVER_S = 86_400.0
+"""A time for a handshake that the event loop accepts. `Deadline` ends it long before."""
 _CLOSE_S = 2.0
 """How long the client may take to confirm the end of TLS."""
 _WRITE_BYTES_MAX = 64 * 1024
@@ -117,18 +120,21 @@ class TlsAcceptor(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self._loop.call_soon(self._pass_on)
+        deadline = Deadline(self._loop.time() + self.common.head_s, self.transport.abort)
         try:
             transport = await self._loop.start_tls(
                 self.transport,
                 self,
                 self.certificate.context,
                 server_side=True,
-                ssl_handshake_timeout=self.common.head_s,
+                ssl_handshake_timeout=_NEVER_S,
                 ssl_shutdown_timeout=_CLOSE_S,
             )
         except OSError as error:  # ssl.SSLError is one
             _log.debug("TLS handshake failed: %s", error)
             transport = None
+        finally:
+            deadline.cancel()
         # uvloop may return a transport without TLS if the connection was lost meanwhile.
         if self._lost or transport is None or transport.get_extra_info("ssl_object") is None:
             self.transport.abort()

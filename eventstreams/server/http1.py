@@ -23,6 +23,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from eventstreams.deadlines import LOOK_S, Deadline
 from eventstreams.errors import BadRequest, HeadTooLarge, ServiceProblem, UnwantedBody, UriTooLong
 from eventstreams.server import sockets
 from eventstreams.server.connections import Connections, close_at_once
@@ -73,7 +74,7 @@ class HttpConnection(HttpToolsProtocol):
     """Whether further bytes are ignored. Earlier requests are still answered."""
     takes_chunks = True
     """Whether the newest request is HTTP/1.1, so that its response may be chunked."""
-    _head_timer: asyncio.TimerHandle | None = None
+    _head_timer: Deadline | None = None
     _may_go_on = True
     _unparsed = b""
     _heads_bytes = 0
@@ -108,7 +109,7 @@ class HttpConnection(HttpToolsProtocol):
         self.flow = Flow(transport)
         self.common.waiting[self] = None
         self.common.find_dead_peer(transport)
-        self._head_timer = self.loop.call_later(self.common.head_s, self._give_up_waiting)
+        self._head_timer = self._head_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timed_out = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
@@ -240,7 +241,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_begin()
         self.begun += 1
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.common.head_s, self._give_up_waiting)
+            self._head_timer = self._head_deadline()
         self.awaits_head, self.unread_bytes = True, 0
         self.body_bytes = self.chunks = self.headers_seen = 0
         scope = cast("dict[str, Any]", self.scope)
@@ -437,12 +438,20 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_lost:
             self._forget_request()
 
+    def _head_deadline(self) -> Deadline:
+        return Deadline(self.loop.time() + self.common.head_s, self._give_up_waiting)
+
     def _give_up_waiting(self) -> None:
         """Close the connection, because the head of its request did not arrive in time."""
         self._head_timer = None
         if self.unread_bytes:  # otherwise it was opened in advance, as browsers do
             self.common.refusals.count("HeadTimeout")
         self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the idle connection, once a request that may wait in its socket has been read."""
+        close = super().timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(LOOK_S, close)
 
     def _stop_timers(self) -> None:
         self._unset_keepalive_if_required()

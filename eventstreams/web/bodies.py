@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from starlette.types import Receive, Scope
 
 from eventstreams.config.settings import IntakeSettings
+from eventstreams.deadlines import timeout_at
 from eventstreams.errors import BadBody, BodyTimeout, BodyTooLarge, UnsupportedBody
 from eventstreams.intake.admission import Lease
 from eventstreams.turns import Turns
@@ -80,10 +81,10 @@ class Bodies:
         latest_s = began_s + settings.body_timeout_s
         parts: list[bytes] = []
         size = 0
+        due_s = min(latest_s, began_s + self._grace_s)
         try:
-            async with asyncio.timeout_at(latest_s) as limit:
+            async with timeout_at(due_s) as deadline:
                 while True:
-                    limit.reschedule(min(latest_s, began_s + self._grace_s + size / slowest))
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnected
@@ -96,8 +97,10 @@ class Bodies:
                         parts.append(part)
                     if not message.get("more_body", False):
                         return b"".join(parts)
+                    due_s = min(latest_s, began_s + self._grace_s + size / slowest)
+                    deadline.move(due_s)
         except TimeoutError as error:
-            if asyncio.get_running_loop().time() < latest_s:
+            if due_s < latest_s:
                 slow = f"the body arrived at fewer than {slowest} bytes a second"
                 raise BodyTimeout(slow) from error
             raise BodyTimeout("the body did not arrive in time") from error

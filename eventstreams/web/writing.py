@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import Scope, Send
 
+from eventstreams.deadlines import timeout_at
 from eventstreams.web.answers import Headers
 
 _PIECE_BYTES = 64 * 1024
@@ -38,11 +39,11 @@ async def write(
     began_s = asyncio.get_running_loop().time() + stall_s
     sent = 0
     try:
-        async with asyncio.timeout_at(began_s) as limit:
+        async with timeout_at(began_s) as deadline:
             for piece in _pieces(parts):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 sent += len(piece)
-                limit.reschedule(began_s + sent / bytes_per_s_min)
+                deadline.move(began_s + sent / bytes_per_s_min)
             if size > _PIECE_BYTES:
                 _buffer(connection, 0)
             # The server waits for room before it accepts this, now until everything is written.
