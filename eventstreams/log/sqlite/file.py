@@ -132,7 +132,7 @@ _MARK_BYTES = 16
 class LogFile:
     """The database with its lock. Call `open` first and `close` last.
 
-    Only one thread at a time may use `transaction`.
+    Only one thread at a time may use `transaction`, and one, which may be another, `was_written`.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class LogFile:
         self._name = os.urandom(_MARK_BYTES - 8)
         self._writes = 0
         self._mark = b""
-        """The mark in the lock file when it was last read or written."""
+        """The mark in the lock file when `was_written` last read it."""
 
     def open(self) -> None:
         """Open the file, or create it. May be called again after an error.
@@ -208,24 +208,25 @@ class LogFile:
             self._bound_wal()
 
     def was_written(self) -> bool:
-        """Return whether another process has committed a transaction since the last call.
+        """Return whether the newest transaction is of another process, and new since the last call.
 
-        Processes that do not use this class are not noticed.
+        Transactions before one of this process are not noticed, nor are processes that do not use
+        this class. Takes a few microseconds.
         """
         try:
             mark = os.pread(self._lock, _MARK_BYTES, 0)
         except OSError:
             return True
-        is_new = mark != self._mark
+        is_new = mark != self._mark and not mark.startswith(self._name)
         self._mark = mark
         return is_new
 
     def _mark_written(self) -> None:
         """Write a new mark to the lock file, which takes less to read than asking SQLite."""
         self._writes += 1
-        self._mark = self._name + self._writes.to_bytes(8, "big")
+        mark = self._name + self._writes.to_bytes(8, "big")
         with suppress(OSError):  # the transaction has been committed, even if the disk is full
-            os.pwrite(self._lock, self._mark, 0)
+            os.pwrite(self._lock, mark, 0)
 
     def close(self) -> None:
         self._open.close()

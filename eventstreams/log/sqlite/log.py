@@ -1,8 +1,10 @@
 """The embedded log: one SQLite file, one thread that writes, and a few threads that read.
 
-Only the threads use the file. Requests reach them through queues, and the results come back as
+Only the threads use the database. Requests reach them through queues, and the results come back as
 callbacks of the event loop. Other processes may append to the same file, and followers receive
-those events too.
+those events too: the event loop looks at the lock file, in which each process leaves a mark after a
+transaction. A thread would have to wait for the interpreter's lock several times before it could
+tell a busy event loop.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 _HISTORY_READERS = 2
+_LOOK_EVERY_S = 0.025
+"""How often to look whether another process has written."""
 _RECORD_OVERHEAD_BYTES = 200
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TIMES_MS = range(-(2**63), 2**63)  # the integers that SQLite can store
@@ -71,6 +75,8 @@ class SqliteLog:
         self._history: ReaderPool
         self._live: ReaderPool
         self._writer: SqliteWriter
+        self._file: LogFile
+        self._next_look: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._followers: set[SqliteFollower] = set()
         self._turn = asyncio.Lock()
@@ -84,6 +90,7 @@ class SqliteLog:
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._acquire)
         self._is_open = True
+        self._look()
 
     async def partitions(self, topics: Collection[str]) -> dict[str, tuple[Partition, ...]]:
         return await self._read(lambda reader: reader.partitions(topics))
@@ -175,6 +182,8 @@ class SqliteLog:
 
     async def aclose(self) -> None:
         self._is_open = False
+        if self._next_look is not None:
+            self._next_look.cancel()
         self._room.set()
         self._wake_followers()
         await asyncio.to_thread(self._release)
@@ -200,6 +209,7 @@ class SqliteLog:
             file = LogFile(self._directory, self._settings, self._limits)
             file.open()
             stack.callback(file.close)
+            self._file = file
             live, *history = [
                 stack.enter_context(closing(file.reader())) for _ in range(1 + _HISTORY_READERS)
             ]
@@ -235,6 +245,12 @@ class SqliteLog:
             self._loop.call_soon_threadsafe(self._set_trouble, error)
 
     # Methods that run on the event loop.
+
+    def _look(self) -> None:
+        """Wake the followers if another process has written, and look again after a while."""
+        if self._followers and self._file.was_written():
+            self._wake_followers()
+        self._next_look = self._loop.call_later(_LOOK_EVERY_S, self._look)
 
     def _set_trouble(self, error: LogError | None) -> None:
         before = self._trouble

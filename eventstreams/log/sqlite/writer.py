@@ -1,8 +1,8 @@
 """The thread that writes to the embedded log. All waiting requests share one transaction.
 
 A request is answered after COMMIT, never before. If the transaction fails, so do all its requests.
-Between requests the thread checks whether another process has written, and drops old records in
-steps so small that they hardly delay appends.
+Within a transaction the thread notices what other processes have written since the last one.
+Between requests it drops old records, in steps so small that they hardly delay appends.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ from eventstreams.model.event import Event
 
 _logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.025
-"""How often to check whether another process has written."""
 _SHARED_S = 1.0
 """How long a process that has written is expected to write again."""
 _GAP_S = 0.002
 """The pause between transactions while other processes write, which try to get the lock every
 millisecond. Without it, one busy process would hardly ever leave the lock to them."""
 _CHECK_EVERY_S = 1.0
-"""How often to check, while nothing is appended, that the files still exist."""
+"""How often to check, while nothing is appended, that the files still exist, and whether a program
+has written that leaves no mark in the lock file."""
 
 
 class Request:
@@ -111,9 +110,6 @@ class SqliteWriter:
                 if self._is_shared:
                     time.sleep(_GAP_S)
             else:
-                if self._file.was_written():
-                    self._changed()  # before the look, which takes longer beside a busy event loop
-                    self._look()
                 self._check()
             if not stopping and time.monotonic() >= self._retain_at:
                 self._retain()
@@ -125,7 +121,7 @@ class SqliteWriter:
         size_max = self._limits.group_bytes_max
         if self._is_shared:
             size_max = min(size_max, self._limits.shared_group_bytes_max)
-        wait_s = min(_LOOK_EVERY_S, max(0.0, self._retain_at - time.monotonic()))
+        wait_s = max(0.0, min(self._check_at, self._retain_at) - time.monotonic())
         try:
             while size < size_max:
                 request = self._requests.get(timeout=wait_s)

@@ -477,6 +477,34 @@ def test_a_process_notices_transactions_of_others_and_not_its_own(tmp_path: Path
         assert not mine.was_written(), "it was rolled back"
 
 
+async def test_a_follower_gets_events_of_others_while_the_writing_thread_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a busy event loop, even a thread without work waits for the interpreter's lock."""
+    busy, done = threading.Event(), threading.Event()
+
+    def check() -> None:
+        busy.set()
+        done.wait(PATIENCE_S)
+
+    async with opened(tmp_path) as log, opened(tmp_path) as other:
+        await log.create_topic("t", 1)
+        follower = other.follow({T0: 0})
+        monkeypatch.setattr(other._writer, "_check", check)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.to_thread(busy.wait, PATIENCE_S)
+                following = asyncio.create_task(follower.next())
+                while follower._must_look:
+                    await asyncio.sleep(0)
+                await other.news({T0: 0})  # the thread that reads has finished what came before
+                await log.append([Record("t", b"{}")])
+                [found] = await following
+        finally:
+            done.set()
+        assert [event.offset for event in found.events] == [0]
+
+
 async def test_a_follower_gets_events_of_programs_that_leave_no_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
