@@ -165,6 +165,8 @@ class CatchUp:
         at each turn where many wait; with `latest`, that member is where its cohort is after one.
         """
         while True:
+            if position.is_long and self._held(spec, position, ends, remaining) is None:
+                await self._turns.run_steps(client, position.prepare())
             async with self._turns.turn(client):
                 held = self._held(spec, position, ends, remaining)
                 if held is not None:  # rendered while this client waited

@@ -121,6 +121,9 @@ class CohortGroup:
         """
         self.is_scanning, self._is_aborted = True, False
         try:
+            yield from self.position.prepare()
+            if self._is_aborted:
+                return None
             return (yield from self._scan(ends, bytes_max, documents, window))
         finally:
             self.is_scanning = False

@@ -13,18 +13,23 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Generator, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
+
+from eventstreams.model.steps import finished
 
 _LENGTH_BITS = 7  # differences of 64-bit integers, with a sign, have up to 65
 _STEP = 256
 """How many values of a column are read in one step, which takes about half a millisecond."""
 _ESCAPE = 8
 """This many ones at the start of a code mean that the length of the value and its bits follow."""
+_ONES = ["1" * ones + "0" for ones in range(_ESCAPE)]
 _FEW = 4
 _BLOCK = 64
-"""How many codes are joined into a block before the blocks are joined. Shifting a very long integer
-for each code would be slow."""
+"""How many codes are joined before they are joined with those before them. Shifting a very long
+integer for each code would be slow."""
+_STEP_TO_WRITE = 1024
+"""How many values are encoded in one step, which takes about half a millisecond."""
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -49,7 +54,11 @@ class Column:
         self._ordered = sorted(values)
         self._model = _model(self._ordered)
         self._lengths: list[int] = []
-        self.code = self._encode()
+        self.code = Code(0, 0)
+        """The encoding; it is only valid once `encode` has been run."""
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def value(self, index: int) -> int:
         return self._values[index]
@@ -65,7 +74,7 @@ class Column:
         model = _model(self._ordered)
         if len(self._values) < _FEW or model != self._model:
             self._model = model
-            self.code = self._encode()
+            finished(self.encode())
         else:
             self.code = self._replace(index, _rice(zigzag(value - model[0]), model[1]))
         return self.code
@@ -79,25 +88,37 @@ class Column:
         bits = (before << new.length | new.bits) << after | (bits & ((1 << after) - 1))
         return Code(bits, length + new.length - old_length)
 
-    def _encode(self) -> Code:
+    def encode(self) -> Generator[None]:
+        """Encode all values, in steps."""
         if len(self._values) < _FEW:
             earlier = [0, *self._values]
             deltas = (v - e for v, e in zip(self._values, earlier, strict=False))
-            return joined(_plain(zigzag(delta)) for delta in deltas)
+            self.code = joined(_plain(zigzag(delta)) for delta in deltas)
+            return
         centre, width = self._model
-        codes = [_rice(zigzag(value - centre), width) for value in self._values]
-        self._lengths = [code.length for code in codes]
-        blocks = (codes[i : i + _BLOCK] for i in range(0, len(codes), _BLOCK))
-        first = Code(width, _LENGTH_BITS), _plain(zigzag(centre >> _shift(width)))
-        return joined([*first, *map(joined, blocks)])
+        texts: list[str] = []
+        for first in range(0, len(self._values), _STEP_TO_WRITE):
+            if first:
+                yield
+            part = self._values[first : first + _STEP_TO_WRITE]
+            texts += _rice_texts([value - centre for value in part], width)
+        self._lengths = list(map(len, texts))
+        text = "".join(texts)
+        head = Code(width, _LENGTH_BITS), _plain(zigzag(centre >> _shift(width)))
+        self.code = joined((*head, Code(int(text, 2), len(text))))
 
 
 def joined(codes: Iterable[Code]) -> Code:
     """Return the codes one after another, as one code."""
     bits = length = 0
-    for more, more_length in codes:
-        bits = bits << more_length | more
-        length += more_length
+    rest = iter(codes)
+    while block := list(islice(rest, _BLOCK)):
+        block_bits = block_length = 0
+        for more, more_length in block:
+            block_bits = block_bits << more_length | more
+            block_length += more_length
+        bits = bits << block_length | block_bits
+        length += block_length
     return Code(bits, length)
 
 
@@ -132,6 +153,21 @@ def _rice(value: int, width: int) -> Code:
         return joined((Code((1 << _ESCAPE) - 1, _ESCAPE), _plain(value)))
     # As many ones as the high bits say, a 0, then the low bits.
     return Code(((1 << ones) - 1) << (width + 1) | value & ((1 << width) - 1), ones + 1 + width)
+
+
+def _rice_texts(values: Iterable[int], width: int) -> list[str]:
+    """Return `_rice` of the zigzag of each value, as text. Several times faster for many values."""
+    top = 1 << width
+    texts: list[str] = []
+    for value in values:
+        number = value << 1 if value >= 0 else ~(value << 1)
+        ones = number >> width
+        if ones >= _ESCAPE:
+            code = _rice(number, width)
+            texts.append(f"{code.bits:0{code.length}b}")
+        else:
+            texts.append(_ONES[ones] + bin(top | number & (top - 1))[3:])  # without 0b1
+    return texts
 
 
 def _plain(value: int) -> Code:

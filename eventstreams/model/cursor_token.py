@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
+import operator
 import zlib
+from bisect import bisect_right
 from collections.abc import Generator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
 from eventstreams.errors import InvalidAssignment
 from eventstreams.model.columns import Bits, Code, Column, Fault, int64, joined, unzigzag, zigzag
 from eventstreams.model.epochs import EPOCH_MAX, NO_EPOCH
 from eventstreams.model.event import Partition
+from eventstreams.model.steps import finished
 
 PREFIX = "v1."
 PREFIX_WITH_EPOCHS = "v2."
@@ -36,6 +38,11 @@ HEAD_BYTES_MAX = 256 * 1024
 TOKEN_BYTES_MAX = 512 * 1024
 _CRC_BYTES = 4
 _VARINT_BITS_MAX = 70
+_STEP_TO_WRITE = 1024
+"""How many partitions are written in one step."""
+_LAYOUTS_MAX = 64
+_ONE_BYTE = [bytes([value]) for value in range(128)]
+"""The varints of small numbers."""
 _STEP = 256
 """How many partitions are read in one step, which takes about half a millisecond."""
 _SEPARATOR = b"\xff"  # does not occur in UTF-8
@@ -60,36 +67,42 @@ class _Layout(NamedTuple):
 class TokenEncoder:
     """Makes the tokens of a position that changes, and encodes only what each event changes."""
 
-    __slots__ = ("_codes", "_columns", "_epochs", "_head", "_known_epochs", "_places", "_times")
+    __slots__ = ("_codes", "_columns", "_epochs", "_head", "_known_epochs", "_starts", "_times")
 
-    def __init__(
-        self,
-        layout: _Layout,
-        offsets: Sequence[int],
-        timestamps: Sequence[int],
-        epochs: Sequence[int],
-    ) -> None:
+    def __init__(self, layout: _Layout) -> None:
+        """Create an encoder; `fill` must be run before it is used."""
         self._head, sizes = layout
-        self._times = Column(timestamps)
+        self._starts = list(accumulate(sizes, initial=0))
+        """The index of the first partition of each group, and the number of partitions."""
         self._columns: list[Column] = []
-        self._places = [(group, i) for group, size in enumerate(sizes, 1) for i in range(size)]
-        start = 0
-        for size in sizes:
-            self._columns.append(Column(offsets[start : start + size]))
-            start += size
-        self._epochs = Column(epochs)
+        self._codes = [Code(1, 1)]
+
+    def fill(
+        self, offsets: Sequence[int], timestamps: Sequence[int], epochs: Sequence[int]
+    ) -> Generator[None]:
+        """Encode all values, in steps."""
         self._known_epochs = sum(epoch != NO_EPOCH for epoch in epochs)
-        self._codes = [
-            Code(1, 1),
-            self._times.code,
-            *(c.code for c in self._columns),
-            self._epochs.code,
-        ]
+        self._times = yield from self._encoded(timestamps)
+        values = 0
+        for first, end in pairwise(self._starts):
+            column = yield from self._encoded(offsets[first:end])
+            self._columns.append(column)
+            values += len(column)
+            if values >= _STEP:
+                values = 0
+                yield
+        self._epochs = yield from self._encoded(epochs)
+
+    def _encoded(self, values: Sequence[int]) -> Generator[None, None, Column]:
+        column = Column(values)
+        yield from column.encode()
+        self._codes.append(column.code)
+        return column
 
     def move(self, index: int, offset: int, timestamp_ms: int, epoch: int = NO_EPOCH) -> None:
-        group, i = self._places[index]
+        group = bisect_right(self._starts, index) - 1
         self._codes[1] = self._times.move(index, timestamp_ms)
-        self._codes[group + 1] = self._columns[group - 1].move(i, offset)
+        self._codes[group + 2] = self._columns[group].move(index - self._starts[group], offset)
         before = self._epochs.value(index)
         if epoch != before:
             self._known_epochs += (epoch != NO_EPOCH) - (before != NO_EPOCH)
@@ -118,15 +131,17 @@ def writer(
     offsets: Sequence[int],
     timestamps: Sequence[int],
     epochs: Sequence[int] | None = None,
-) -> TokenEncoder | None:
-    """Return an encoder, or None if the position does not fit in a token.
+) -> Generator[None, None, TokenEncoder | None]:
+    """Make an encoder in steps; return it, or None if the position does not fit in a token.
 
     The heads of the last positions are cached.
     """
-    layout = _cached_layout(partitions)
-    return layout and TokenEncoder(
-        layout, offsets, timestamps, epochs or [NO_EPOCH] * len(partitions)
-    )
+    layout = yield from _layout(partitions)
+    if layout is None:
+        return None
+    encoder = TokenEncoder(layout)
+    yield from encoder.fill(offsets, timestamps, epochs or [NO_EPOCH] * len(partitions))
+    return encoder
 
 
 def encode(
@@ -136,32 +151,52 @@ def encode(
     epochs: Sequence[int] | None = None,
 ) -> bytes | None:
     """Return the token of a position, or None if it does not fit in one."""
-    layout = _layout(partitions)
-    known = epochs or [NO_EPOCH] * len(partitions)
-    return layout and TokenEncoder(layout, offsets, timestamps, known).token()
+    encoder = finished(writer(partitions, offsets, timestamps, epochs))
+    return encoder and encoder.token()
 
 
-def _layout(partitions: tuple[Partition, ...]) -> _Layout | None:
+def _layout(partitions: tuple[Partition, ...]) -> Generator[None, None, _Layout | None]:
     if not 0 < len(partitions) <= PARTITIONS_MAX:
         return None
-    groups = [(topic, list(mine)) for topic, mine in groupby(partitions, lambda p: p.topic)]
-    sizes = tuple(len(mine) for _, mine in groups)
-    parts = [_varint(len(groups)), *map(_varint, sizes)]
-    for _, mine in groups:
-        expected = 0
-        for partition in mine:
-            parts.append(_varint(zigzag(partition.number - expected)))
-            expected = partition.number + 1
-    parts.append(_SEPARATOR.join(topic.encode() for topic, _ in groups))
-    raw = b"".join(parts)
+    if partitions in _layouts:
+        layout = _layouts[partitions] = _layouts.pop(partitions)  # the newest, again
+        return layout
+    layout = yield from _new_layout(partitions)
+    if len(_layouts) >= _LAYOUTS_MAX:
+        del _layouts[next(iter(_layouts))]
+    _layouts[partitions] = layout
+    return layout
+
+
+def _new_layout(partitions: tuple[Partition, ...]) -> Generator[None, None, _Layout | None]:
+    names: list[bytes] = []
+    sizes: list[int] = []
+    numbers: list[bytes] = []
+    expected = 0
+    for first in range(0, len(partitions), _STEP_TO_WRITE):
+        if first:
+            yield
+        for topic, mine in groupby(partitions[first : first + _STEP_TO_WRITE], _topic):
+            if not names or names[-1] != topic.encode():  # a step may end within a group
+                names.append(topic.encode())
+                sizes.append(0)
+                expected = 0
+            for _, number in mine:
+                delta = zigzag(number - expected)
+                numbers.append(_ONE_BYTE[delta] if delta < 128 else _varint(delta))
+                expected = number + 1
+                sizes[-1] += 1
+    raw = b"".join([_varint(len(names)), *map(_varint, sizes), *numbers, _SEPARATOR.join(names)])
     if len(raw) > HEAD_BYTES_MAX:
         return None
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
     head = deflate.compress(raw) + deflate.flush()
-    return _Layout(_varint(len(head)) + head, sizes)
+    return _Layout(_varint(len(head)) + head, tuple(sizes))
 
 
-_cached_layout = functools.lru_cache(maxsize=64)(_layout)
+_topic = operator.attrgetter("topic")
+_layouts: dict[tuple[Partition, ...], _Layout | None] = {}
+"""The layouts of the last positions that were encoded."""
 
 
 def is_token(text: str) -> bool:

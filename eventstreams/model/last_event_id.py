@@ -17,6 +17,7 @@ from eventstreams.model import cursor_token
 from eventstreams.model.epochs import EPOCH_MAX, NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.position import EARLIEST, LATEST, TAIL_BASE, PartitionCursor
+from eventstreams.model.steps import finished
 from eventstreams.model.timestamp import parse_timestamp
 
 _STEP = 256
@@ -29,13 +30,7 @@ def parse_last_event_id(
     text: str, entries_max: int = cursor_token.PARTITIONS_MAX
 ) -> tuple[PartitionCursor | str, ...]:
     """Read a Last-Event-ID at once. As `read_last_event_id`."""
-    steps = read_last_event_id(text, entries_max)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            marks: tuple[PartitionCursor | str, ...] = done.value
-            return marks
+    return finished(read_last_event_id(text, entries_max))
 
 
 def read_last_event_id(

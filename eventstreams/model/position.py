@@ -17,15 +17,20 @@ from __future__ import annotations
 import functools
 import json
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from eventstreams.model import cursor_token
 from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
+from eventstreams.model.steps import finished
 
 JSON_BYTES_MAX = 1024
 """Longer ids are sent as tokens: many proxies and servers reject headers of more than 8 KiB."""
+_LONG = 20
+"""The id of this many partitions or more is always longer than that as JSON."""
+_STEP = 256
+"""How many entries are encoded in one step, which takes about a millisecond."""
 LATEST = -1
 EARLIEST = -2
 TAIL_BASE = -2000  # librdkafka: -2000 - n means the last n events
@@ -53,7 +58,7 @@ class Position:
     0; `epochs[i]` is the epoch of the record directly before it, or NO_EPOCH.
     """
 
-    __slots__ = ("epochs", "offsets", "partitions", "timestamps")
+    __slots__ = ("_encoder", "epochs", "offsets", "partitions", "timestamps")
 
     def __init__(
         self,
@@ -67,6 +72,13 @@ class Position:
         self.partitions = partitions
         self.offsets = offsets
         self.timestamps = timestamps
+        self._encoder: cursor_token.TokenEncoder | None = None
+        """Makes the token of many partitions. To make one anew takes long."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the id is a token, if the position fits in one, whatever the numbers."""
+        return len(self.partitions) >= _LONG
 
     def is_behind(self, ends: Sequence[int]) -> bool:
         """Return whether any partition has offsets left to read before these ends."""
@@ -87,20 +99,49 @@ class Position:
 
     def encode(self) -> bytes:
         """Return the `id:` of this position: JSON, or a token if that would be too long."""
+        return finished(self.encoding())
+
+    def encoding(self) -> Generator[None, None, bytes]:
+        """Encode as `encode`, in steps of a few milliseconds if there are many partitions."""
+        if self.is_long:
+            yield from self.prepare()
+            if self._encoder is None:
+                return (yield from self._encoding_json())
+            return self._encoder.token()
         as_json = self.encode_json()
         if len(as_json) <= JSON_BYTES_MAX:
             return as_json
         return self.encode_token() or as_json
 
+    def prepare(self) -> Generator[None]:
+        """Do most of the work of encoding a long id, in steps."""
+        if self._encoder is None and self.is_long:
+            self._encoder = yield from cursor_token.writer(
+                self.partitions, self.offsets, self.timestamps, self.epochs
+            )
+
+    def take_encoder(self) -> cursor_token.TokenEncoder | None:
+        """Return the encoder of a long id, for a cursor that moves it on; None if there is none."""
+        encoder, self._encoder = self._encoder, None
+        return encoder
+
+    def give_encoder(self, encoder: cursor_token.TokenEncoder | None) -> None:
+        """Take an encoder that is at this position."""
+        self._encoder = encoder
+
     def encode_json(self) -> bytes:
         """Return the id as JSON: ASCII without spaces."""
-        entries = b"".join(
-            _ENTRY % (entry_prefix(p), offset, timestamp, _epoch_text(epoch))
-            for p, offset, timestamp, epoch in zip(
-                self.partitions, self.offsets, self.timestamps, self.epochs, strict=True
-            )
-        )
-        return b"[%b]" % entries[1:]
+        return finished(self._encoding_json())
+
+    def _encoding_json(self) -> Generator[None, None, bytes]:
+        entries: list[bytes] = []
+        columns = self.partitions, self.offsets, self.timestamps, self.epochs
+        for partition, offset, timestamp, epoch in zip(*columns, strict=True):
+            if len(entries) % _STEP == _STEP - 1:
+                yield
+            prefix = entry_prefix(partition)
+            entries.append(_ENTRY % (prefix, offset, timestamp, _epoch_text(epoch)))
+        return b"[%b]" % b"".join(entries)[1:]
 
     def encode_token(self) -> bytes | None:
         """Return the id as a token, or None if the position does not fit in one."""
@@ -142,6 +183,7 @@ class Cursor:
         "_entries",
         "_entry",
         "_epochs",
+        "_is_long",
         "_json_bytes",
         "_offsets",
         "_partitions",
@@ -155,6 +197,16 @@ class Cursor:
         self._offsets = list(position.offsets)
         self._timestamps = list(position.timestamps)
         self._epochs = list(position.epochs)
+        self._json_bytes = 0
+        """Only kept where there is a writer and JSON."""
+        self._entries: list[bytes] = []
+        self._writer = position.take_encoder()
+        if self._writer is None and position.is_long:
+            self._writer = self._new_writer()
+        self._is_long = self._writer is not None
+        """Whether all ids are tokens. Then there is no JSON."""
+        if self._is_long:
+            return
         # An id is all entries put together: the first one and the last bring the brackets.
         self._prefixes = prefixes = [entry_prefix(p) for p in position.partitions]
         if prefixes:
@@ -169,9 +221,10 @@ class Cursor:
         ]
         if not alone:
             self._entries.append(b"]")
-        self._writer: cursor_token.TokenEncoder | None = None
-        self._json_bytes = 0
-        """Only kept where there is a writer."""
+
+    def _new_writer(self) -> cursor_token.TokenEncoder | None:
+        steps = cursor_token.writer(self._partitions, self._offsets, self._timestamps, self._epochs)
+        return finished(steps)
 
     def offset(self, index: int) -> int:
         return self._offsets[index]
@@ -183,7 +236,7 @@ class Cursor:
 
         Return the id to send with that event, as JSON or as a token.
         """
-        if self._writer is not None:
+        if self._writer is not None or self._is_long:
             self._move(index, offset + 1, timestamp_ms, epoch)
             return self._long_id()
         self._offsets[index] = offset = offset + 1
@@ -196,9 +249,7 @@ class Cursor:
         position_id = entry if len(entries) == 1 else b"".join(entries)
         if len(position_id) <= JSON_BYTES_MAX:
             return position_id
-        self._writer = cursor_token.writer(
-            self._partitions, self._offsets, self._timestamps, self._epochs
-        )
+        self._writer = self._new_writer()
         if self._writer is None:
             return position_id
         self._json_bytes = len(position_id)
@@ -215,6 +266,10 @@ class Cursor:
         self._offsets[index] = offset
         self._timestamps[index] = timestamp_ms
         self._epochs[index] = epoch
+        if self._is_long:
+            if self._writer is not None:
+                self._writer.move(index, offset, timestamp_ms, epoch)
+            return
         entry = self._entry % (self._prefixes[index], offset, timestamp_ms, _epoch_text(epoch))
         if self._writer is not None:
             self._json_bytes += len(entry) - len(self._entries[index])
@@ -222,15 +277,22 @@ class Cursor:
         self._entries[index] = entry
 
     def _long_id(self) -> bytes:
+        if self._writer is None:  # `position` has given it away
+            self._writer = self._new_writer()
         assert self._writer is not None
-        if self._json_bytes <= JSON_BYTES_MAX:  # it has become shorter: times not known
-            return b"".join(self._entries)
+        if not self._is_long and self._json_bytes <= JSON_BYTES_MAX:
+            return b"".join(self._entries)  # it has become shorter: times not known
         return self._writer.token()
 
     def position(self) -> Position:
-        return Position(
+        """Return the position; it gets the writer of a long id, so call this at the end."""
+        position = Position(
             self._partitions, tuple(self._offsets), tuple(self._timestamps), tuple(self._epochs)
         )
+        if self._is_long:
+            position.give_encoder(self._writer)
+            self._writer = None
+        return position
 
 
 def before_end(offset: int) -> int | None:

@@ -200,6 +200,9 @@ class Streams:
             *self._stream_headers[asked.media_type, start.spec.encoding],
             *headers_of(warnings),
         ]
+        site = self._proxies.site(scope)
+        if start.position.is_long:
+            await self._turns.run_steps(site, start.position.prepare())
         response = await self._open(start, bound, headers, scope, send)
         if scope["method"] == "HEAD":
             return None
@@ -214,7 +217,7 @@ class Streams:
             receive=receive,  # type: ignore[arg-type]
             send=send,  # type: ignore[arg-type]
             connection=connection,
-            client=self._proxies.site(scope),
+            client=site,
             bound=bound,
             allowance=allowance,
             reports_caught_up=asked.caught_up,

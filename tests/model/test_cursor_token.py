@@ -20,6 +20,7 @@ from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Partition
 from eventstreams.model.last_event_id import parse_last_event_id
 from eventstreams.model.position import PartitionCursor, Position
+from eventstreams.model.steps import finished
 from tests.support.strategies import epochs, offsets, positions, timestamps_ms, topic_names
 
 NOW_MS = 1_769_860_800_123
@@ -87,7 +88,7 @@ def test_a_writer_makes_the_tokens_of_its_position_after_any_walk(
     position: Position, data: st.DataObject
 ) -> None:
     columns = position.partitions, position.offsets, position.timestamps, position.epochs
-    writer = cursor_token.writer(*columns)
+    writer = finished(cursor_token.writer(*columns))
     assert writer is not None
     for _ in range(data.draw(st.integers(1, 12))):
         index = data.draw(st.integers(0, len(position.partitions) - 1))

@@ -355,3 +355,60 @@ def test_the_last_0_events_are_the_end() -> None:
     text = '[{"topic":"t","partition":0,"offset":-2000}]'
     assert parse_last_event_id(text) == (PartitionCursor(Partition("t", 0), -2000, None),)
     assert before_end(-2000) == 0
+
+
+def long_position(count: int) -> Position:
+    partitions = tuple(Partition(f"t{n // 40:04}", n % 40) for n in range(count))
+    offsets = tuple(n * n for n in range(count))
+    return Position(partitions, offsets, offsets, (7,) * count)
+
+
+def test_a_long_id_is_encoded_in_steps_only_once() -> None:
+    position = long_position(10_000)
+    fresh = long_position(10_000)
+    assert sum(1 for _ in position.prepare()) > 3 * 10_000 / 1024
+    assert sum(1 for _ in position.encoding()) == 0
+    assert position.encode() == fresh.encode() == fresh.encode_token()
+
+
+def test_the_position_of_a_cursor_needs_no_new_encoding() -> None:
+    cursor = Cursor(long_position(500))
+    id_ = cursor.pass_event(77, 100_000, 5)
+    after = cursor.position()
+    assert sum(1 for _ in after.encoding()) == 0
+    assert id_ == after.encode() == after.encode_token()
+    assert cursor.pass_event(78, 100_001, 6) == cursor.position().encode()
+    assert after.encode() == id_
+
+
+def test_two_cursors_of_one_position_do_not_disturb_each_other() -> None:
+    position = long_position(500)
+    id_ = position.encode()
+    first, second = Cursor(position), Cursor(position)
+    moved = position.at(position.partitions[3], 10**6, 1, 7)
+    assert first.pass_event(3, 10**6 - 1, 1, 7) == moved.encode()
+    assert second.pass_event(3, 10**6 - 1, 1, 7) == moved.encode()
+    assert position.encode() == id_
+
+
+@pytest.mark.parametrize("count", [19, 20, 21])
+@pytest.mark.parametrize("topic", ["a", "a" * 200])
+def test_ids_around_the_number_that_is_always_long_follow_the_same_rule(
+    count: int, topic: str
+) -> None:
+    partitions = tuple(Partition(topic, n) for n in range(count))
+    position = Position(partitions, (0,) * count, (0,) * count)
+    as_json = position.encode_json()
+    due = as_json if len(as_json) <= JSON_BYTES_MAX else position.encode_token()
+    assert position.encode() == due
+    moved = position.at(partitions[0], 1, 0)
+    assert Cursor(position).pass_event(0, 0, 0) == moved.encode()
+
+
+def test_a_position_that_fits_in_no_token_is_encoded_as_json_in_steps() -> None:
+    partitions = tuple(Partition(f"{n:0300}", 0) for n in range(1_000))
+    position = Position(partitions, (0,) * 1_000, (0,) * 1_000)
+    assert sum(1 for _ in position.encoding()) >= 3
+    assert position.encode() == position.encode_json()
+    cursor = Cursor(position)
+    assert cursor.pass_event(1, 4, 5) == position.at(partitions[1], 5, 5).encode()
