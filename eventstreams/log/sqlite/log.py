@@ -357,6 +357,8 @@ class SqliteFollower:
                 continue
             held = self._appended.setdefault(partition, [])
             following = held[-1].offset + 1 if held else self._nexts[partition]
+            if event.offset < following:
+                continue  # it was read from the file as soon as it had been committed
             if event.offset == following and self._appended_bytes < self._appended_bytes_max:
                 held.append(event)
                 self._appended_bytes += _RECORD_OVERHEAD_BYTES + len(event.value or b"")

@@ -477,6 +477,22 @@ def test_a_process_notices_transactions_of_others_and_not_its_own(tmp_path: Path
         assert not mine.was_written(), "it was rolled back"
 
 
+async def test_an_event_that_was_read_before_it_is_passed_on_is_not_looked_for_again(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as log, opened(tmp_path) as other, asyncio.timeout(PATIENCE_S):
+        await log.append([Record("t", b"{}")])
+        follower = other.follow({T0: 0})
+        [found] = await follower.next()
+        follower._must_look = False
+        follower.changed.clear()
+        follower.add(found.events)
+        assert not follower._must_look
+        assert not follower.changed.is_set()
+        follower.add([Event(T0, 1, 1, b"{}")])
+        assert [event.offset for event in (await follower.next())[0].events] == [1]
+
+
 async def test_a_follower_gets_events_of_others_while_the_writing_thread_is_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
