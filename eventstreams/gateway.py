@@ -38,7 +38,6 @@ from eventstreams.legacy.checks import stream_problems
 from eventstreams.legacy.conversion import Converter
 from eventstreams.log.base import Log
 from eventstreams.log.future import FutureLimit
-from eventstreams.log.kafka.log import KafkaLog
 from eventstreams.log.memory import MemoryLog
 from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.metrics import Metrics
@@ -108,6 +107,8 @@ def open_log(settings: LogSettings, metrics: Metrics | None = None) -> Log:
                 directory=Path(settings.data_dir), settings=settings.sqlite, future_limit=limit
             )
         case "kafka":
+            from eventstreams.log.kafka.log import KafkaLog  # noqa: PLC0415 - loads much
+
             return KafkaLog(settings=settings.kafka, future_limit=limit)
 
 

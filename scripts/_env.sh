@@ -1,6 +1,8 @@
 # Sourced by the other scripts: goes to the checkout's top and makes .venv from the pinned
 # requirements when they have changed since it was last made.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+# The tests start hundreds of Python processes; without compiled modules each would compile its own.
+unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

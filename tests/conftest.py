@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -26,6 +27,7 @@ settings.load_profile("any machine")
 
 
 LONGEST_FIRST = (
+    "tests/verify/test_kafka_sse.py",
     "tests/deploy/test_container.py",
     "tests/faults/test_cluster.py",
     "tests/page/test_quality.py",
@@ -64,6 +66,13 @@ def _order(item: pytest.Item) -> int:
     return next(matching, len(LONGEST_FIRST))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
+    """Stop the shared broker at the end of the process that starts the others."""
+    with contextlib.nullcontext() if hasattr(config, "workerinput") else kafka_node.sharing():
+        return (yield)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_order)
 
@@ -77,12 +86,6 @@ def anyio_backend() -> str:
 def _no_blocking() -> Iterator[None]:
     with blockbuster_ctx("eventstreams"):
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _stop_kafka() -> Iterator[None]:
-    yield
-    kafka_node.stop_shared()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ run over long texts name letters of both cases: ignoring case takes up to twice 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -23,15 +24,23 @@ _WHITE = re.compile(f"[{_SPACE}]")
 _LINE_END = re.compile("[\n\r\u2028\u2029]")
 
 
+def _compiled_once(pattern: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
+    """Return a function that compiles the pattern at its first call.
+
+    Most schemas use few formats, and to compile all would take longer than to import the rest.
+    """
+    return functools.cache(lambda: re.compile(pattern, flags))
+
+
 def _like(pattern: str) -> Format:
     """Return a test of whether the whole text matches, ignoring case.
 
     As in JavaScript, only ASCII letters have case, and only ASCII digits are digits.
     """
-    fullmatch = re.compile(pattern, re.IGNORECASE | re.ASCII).fullmatch
+    compiled = _compiled_once(pattern, re.IGNORECASE | re.ASCII)
 
     def is_like(text: str) -> bool:
-        return fullmatch(text) is not None
+        return compiled().fullmatch(text) is not None
 
     return is_like
 
@@ -48,7 +57,7 @@ _TEMPLATE_VARIABLE = (
     rf"|(?:{_TEMPLATE_ENCODED}[A-Za-z0-9_]*+)++)(?::[1-9][0-9]{{0,3}}|\*)?"
 )
 _TEMPLATE_LITERALS = r"""[^\x00-\x20"'<>%\\^`{|}]*+"""
-_TEMPLATE = re.compile(
+_template = _compiled_once(
     rf"{_TEMPLATE_LITERALS}(?:(?:{_TEMPLATE_ENCODED}|\{{[+#./;?&=,!@|]?{_TEMPLATE_VARIABLE}"
     rf"(?:,{_TEMPLATE_VARIABLE})*+\}}){_TEMPLATE_LITERALS})*+"
 )
@@ -84,10 +93,10 @@ _LEAP_MINUTES = frozenset((*_leap_minutes(), "23:59-00:00", "23:59z"))
 
 def _like_time(pattern: str) -> Format:
     """Return a test like `_like`, for a pattern that ends in _TIME."""
-    fullmatch = re.compile(pattern, re.IGNORECASE | re.ASCII).fullmatch
+    compiled = _compiled_once(pattern, re.IGNORECASE | re.ASCII)
 
     def is_like(text: str) -> bool:
-        match = fullmatch(text)
+        match = compiled().fullmatch(text)
         if match is None:
             return False
         if match.lastindex is None:
@@ -105,7 +114,7 @@ _LENIENT_ZONE = r"(?:z|[+-]\d\d(?::?\d\d)?)"
 _IPV6_MAX = 45
 """Characters of the longest address: six groups and an IPv4 address."""
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_GROUPS = re.compile(
+_groups = _compiled_once(
     rf"(?:[0-9a-f]{{1,4}}:)*+(?:[0-9a-f]{{1,4}}|({_OCTET}(?:\.{_OCTET}){{3}}))", re.IGNORECASE
 )
 """Matches the groups of an address; a trailing IPv4 address counts as two (RFC 4291, 2.2)."""
@@ -120,7 +129,7 @@ def _is_ipv6(text: str) -> bool:
     count = 0
     for part in (before, behind):
         if part:
-            match = _GROUPS.fullmatch(part)
+            match = _groups().fullmatch(part)
             if match is None:
                 return False
             if match[1] is not None:
@@ -144,7 +153,7 @@ _URL_NAME = (
     rf"(?:[0-9{_URL_LETTERS}]++(?:-[0-9{_URL_LETTERS}]++)*+\.)++"
     rf"[{_URL_LETTERS}]{{2,}}+"
 )
-_URL_HOST = re.compile(
+_url_host = _compiled_once(
     rf"@(?=[0-9{_URL_LETTERS}][^@/.]*+\.[^@/]*+(?:/|\Z))"
     rf"(?:{_URL_ADDRESS}|{_URL_NAME})(?::[0-9]{{2,5}})?(?=/|\Z)"
 )
@@ -158,7 +167,7 @@ def _is_url(text: str) -> bool:
     if scheme is None or _WHITE.search(text):
         return False
     rest = text[scheme.end() :]
-    return _URL_HOST.search(rest[1:] if rest.startswith("@") else "@" + rest) is not None
+    return _url_host().search(rest[1:] if rest.startswith("@") else "@" + rest) is not None
 
 
 _EMAIL_USER = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")
@@ -182,7 +191,7 @@ def _is_hostname(text: str) -> bool:
 
 
 def _is_template(text: str) -> bool:
-    return _TEMPLATE.fullmatch(text) is not None
+    return _template().fullmatch(text) is not None
 
 
 FORMATS: Mapping[str, Format] = {

@@ -15,14 +15,14 @@ import orjson
 
 import eventstreams
 from eventstreams.config.reloader import CatalogueWatcher
-from eventstreams.config.yaml_file import read_yaml
+from eventstreams.config.yaml_file import read_own_yaml
 from eventstreams.errors import SchemaError
 from eventstreams.fanout.spec import Format
 from eventstreams.model.catalogue import Catalogue, Stream
 from eventstreams.schemas.store import SchemaStore
 from eventstreams.web.request import MEDIA_TYPES
 
-_TEMPLATE: dict[str, Any] = read_yaml(Path(__file__).with_name("openapi.yaml"))
+_TEMPLATE: dict[str, Any] = read_own_yaml(Path(__file__).with_name("openapi.yaml"))
 _STREAMS = "/v2/stream/{streams}"
 
 _NDJSON = [kind for kind, format_ in MEDIA_TYPES.items() if format_ is Format.NDJSON]

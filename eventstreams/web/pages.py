@@ -65,7 +65,8 @@ def page_routes(
     static: Path,
 ) -> list[BaseRoute]:
     """Return the routes. /_info/home redirects to `homepage`; `static` is the folder of pages."""
-    mimetypes.init()  # otherwise the first request for a page reads the system's tables
+    if not mimetypes.inited:
+        mimetypes.init()  # otherwise the first request for a page reads the system's tables
     info = {
         "name": "eventstreams",
         "version": eventstreams.__version__,

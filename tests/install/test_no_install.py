@@ -156,9 +156,12 @@ def test_kafka_announces_what_it_installs(checkout: Checkout) -> None:
     assert "openjdk-17-jre-headless" in lines[installs[0]]
 
 
+_USES_KAFKA = "from tests.support.kafka_node import shared, sharing\nwith sharing():\n    shared()"
+
+
 def test_a_test_of_kafka_is_skipped_with_the_reason(checkout: Checkout) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from tests.support import kafka_node; kafka_node.shared()"],
+        [sys.executable, "-c", _USES_KAFKA],
         cwd=ROOT,
         env={"PATH": str(checkout.bin), "EVENTSTREAMS_NO_INSTALL": "1"},
         capture_output=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,6 +66,9 @@ STREAMS: dict[str, Any] = {
     "test.draft4": {"schema_title": "test/draft4"},
     "test.numbers": {"schema_title": "test/numbers"},
 }
+_NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Loading the system's certificates, which plain HTTP does not need, would take most of the time in
+which a gateway starts."""
 _META = {
     "type": "object",
     "properties": {
@@ -211,7 +215,9 @@ async def place(
                 settings, catalogue, folder / "streams.yaml", wrap=wrap, **(connections or {})
             ) as served,
             httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{served.port}", timeout=PATIENCE_S
+                base_url=f"http://127.0.0.1:{served.port}",
+                timeout=PATIENCE_S,
+                verify=_NO_AUTHORITIES,
             ) as client,
         ):
             yield Place(served, site.log, client)

@@ -9,6 +9,8 @@ cluster that can lose a node.
 from __future__ import annotations
 
 import base64
+import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -148,41 +150,41 @@ def require(*nodes: KafkaNode) -> str:
         pytest.skip(f"no Kafka broker: {error}")
 
 
-class _Shared:
-    def __init__(self) -> None:
-        self.address: str | None = None
-        self.directory: Path | None = None
-        self.missing: str | None = None
+_DIRECTORY = "EVENTSTREAMS_TEST_KAFKA_DIRECTORY"
+"""The environment variable with which all processes of a test run find their shared broker."""
 
 
-_shared = _Shared()
-
-
+@functools.cache
 def shared() -> str:
     """Return the host:port of the broker of this test run, which is started at its first use."""
-    if _shared.missing is not None and not os.environ.get("CI"):
-        pytest.skip(_shared.missing)
-    if _shared.address is None:
-        given = os.environ.get("EVENTSTREAMS_TEST_KAFKA")
-        if given:
-            _shared.address = given
-        else:
-            _shared.directory = Path(tempfile.mkdtemp(prefix="eventstreams-kafka-"))
-            try:
-                _shared.address = require(KafkaNode(_shared.directory))
-            except pytest.skip.Exception as skipped:
-                _shared.missing = str(skipped)  # every further attempt would take as long
-                raise
-    return _shared.address
+    given = os.environ.get("EVENTSTREAMS_TEST_KAFKA")
+    if given:
+        return given
+    directory = Path(os.environ[_DIRECTORY])
+    missing = directory / "missing"
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first process starts it, the others find it running
+        if missing.exists() and not os.environ.get("CI"):
+            pytest.skip(missing.read_text())  # every further attempt would take as long
+        try:
+            return require(KafkaNode(directory))
+        except pytest.skip.Exception as skipped:
+            missing.write_text(str(skipped))
+            raise
 
 
-def stop_shared() -> None:
-    """Stop the shared broker at the end of the run."""
-    if _shared.directory is not None:
-        if (_shared.directory / "server.properties").exists():
-            KafkaNode(_shared.directory).kill()
-        shutil.rmtree(_shared.directory, ignore_errors=True)
-    _shared.address = _shared.directory = None
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Let this process and its child processes share a broker; at the end, it is stopped."""
+    directory = Path(tempfile.mkdtemp(prefix="eventstreams-kafka-"))
+    os.environ[_DIRECTORY] = str(directory)
+    try:
+        yield
+    finally:
+        del os.environ[_DIRECTORY]
+        if (directory / "server.properties").exists():
+            KafkaNode(directory).kill()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def new_topic(prefix: str = "topic") -> str:

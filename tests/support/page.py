@@ -88,6 +88,20 @@ class Shown:
         )
         return [texts for _, texts in sorted(found)]
 
+    async def read_aloud(self, child: int) -> list[str]:
+        """Return the texts of a child of each row, in the order of the document.
+
+        The page makes the list in one go. Playwright's `all_inner_texts` finds the elements first
+        and reads their texts later, when the page may have moved them.
+        """
+        texts: list[str] = await self.page.evaluate(
+            """(child) => [...document.querySelectorAll(
+              `.canvas > .row:not([hidden]) > :nth-child(${child})`
+            )].map((cell) => cell.textContent)""",
+            child,
+        )
+        return texts
+
     async def titles(self) -> list[str]:
         """Return the titles of the columns, without the one of the buttons."""
         return (await self.page.locator("[role=columnheader]").all_text_contents())[1:]

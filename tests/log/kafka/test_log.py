@@ -104,6 +104,19 @@ async def test_a_busy_partition_does_not_delay_a_large_record_of_another(kafka: 
 # Transactions
 
 
+async def readable(log: KafkaLog, partition: Partition, end: int) -> None:
+    """Wait until records up to this offset can be read.
+
+    A commit and an abort are answered before their marker is written, and until then, nothing
+    behind the first record of the transaction can be read.
+    """
+
+    async def decided() -> bool:
+        return (await log.bounds([partition]))[partition].end == end
+
+    await eventually(decided)
+
+
 async def test_records_of_aborted_transactions_are_never_read(kafka: str, log: KafkaLog) -> None:
     topic = await topic_with(kafka)
     partition = Partition(topic, 0)
@@ -127,10 +140,7 @@ async def test_records_of_aborted_transactions_are_never_read(kafka: str, log: K
             await (first.abort_transaction if turn % 2 else first.commit_transaction)()
             await (second.abort_transaction if turn > 1 else second.commit_transaction)()
 
-    async def decided() -> bool:  # a commit is answered before its marker is written
-        return (await log.bounds([partition]))[partition].end == 4 * (9 + 2)
-
-    await eventually(decided)
+    await readable(log, partition, 4 * (9 + 2))
     events = await read_all(log, partition)
     assert values(events) == kept
     assert await follow_until(follower, len(kept)) == events
@@ -147,6 +157,7 @@ async def test_a_read_skips_a_long_aborted_transaction(kafka: str, log: KafkaLog
             await client.send_and_wait(topic, b"x" * 10_000, partition=0)
         await client.abort_transaction()
     await log.append([Record(topic, b"after")])
+    await readable(log, Partition(topic, 0), 22)
     found = await log.read(Partition(topic, 0), 0, 1_000)
     assert values(list(found.events)) == [b"after"]
     assert found.next == 22
