@@ -13,9 +13,9 @@ from eventstreams.intake.outcome import Elements, Rejection
 from eventstreams.intake.router import Route
 from eventstreams.model.event import Record
 
-_READY_BYTES = 264
+_READY_BYTES = 224
 """Bytes of memory for an event that is ready to append, in addition to its value and key: at most
-seven objects and their list entries.
+six objects and their list entries. A record has a key or a span, or neither.
 """
 _WORKED_COPIES = 2
 """A large event in progress exists both as a document and as the value to append."""

@@ -43,8 +43,12 @@ def find_span(event: Event, line: bytes) -> int | None:
     return span if insert_place(value, span, event.partition, event.offset) == line else None
 
 
+@functools.lru_cache(maxsize=4096)
 def span_at(offset: int) -> int:
-    """Return the span for a place to insert after so many bytes of the value."""
+    """Return the span for a place to insert after so many bytes of the value.
+
+    Cached, so that thousands of records of the same shape share one integer.
+    """
     return offset << _END_BITS | offset
 
 
