@@ -338,7 +338,7 @@ def _app(parts: _Parts, intake: Intake | None) -> App:
             cookie=settings.access.cookie,
         )
         patience_s = min(settings.fanout.log_patience_s, settings.log.kafka.request_timeout_s)
-        start_resolver = StartResolver(hub=parts.hub, patience_s=patience_s)
+        start_resolver = StartResolver(hub=parts.hub, turns=parts.turns, patience_s=patience_s)
         field_warnings = FieldWarnings(parts.catalogue_watcher, parts.schemas)
         explain = Explain(
             catalogue_watcher=parts.catalogue_watcher,

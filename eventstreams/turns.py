@@ -133,6 +133,12 @@ class Turns:
         while self._clock() < ends:
             next(steps)
 
+    async def pause(self, client: str) -> None:
+        """Let other work run, within `run`; what follows begins in a turn of the client."""
+        await asyncio.sleep(0)  # meanwhile `run` charges the client for what it has done
+        if self.busy:
+            await self._wait(client)
+
     async def begin(self, client: str) -> float:
         """Wait for a turn of the client; return when it began. The caller must call `end`."""
         if self.busy:

@@ -166,6 +166,7 @@ class CatchUp:
         """
         while True:
             if position.is_long and self._held(spec, position, ends, remaining) is None:
+                await self._turns.pause(client)
                 await self._turns.run_steps(client, position.prepare())
             async with self._turns.turn(client):
                 held = self._held(spec, position, ends, remaining)

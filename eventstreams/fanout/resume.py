@@ -8,7 +8,7 @@ Wherever events may be missing, the result has a Gap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eventstreams.errors import LogUnavailable, OffsetOutOfRange, RecordsDamaged, UnknownTopic
@@ -19,6 +19,7 @@ from eventstreams.model.epochs import NO_EPOCH
 from eventstreams.model.event import Bounds, Partition
 from eventstreams.model.frame import Frame
 from eventstreams.model.position import EARLIEST, LATEST, PartitionCursor, before_end
+from eventstreams.model.steps import finished
 
 _RETENTION_SLACK_MS = 60_000
 """Records are not in order of time. A cursor below the oldest offset counts as one of another log
@@ -26,6 +27,8 @@ only if this log reaches back more than this before the cursor's time."""
 _ELECTION_SLACK_MS = 3_600_000
 """How much older, by timestamp, records may be than the lost records that they replace."""
 _TRIES = 10
+_STEP = 256
+"""How many gaps are described in one step, which takes less than a millisecond."""
 
 
 class Gap(NamedTuple):
@@ -52,9 +55,19 @@ class Gap(NamedTuple):
 
 def gap_document(gaps: list[Gap]) -> dict[str, Any]:
     """Return the data of an `event: gap` frame."""
+    return finished(gap_document_in_steps(gaps))
+
+
+def gap_document_in_steps(gaps: list[Gap]) -> Generator[None, None, dict[str, Any]]:
+    """Return the data of an `event: gap` frame, which may have gaps of very many partitions."""
+    partitions: list[dict[str, Any]] = []
+    for gap in gaps:
+        if len(partitions) % _STEP == _STEP - 1:
+            yield
+        partitions.append(gap.document())
     return {
         "message": "Some events between the requested and the resumed offsets may be missing",
-        "partitions": [gap.document() for gap in gaps],
+        "partitions": partitions,
     }
 
 

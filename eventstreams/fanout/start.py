@@ -28,10 +28,13 @@ from eventstreams.fanout.spec import SubscriptionSpec
 from eventstreams.model.catalogue import Selection
 from eventstreams.model.event import Partition
 from eventstreams.model.position import PartitionCursor, Position, topics_of
+from eventstreams.turns import Turns
 
 RETRY_AFTER_S = 5
 _AT_ONCE = 64
 """How many cursors of one client are resolved at the same time."""
+_MANY = 16 * _AT_ONCE
+"""How many partitions one step looks at in about a millisecond."""
 
 
 class Start(NamedTuple):
@@ -43,8 +46,9 @@ class Start(NamedTuple):
 
 
 class StartResolver:
-    def __init__(self, *, hub: Hub, patience_s: float) -> None:
+    def __init__(self, *, hub: Hub, turns: Turns, patience_s: float) -> None:
         self._hub = hub
+        self._turns = turns
         self._follower = hub.follower
         self._patience_s = patience_s
         """How long a request waits for an unreachable log before it is refused, in seconds."""
@@ -56,11 +60,13 @@ class StartResolver:
         *,
         cursors: Sequence[PartitionCursor | str] | None,
         since_ms: int | None,
+        client: str,
     ) -> Start:
         """Resolve a request; `template` is its spec without partitions.
 
         `cursors` come from its Last-Event-ID and may be names of topics; `since_ms` is a time in
-        ms. Raises TopicNotAvailable, ConfigurationFault, GatewayStopping or LogUnreachable.
+        ms. If there are many partitions, the work pauses between turns of `client`.
+        Raises TopicNotAvailable, ConfigurationFault, GatewayStopping or LogUnreachable.
         """
         try:
             async with asyncio.timeout(self._patience_s):
@@ -68,8 +74,8 @@ class StartResolver:
                 if self._hub.draining:
                     raise GatewayStopping("This gateway is stopping", 1)
                 if cursors is None:
-                    return await self._fresh(selection, template, since_ms)
-                return await self._resumed(selection, template, cursors, since_ms)
+                    return await self._fresh(selection, template, since_ms, client)
+                return await self._resumed(selection, template, cursors, since_ms, client)
         except (UnknownTopic, UnknownPartition) as error:
             raise TopicNotAvailable(str(error), availableTopics=self._available(selection)) from (
                 error
@@ -82,7 +88,7 @@ class StartResolver:
             raise LogUnreachable(f"The log is unreachable: {reason}", RETRY_AFTER_S) from error
 
     async def _fresh(
-        self, selection: Selection, template: SubscriptionSpec, since_ms: int | None
+        self, selection: Selection, template: SubscriptionSpec, since_ms: int | None, client: str
     ) -> Start:
         await self._require(selection, selection.topics)
         partitions = self._partitions(selection.topics)
@@ -90,7 +96,8 @@ class StartResolver:
         spec = template._replace(partitions=partitions, growing=frozenset(selection.topics))
         if since_ms is None:
             return Start(spec, self._hub.now(spec), [])
-        return await self._at(spec, [PartitionCursor(p, None, since_ms) for p in partitions])
+        cursors = [PartitionCursor(p, None, since_ms) for p in partitions]
+        return await self._at(spec, cursors, client)
 
     async def _resumed(
         self,
@@ -98,6 +105,7 @@ class StartResolver:
         template: SubscriptionSpec,
         cursors: Sequence[PartitionCursor | str],
         since_ms: int | None,
+        client: str,
     ) -> Start:
         topics = tuple(dict.fromkeys(topics_of(cursors)))
         await self._require(selection, topics)
@@ -107,20 +115,27 @@ class StartResolver:
         for cursor in given:
             if cursor.partition not in order:
                 raise UnknownPartition(cursor.partition)
+        await self._pause(len(given), client)
         named = {cursor.partition for cursor in given}
         for partition in self._partitions(by_name):
             if partition not in named:
                 given.append(_from_name(partition, since_ms))
         whole = self._whole([cursor for cursor in given if cursor.partition.topic not in by_name])
+        await self._pause(len(given), client)
         given.sort(key=lambda cursor: order[cursor.partition])
         partitions = tuple(cursor.partition for cursor in given)
         # Partitions added since the id was made join when the subscription begins.
         growing = whole | frozenset(by_name)
-        return await self._at(template._replace(partitions=partitions, growing=growing), given)
+        spec = template._replace(partitions=partitions, growing=growing)
+        return await self._at(spec, given, client)
 
-    async def _at(self, spec: SubscriptionSpec, cursors: list[PartitionCursor]) -> Start:
+    async def _at(
+        self, spec: SubscriptionSpec, cursors: list[PartitionCursor], client: str
+    ) -> Start:
         await self._follower.reach(spec.partitions)
-        found = await self._resume(cursors)
+        await self._pause(len(cursors), client)
+        found = await self._resume(cursors, client)
+        await self._pause(len(cursors), client)
         position = Position(
             spec.partitions,
             tuple(resumed.offset for resumed in found),
@@ -129,12 +144,19 @@ class StartResolver:
         )
         return Start(spec, position, [r.gap for r in found if r.gap is not None])
 
-    async def _resume(self, cursors: Sequence[PartitionCursor]) -> list[Resumed]:
+    async def _pause(self, partitions: int, client: str) -> None:
+        """Continue in another turn of the client, if a step for so many partitions takes long."""
+        if partitions > _MANY:
+            await self._turns.pause(client)
+
+    async def _resume(self, cursors: Sequence[PartitionCursor], client: str) -> list[Resumed]:
         """Return where to continue from each cursor.
 
         All times take one request to the log. Other cursors are resolved a few at a time, so that a
-        client that names very many partitions does not start a task for each.
+        client that names very many partitions does not start a task for each; those that need no
+        read of the log start none.
         """
+        resolver = self._hub.resume_resolver
         found: dict[Partition, Resumed] = {}
         times = {
             cursor.partition: cursor.timestamp_ms or 0
@@ -143,12 +165,19 @@ class StartResolver:
         }
         if times:
             async with self._hub.catch_up.slots:
-                found = await self._hub.resume_resolver.at_times(times)
+                found = await resolver.at_times(times)
         others = [cursor for cursor in cursors if cursor.offset is not None]
         for first in range(0, len(others), _AT_ONCE):
-            part = others[first : first + _AT_ONCE]
-            resumed = await asyncio.gather(*map(self._hub.resume, part))
-            found.update(zip((cursor.partition for cursor in part), resumed, strict=True))
+            if first % _MANY == 0:
+                await self._pause(first, client)
+            far: list[PartitionCursor] = []
+            for cursor in others[first : first + _AT_ONCE]:
+                if resolver.is_near(cursor):
+                    found[cursor.partition] = await resolver.resume(cursor)
+                else:
+                    far.append(cursor)
+            resumed = await asyncio.gather(*map(self._hub.resume, far))
+            found.update(zip((cursor.partition for cursor in far), resumed, strict=True))
         return [found[cursor.partition] for cursor in cursors]
 
     def _whole(self, cursors: list[PartitionCursor]) -> frozenset[str]:

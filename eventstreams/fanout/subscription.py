@@ -290,8 +290,7 @@ class Subscription:
             await self._report_truncation()
             return
         if self._growing:
-            self._growing = False
-            self.spec, self.position = self._hub.grown(self.spec, self.position)
+            await self._grow()
         if self._reports_caught_up and not self.position.is_behind(self._hub.ends(self.spec)):
             self._reports_caught_up = False
             await self.write(self.spec.caught_up(self.id_of(self.position)))
@@ -311,6 +310,12 @@ class Subscription:
             self._end = self._end or End(EndReason.LOG_ERROR, error)
         except FilterTooCostly as error:
             self._end = self._end or End(EndReason.FILTER_ERROR, error)
+
+    async def _grow(self) -> None:
+        self._growing = False
+        self.spec, self.position = self._hub.grown(self.spec, self.position)
+        if self.position.is_long:
+            await asyncio.sleep(0)  # what follows looks at every partition again
 
     async def _watch(self) -> None:
         """Watch for a disconnect on behalf of a main task that never waits for one."""

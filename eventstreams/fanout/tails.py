@@ -231,20 +231,23 @@ class Tails:
         self, spec: SubscriptionSpec, position: Position
     ) -> tuple[SubscriptionSpec, Position]:
         """Return both with the partitions that growing topics gained, at their first records."""
+        held = set(spec.partitions)
+        gained_by = {
+            topic: [p for p in self.partitions(topic) if p not in held and p not in self.missing]
+            for topic in spec.growing
+        }
+        if not any(gained_by.values()):
+            return spec, position  # the same objects, which thousands of clients share
         partitions = list(spec.partitions)
         offsets = dict(zip(spec.partitions, position.offsets, strict=True))
         stamps = dict(zip(spec.partitions, position.timestamps, strict=True))
         epochs = dict(zip(spec.partitions, position.epochs, strict=True))
         for topic in dict.fromkeys(p.topic for p in spec.partitions if p.topic in spec.growing):
             after = max(i for i, p in enumerate(partitions) if p.topic == topic) + 1
-            gained = [
-                p for p in self.partitions(topic) if p not in offsets and p not in self.missing
-            ]
+            gained = gained_by[topic]
             partitions[after:after] = gained
             for partition in gained:
                 offsets[partition], stamps[partition], epochs[partition] = 0, 0, NO_EPOCH
-        if len(partitions) == len(spec.partitions):
-            return spec, position  # the same objects, which thousands of clients share
         ordered = tuple(partitions)
         return spec._replace(partitions=ordered), Position(
             ordered,

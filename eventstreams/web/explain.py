@@ -113,7 +113,11 @@ class Explain:
         self, names: list[str], selection: Selection, asked: request.StreamRequest, look: _Look
     ) -> dict[str, Any]:
         start = await self._start_resolver.start(
-            selection, asked.spec, cursors=asked.cursors, since_ms=asked.since_ms
+            selection,
+            asked.spec,
+            cursors=asked.cursors,
+            since_ms=asked.since_ms,
+            client=look.client,
         )
         spec = start.spec
         selector = spec.selector
@@ -239,7 +243,7 @@ class _Look:
         self._index.add(None, () if selector is None else selector.covers)
         self._examined = 0
         self._turns = turns
-        self._client = client
+        self.client = client
         self._allowance = allowance
         self._looked = self._matched = self._size = 0
         self._took_s = 0.0
@@ -257,7 +261,7 @@ class _Look:
             if self._allowance is not None and await self._allowance.wait_s() > 0:
                 error = "Your client IP has reached its limit of history per minute"
             else:
-                async with self._turns.turn(self._client):
+                async with self._turns.turn(self.client):
                     rest = self._piece(rest)
         # Up to now, so that a stream that has become quiet does not seem busy.
         end_ms = max(now_ms(), frames[-1].timestamp_ms) if frames else 0

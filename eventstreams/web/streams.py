@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -28,7 +29,7 @@ from eventstreams.errors import (
 )
 from eventstreams.fanout.compression import EncodedResponse, Encoding, begin
 from eventstreams.fanout.hub import Hub
-from eventstreams.fanout.resume import gap_document
+from eventstreams.fanout.resume import gap_document_in_steps
 from eventstreams.fanout.send import Connection, End, EndReason
 from eventstreams.fanout.spec import Format
 from eventstreams.fanout.start import RETRY_AFTER_S, Start, StartResolver
@@ -178,17 +179,23 @@ class Streams:
         Objects that are needed only here are released when this returns, so that waiting clients
         do not keep them in memory.
         """
+        site = self._proxies.site(scope)
         try:
             start = await self._start_resolver.start(
-                selection, asked.spec, cursors=asked.cursors, since_ms=asked.since_ms
+                selection,
+                asked.spec,
+                cursors=asked.cursors,
+                since_ms=asked.since_ms,
+                client=site,
             )
         except GatewayStopping:
             if asked.spec.format is not Format.SSE:
                 raise
             await self._end_unopened(send)
             return None
-        if start.gaps and start.spec.gap_fails:
-            raise GapFound(gap_document(start.gaps))
+        gaps = await self._gaps(start, site)
+        if gaps and start.spec.gap_fails:
+            raise GapFound(gaps)
         bound = None if asked.stop_condition is None else StopTracker(asked.stop_condition)
         if bound is not None and asked.cursors and await self._is_over(bound, start):
             await self._over(send)
@@ -200,10 +207,9 @@ class Streams:
             *self._stream_headers[asked.media_type, start.spec.encoding],
             *headers_of(warnings),
         ]
-        site = self._proxies.site(scope)
         if start.position.is_long:
             await self._turns.run_steps(site, start.position.prepare())
-        response = await self._open(start, bound, headers, scope, send)
+        response = await self._open(start, bound, gaps, headers=headers, scope=scope, send=send)
         if scope["method"] == "HEAD":
             return None
         connection = _connection(scope)
@@ -222,6 +228,12 @@ class Streams:
             allowance=allowance,
             reports_caught_up=asked.caught_up,
         )
+
+    async def _gaps(self, start: Start, site: str) -> dict[str, Any] | None:
+        """Return the gaps as a document, or None if there are none."""
+        if not start.gaps:
+            return None
+        return await self._turns.run_steps(site, gap_document_in_steps(start.gaps))
 
     async def _is_over(self, bound: StopTracker, start: Start) -> bool:
         """Return whether the client had reached the end of its stream. Raises LogUnreachable."""
@@ -248,19 +260,25 @@ class Streams:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _open(
-        self, start: Start, bound: StopTracker | None, headers: Headers, scope: Scope, send: Send
+        self,
+        start: Start,
+        bound: StopTracker | None,
+        gaps: dict[str, Any] | None,
+        *,
+        headers: Headers,
+        scope: Scope,
+        send: Send,
     ) -> EncodedResponse:
         format_ = start.spec.format
         first = sse.OK if format_ is Format.SSE else b"\n"
         position_id = start.position.encode() if bound is None else bound.id_of(start.position)
-        if start.gaps:
-            for gap in start.gaps:
-                self._metrics.gaps.labels(gap.cause).inc()
-            document = gap_document(start.gaps)
+        if gaps is not None:
+            for cause, count in Counter(gap.cause for gap in start.gaps).items():
+                self._metrics.gaps.labels(cause).inc(count)
             if format_ is Format.SSE:
-                first += sse.control("gap", document, position_id)
+                first += sse.control("gap", gaps, position_id)
             else:
-                headers = [*headers, (b"x-eventstreams-gap", gap_header(document))]
+                headers = [*headers, (b"x-eventstreams-gap", gap_header(gaps))]
         elif start.spec.checkpoints and format_ is Format.SSE:
             first += sse.checkpoint(
                 position_id

@@ -404,6 +404,6 @@ async def test_offsets_without_times_add_no_new_partitions(
         selection = gateway.streams._catalogue_watcher.catalogue.resolve(["t"])
         marks = [PartitionCursor(Partition("t", n), 0, timestamp_ms) for n in range(2)]
         start = await gateway.start_resolver.start(
-            selection, everything(Format.SSE), cursors=marks, since_ms=None
+            selection, everything(Format.SSE), cursors=marks, since_ms=None, client=""
         )
         assert start.spec.growing == (frozenset() if timestamp_ms is None else {"t"})

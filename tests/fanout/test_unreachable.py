@@ -12,6 +12,7 @@ import pytest
 from eventstreams.fanout.start import StartResolver
 from eventstreams.fanout.timing import Timing
 from eventstreams.model.event import Partition
+from eventstreams.turns import Turns
 from tests.support import fanout
 from tests.support.fanout import Client, Gateway, Socket, events, joined
 from tests.support.partial_log import PartialLog
@@ -108,7 +109,9 @@ async def test_requests_for_a_lost_partition_are_refused_by_name(when: str, quer
     async with serving(log, ["t", "u"]) as gateway, asyncio.TaskGroup() as tasks:
         log.lose(T1)
         await unreachable(gateway, T1)
-        gateway.streams._start_resolver = StartResolver(hub=gateway.hub, patience_s=0.01)
+        gateway.streams._start_resolver = StartResolver(
+            hub=gateway.hub, turns=Turns(), patience_s=0.01
+        )
         refused = Client(gateway, "t", query=query)
         await refused.serve()
         assert refused.socket.status == 503

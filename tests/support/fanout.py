@@ -68,7 +68,7 @@ class Gateway:
         streams = {t: Stream(t, (t,), frozenset({t}), (), None, None) for t in topics}
         streams["all"] = Stream("all", tuple(topics), frozenset(topics), (), None, None)
         catalogue = Catalogue(streams)
-        self.start_resolver = StartResolver(hub=self.hub, patience_s=PATIENCE_S)
+        self.start_resolver = StartResolver(hub=self.hub, turns=turns, patience_s=PATIENCE_S)
         quota = Quota(LocalQuota(), self.metrics)
         keys = KeySet(file=None, url=None, refresh_s=60.0)
         tokens = Tokens(keys=keys, secret=None, issuer=None, audience=None, leeway_s=0.0)
@@ -103,6 +103,7 @@ class Gateway:
             everything(Format.SSE),
             cursors=None,
             since_ms=None,
+            client="",
         )
 
     def subscription(self, start: Start, socket: Socket) -> Subscription:

@@ -215,7 +215,8 @@ async def test_few_partitions_of_an_id_are_looked_up_at_the_same_time(
             now -= 1
 
     monkeypatch.setattr(Hub, "resume", counting)
-    position = [{"topic": topic, "partition": n, "offset": 0} for n in range(count)]
+    # The first record that is left can only be found in the log.
+    position = [{"topic": topic, "partition": n, "offset": -2} for n in range(count)]
     async with (
         embedded.gateway({"s": [topic]}) as gateway,
         gateway.stream("s", last_event_id=position) as stream,
