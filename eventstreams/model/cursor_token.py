@@ -152,7 +152,7 @@ def encode(
 ) -> bytes | None:
     """Return the token of a position, or None if it does not fit in one."""
     encoder = finished(writer(partitions, offsets, timestamps, epochs))
-    return encoder and encoder.token()
+    return None if encoder is None else encoder.token()
 
 
 def _layout(partitions: tuple[Partition, ...]) -> Generator[None, None, _Layout | None]:
