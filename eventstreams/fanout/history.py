@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from eventstreams.errors import (
@@ -28,8 +28,9 @@ from eventstreams.fanout.tails import TailSlice
 from eventstreams.log.base import Log, Slice
 from eventstreams.metrics import Metrics
 from eventstreams.model.epochs import NO_EPOCH, Epochs
-from eventstreams.model.event import Partition
-from eventstreams.model.frame import NO_REDACTIONS, Frame
+from eventstreams.model.event import EventRun, Partition
+from eventstreams.model.frame import FRAME_OVERHEAD_BYTES, NO_REDACTIONS, Frame
+from eventstreams.model.frame_run import FrameRun, index_of
 from eventstreams.model.position import Position
 from eventstreams.model.redaction import Redactions
 
@@ -41,7 +42,7 @@ class Block(NamedTuple):
     """All frames of a partition from offset `start` up to, not including, `next`."""
 
     start: int
-    frames: list[Frame]
+    frames: Sequence[Frame]
     next: int
     bytes: int
     epochs: Epochs
@@ -92,7 +93,7 @@ class History:
         block = self._block(partition, offset)
         if block is None:
             return None
-        frames = block.frames[bisect_left(block.frames, offset, key=_offset) :]
+        frames = block.frames[index_of(block.frames, offset) :]
         return TailSlice(frames, block.next, block.epochs, block.last_epoch)
 
     async def load(self, partition: Partition, offset: int, beside: int = 1) -> TailSlice:
@@ -145,7 +146,7 @@ class History:
         block = self._block(partition, offset - 1)
         if block is None:
             return None
-        before = bisect_left(block.frames, offset, key=_offset)
+        before = index_of(block.frames, offset)
         return block.frames[before - 1].timestamp_ms if before else None
 
     async def epoch_before(self, partition: Partition, offset: int) -> int:
@@ -158,7 +159,7 @@ class History:
         block = self._block(partition, offset - 1)
         if block is None:
             return NO_EPOCH
-        i = bisect_left(block.frames, offset - 1, key=_offset)
+        i = index_of(block.frames, offset - 1)
         held = i < len(block.frames) and block.frames[i].offset == offset - 1
         return block.epochs.at(offset - 1) if held else NO_EPOCH
 
@@ -233,10 +234,14 @@ class History:
             events = events[: bisect_left(events, end, key=lambda event: event.offset)]
         if end <= start:
             return
-        frames = [Frame(event, self._redactions) for event in events]
-        block = Block(
-            start, frames, end, 256 + sum(frame.size for frame in frames), epochs, last_epoch
-        )
+        frames: Sequence[Frame]
+        if isinstance(events, EventRun):
+            frames = FrameRun.of(events, self._redactions)
+            size = FRAME_OVERHEAD_BYTES * len(events) + sum(map(len, events.values))
+        else:
+            frames = [Frame(event, self._redactions) for event in events]
+            size = sum(frame.size for frame in frames)
+        block = Block(start, frames, end, 256 + size, epochs, last_epoch)
         insort(starts, start)
         self._blocks[partition, start] = block
         self._bytes += block.bytes
@@ -299,7 +304,3 @@ def _weight(batch: EncodedBatch) -> int:
     """Return the bytes taken by a batch and its key, each of which holds a position."""
     content = len(batch.piece.content) if batch.piece else 0
     return content + _BATCH_BYTES + _PARTITION_BYTES * len(batch.position.offsets)
-
-
-def _offset(frame: Frame) -> int:
-    return frame.offset

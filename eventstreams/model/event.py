@@ -6,7 +6,9 @@ memory and the ids of clients all use the same numbers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import count, repeat
+from typing import NamedTuple, overload
 
 import msgspec
 
@@ -35,6 +37,67 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None = None
     place_span: int | None = None
     """Where the place goes in `value`, if the log knows; see `eventstreams.model.place`."""
+
+
+class EventRun(Sequence[Event]):
+    """Events at adjacent offsets of a partition. All have a place span, and none has a key."""
+
+    __slots__ = ("first", "partition", "place_spans", "timestamps_ms", "values")
+
+    def __init__(
+        self,
+        partition: Partition,
+        first: int,
+        timestamps_ms: Sequence[int],
+        values: Sequence[bytes],
+        place_spans: Sequence[int],
+    ) -> None:
+        """`first` is the offset of the first event. The columns have the same length."""
+        self.partition = partition
+        self.first = first
+        self.timestamps_ms = timestamps_ms
+        self.values = values
+        self.place_spans = place_spans
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Event]:
+        return map(
+            Event,
+            repeat(self.partition),
+            count(self.first),
+            self.timestamps_ms,
+            self.values,
+            repeat(None),
+            self.place_spans,
+        )
+
+    @overload
+    def __getitem__(self, at: int) -> Event: ...
+    @overload
+    def __getitem__(self, at: slice) -> EventRun: ...
+    def __getitem__(self, at: int | slice) -> Event | EventRun:
+        """Return an event, or a part without holes as a run."""
+        if isinstance(at, slice):
+            offsets = range(self.first, self.first + len(self))[at]
+            assert offsets.step == 1
+            return EventRun(
+                self.partition,
+                offsets.start,
+                self.timestamps_ms[at],
+                self.values[at],
+                self.place_spans[at],
+            )
+        offset = range(self.first, self.first + len(self))[at]
+        return Event(
+            self.partition,
+            offset,
+            self.timestamps_ms[at],
+            self.values[at],
+            None,
+            self.place_spans[at],
+        )
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ _LINE_SEPARATOR = (b"\xe2\x80\xa8", b"\\u2028")
 _PARAGRAPH_SEPARATOR = (b"\xe2\x80\xa9", b"\\u2029")
 _NEXT_LINE = (b"\xc2\x85", b"\\u0085")
 
-_OVERHEAD_BYTES = 256
+FRAME_OVERHEAD_BYTES = 256
 NO_REDACTIONS: Final = Redactions()
 
 
@@ -44,7 +44,7 @@ class Frame:
         self.partition = event.partition
         self.offset = event.offset
         self.timestamp_ms = event.timestamp_ms
-        self.size = _OVERHEAD_BYTES + (0 if value is None else len(value))
+        self.size = FRAME_OVERHEAD_BYTES + (0 if value is None else len(value))
         """The memory it takes in bytes, approximately. Limits on memory use it."""
         self.gap: dict[str, Any] | None = None
         """The report of missing events, if the record is a gap marker, which has no data."""

@@ -11,10 +11,11 @@ If both are equal, the place is inserted there, after a comma.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import orjson
 
-from eventstreams.model.event import Event, Partition
+from eventstreams.model.event import Event, EventRun, Partition
 
 SPAN_VALUE_BYTES_MAX = 32 * 1024
 """Larger values have no span: parsing them would take too long at the time of appending."""
@@ -59,6 +60,23 @@ def insert_place(value: bytes, span: int, partition: Partition, offset: int) -> 
     if start == end:
         return b"".join((value[:start], b",", *place, value[end:]))
     return b"".join((value[:start], *place, value[end:]))
+
+
+def insert_places(events: EventRun, before: bytes, after: bytes) -> Iterator[bytes]:
+    """Yield each value as `insert_place` returns it, between `before` and `after`.
+
+    `before` and `after` are forms for `%`. `after` takes the offset of the next event and the
+    timestamp.
+    """
+    form = b"%b%%b%%b%b%%d%%b%b" % (before, _prefix(events.partition).replace(b"%", b"%%"), after)
+    offset = events.first
+    for value, span, timestamp_ms in zip(
+        events.values, events.place_spans, events.timestamps_ms, strict=True
+    ):
+        start, end = span >> _END_BITS, span & _END_MAX
+        comma = b"," if start == end else b""
+        yield form % (value[:start], comma, offset, value[end:], offset + 1, timestamp_ms)
+        offset += 1
 
 
 @functools.lru_cache(maxsize=4096)

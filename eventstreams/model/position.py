@@ -35,6 +35,7 @@ LATEST = -1
 EARLIEST = -2
 TAIL_BASE = -2000  # librdkafka: -2000 - n means the last n events
 _ENTRY = b'%b%d,"timestamp":%d%b}'
+_DIGITS_MAX = 20
 _ENTRY_ALONE = _ENTRY + b"]"
 
 
@@ -142,6 +143,25 @@ class Position:
             prefix = entry_prefix(partition)
             entries.append(_ENTRY % (prefix, offset, timestamp, _epoch_text(epoch)))
         return b"[%b]" % b"".join(entries)[1:]
+
+    def id_form(self, index: int) -> bytes | None:
+        """Return the ids after events of partition `index` as a form for `%`.
+
+        The form takes an offset and a timestamp. The events must have no epochs, and the other
+        partitions do not move. Return None if such an id might be too long for JSON.
+        """
+        if self.is_long:
+            return None
+        columns = self.partitions, self.offsets, self.timestamps, self.epochs
+        entries = [
+            _ENTRY % (entry_prefix(partition), offset, timestamp, _epoch_text(epoch))
+            for partition, offset, timestamp, epoch in zip(*columns, strict=True)
+        ]
+        entries[index] = entry_prefix(self.partitions[index])
+        entries = [entry.replace(b"%", b"%%") for entry in entries]
+        entries[index] += b'%d,"timestamp":%d}'
+        form = b"[%b]" % b"".join(entries)[1:]
+        return form if len(form) + 2 * _DIGITS_MAX <= JSON_BYTES_MAX else None
 
     def encode_token(self) -> bytes | None:
         """Return the id as a token, or None if the position does not fit in one."""

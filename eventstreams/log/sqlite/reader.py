@@ -8,11 +8,12 @@ milliseconds later (measured: 20,000 records/s this way, 1,000 by rows).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,7 +29,7 @@ from eventstreams.errors import (
 )
 from eventstreams.log.base import Slice
 from eventstreams.log.sqlite.file import BLOCK_BITS, OFFSET_BITS, checksum, translated
-from eventstreams.model.event import Bounds, Event, Partition
+from eventstreams.model.event import Bounds, Event, EventRun, Partition
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class _Found(NamedTuple):
     Both are empty if retention has dropped records since their sizes were read.
     """
 
-    events: list[Event]
+    events: Sequence[Event]
     damaged: int
 
 
@@ -130,7 +131,8 @@ class Reader:
         return {p: self._first_at(ids[p], time_ms) for p, time_ms in times.items()}
 
     def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
-        rows = int(2 * max_bytes / self._record_bytes) + 1
+        # A few more than will fit, because sizes vary. Those that do not fit are read in vain.
+        rows = int(1.125 * max_bytes / self._record_bytes) + 1
         rows = min(max(rows, _ROWS_MIN), _ROWS_MAX)
         bounds = None
         for rows_max in (rows, 1):  # the first record alone if one of them is damaged
@@ -184,9 +186,9 @@ class Reader:
                 head = _known(heads, partition)
                 if offset != head.next and room > 0:
                     slice_ = self.read(partition, offset, min(room, _NEWS_PARTITION_BYTES_MAX))
-                    if slice_.events:
-                        found[partition] = slice_
-                        room -= sum(len(event.value or b"") for event in slice_.events)
+                    if events := list(slice_.events):
+                        found[partition] = slice_._replace(events=events)
+                        room -= sum(len(event.value or b"") for event in events)
             except (UnknownTopic, UnknownPartition, OffsetOutOfRange, RecordsDamaged) as error:
                 found[partition] = error
         return found
@@ -213,6 +215,10 @@ class Reader:
         row = self._id(partition) << OFFSET_BITS | offset
         values, keys = self.connection.execute(_BYTES, (row, row + len(stored))).fetchone()
         values, keys = values or b"", keys or b""
+        self._record_bytes = 0.75 * self._record_bytes + 0.25 * (len(values) / len(stored) + 1)
+        run = _as_run(partition, offset, row, stored, values)
+        if run is not None:
+            return _Found(run, 0)
         value_at = key_at = 0
         events: list[Event] = []
         damaged: list[int] = []
@@ -232,7 +238,6 @@ class Reader:
             events.append(Event(partition, offset + number, timestamp_ms, value, key, checked_span))
         if (value_at, key_at) != (len(values), len(keys)):
             return _Found([], 0)
-        self._record_bytes = 0.75 * self._record_bytes + 0.25 * (value_at / len(events) + 1)
         if not damaged or damaged[0] > 0:
             return _Found(events[: damaged[0]] if damaged else events, 0)
         return _Found([], next((n for n, at in enumerate(damaged) if n != at), len(damaged)))
@@ -319,6 +324,25 @@ def _known(heads: Mapping[Partition, Head], partition: Partition) -> Head:
     if any(head.topic == partition.topic for head in heads.values()):
         raise UnknownPartition(partition)
     raise UnknownTopic(partition.topic)
+
+
+def _as_run(
+    partition: Partition, offset: int, row: int, stored: list[_Stored], values: bytes
+) -> EventRun | None:
+    """Return the records as a run if they can form one and none is damaged.
+
+    `row` is the id of the first one, and `values` holds all values one after the other. A record
+    with a key is found by its checksum, which is another one without the key.
+    """
+    times, checksums, spans, sizes, _ = zip(*stored, strict=True)
+    if None in checksums or None in spans or None in sizes:
+        return None
+    ends = list(itertools.accumulate(sizes))
+    if ends[-1] != len(values):
+        return None
+    each = [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    found = map(checksum, itertools.count(row), times, itertools.repeat(None), each, spans)
+    return EventRun(partition, offset, times, each, spans) if tuple(found) == checksums else None
 
 
 def _up_to(stored: list[_Stored], max_bytes: int) -> list[_Stored]:
