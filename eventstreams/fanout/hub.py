@@ -55,6 +55,8 @@ from eventstreams.tasks import background
 from eventstreams.turns import Turns
 
 Writer = TypeVar("Writer", bound=CohortWriter)
+_RECENT_READS_MAX = 4
+"""The most reads of the log for the newest events of a partition, before fewer are looked for."""
 
 
 class Hub:
@@ -250,10 +252,17 @@ class Hub:
         end = self.tails.end(partition)
         offset = max(self.tails.floor(partition), end - count)
         found = self.tails.since(partition, offset)
-        if found is None or not found.frames:
-            offset = max(0, end - count)
+        if found is not None and found.frames:
+            return found.frames[-count:], offset > 0
+        offset = first = max(0, end - count)
+        frames: list[Frame] = []
+        for _ in range(_RECENT_READS_MAX):
             found = await self.history.load(partition, offset)
-        return found.frames[-count:], offset > 0
+            frames += found.frames
+            if found.next >= end or found.next == offset:
+                return frames[-count:], first > 0
+            offset = found.next
+        return await self.recent(partition, max(1, (offset - first) // 2))  # the events are large
 
     # For subscriptions.
 

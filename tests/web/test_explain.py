@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from eventstreams.model.event import Record
+from eventstreams.model.timestamp import iso_of
 from eventstreams.web.explain import Explain
 from tests.support.gateway import T0, Site, filled
 
@@ -136,6 +137,20 @@ async def test_an_empty_stream_has_no_share(embedded: Site) -> None:
         said = (await gateway.get("/v2/explain?streams=s")).json()
         assert said["recent"]["share"] is None
         assert said["gaps"] == []
+
+
+async def test_the_newest_events_are_examined_whatever_their_size(site: Site) -> None:
+    topic = await site.topic()
+    size = 60_000
+    for n in range(40):
+        records = ({"n": 10 * n + i, "text": "x" * size} for i in range(10))
+        await site.produce(topic, *records, timestamp_ms=T0 + n * 1000)
+    async with site.gateway({"s": [topic]}) as gateway:
+        recent = (await gateway.get("/v2/explain?streams=s&filter=event.n%3E%3D395")).json()[
+            "recent"
+        ]
+    assert recent["to"] == iso_of(T0 + 39_000)
+    assert recent["matched"] == 5
 
 
 async def test_rates_cover_a_time_known_for_all_partitions_up_to_now(
