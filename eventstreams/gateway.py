@@ -96,15 +96,23 @@ class Gateway(NamedTuple):
         self.live_settings.request_reload()
 
 
-def open_log(settings: LogSettings, metrics: Metrics | None = None) -> Log:
-    """Return the log that the settings name, not started."""
+def open_log(
+    settings: LogSettings, metrics: Metrics | None = None, turns: Turns | None = None
+) -> Log:
+    """Return the log that the settings name, not started.
+
+    The work of clients stands aside in `turns` while an embedded log reads new events.
+    """
     limit = FutureLimit(future_max_s=settings.future_max_s, metrics=metrics)
     match settings.backend:
         case "memory":
             return MemoryLog(future_limit=limit)
         case "sqlite":
             return SqliteLog(
-                directory=Path(settings.data_dir), settings=settings.sqlite, future_limit=limit
+                directory=Path(settings.data_dir),
+                settings=settings.sqlite,
+                future_limit=limit,
+                undisturbed=contextlib.nullcontext if turns is None else turns.stand_aside,
             )
         case "kafka":
             from eventstreams.log.kafka.log import KafkaLog  # noqa: PLC0415 - loads much
@@ -151,7 +159,7 @@ async def running(
     if problems := problems_of(settings, catalogue):
         raise ConfigError(problems)
     metrics, turns = Metrics(), Turns()
-    log = open_log(settings.log, metrics)
+    log = open_log(settings.log, metrics, turns)
     schemas = open_schemas(settings)
     embedded = settings.log.backend != "kafka"
     serves_streams = settings.only != "intake"

@@ -20,6 +20,7 @@ much work waits only for its own work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import heapq
 import time
@@ -36,6 +37,8 @@ PASS_S = 0.002
 RESTS = 5
 """How many passes of the event loop are then without clients' work. One takes a few microseconds
 if there is nothing else to do, and no task on the way of an event needs more."""
+ASIDE_S = 0.02
+"""How long clients' work stands aside at most before a pass runs, in seconds."""
 PIECE_S = 0.002
 """How long one piece should take at most, in seconds, before it asks for another turn."""
 _CLIENTS_MAX = 10_000
@@ -49,10 +52,12 @@ class Turns:
         self,
         *,
         pass_s: float = PASS_S,
+        aside_s: float = ASIDE_S,
         clients_max: int = _CLIENTS_MAX,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._pass_s = pass_s
+        self._aside_s = aside_s
         self._clients_max = clients_max
         self._clock = clock
         self._spent_s = 0.0
@@ -72,6 +77,12 @@ class Turns:
         self._order: list[tuple[float, int, str]] = []
         """A heap of the clients that wait, by the time they have used."""
         self._sequence = 0
+        self._asides = 0
+        """How many blocks of `stand_aside` run."""
+        self._aside_ends: asyncio.TimerHandle | None = None
+        """Set while a pass waits for them."""
+        self._was_aside = False
+        """Whether the next pass has waited long enough."""
 
     @property
     def waiting(self) -> int:
@@ -139,6 +150,41 @@ class Turns:
         if self.busy:
             await self._wait(client)
 
+    @contextlib.contextmanager
+    def stand_aside(self) -> Generator[None]:
+        """Let work that has begun to wait for a turn wait until the end of the block.
+
+        For short work in a thread that every stream waits for. It needs the interpreter's lock a
+        dozen times, and gets it at once only while the event loop has nothing to do. If the block
+        takes longer than ASIDE_S, one pass runs in each such time.
+        """
+        self._asides += 1
+        try:
+            yield
+        finally:
+            self._asides -= 1
+            if not self._asides and self._aside_ends is not None:
+                self._go_on(was_aside=False)
+
+    def _is_aside(self) -> bool:
+        """Return whether the next pass must wait. If so, it has been scheduled."""
+        if not self._asides or self._was_aside:
+            self._was_aside = False
+            return False
+        if self._aside_ends is None:
+            loop = asyncio.get_running_loop()
+            self._aside_ends = loop.call_later(
+                self._aside_s, functools.partial(self._go_on, was_aside=True)
+            )
+        return True
+
+    def _go_on(self, *, was_aside: bool) -> None:
+        if self._aside_ends is not None:
+            self._aside_ends.cancel()
+            self._aside_ends = None
+        self._was_aside = was_aside
+        self._schedule()
+
     async def begin(self, client: str) -> float:
         """Wait for a turn of the client; return when it began. The caller must call `end`."""
         if self.busy:
@@ -190,6 +236,8 @@ class Turns:
 
     def _begin_pass(self) -> None:
         self._pass_ends = False
+        if self._waiting and self._is_aside():
+            return
         if self._waiting and self._spent_s >= self._pass_s and self._rested < RESTS:
             self._rested += 1
             self._schedule()

@@ -333,3 +333,37 @@ async def test_failed_work_is_freed_without_garbage_collection(way: str) -> None
         assert [each() for each in held] == [None]
     finally:
         gc.enable()
+
+
+async def test_work_that_waits_stands_aside_until_the_end_of_the_block() -> None:
+    turns = Turns(aside_s=PATIENCE_S)
+    ran: list[str] = []
+
+    async def work(client: str) -> None:
+        turns.charge(client, 1.0)  # so that what follows waits for a turn
+        async with turns.turn(client):
+            ran.append(client)
+
+    async with asyncio.TaskGroup() as tasks:
+        with turns.stand_aside():
+            with turns.stand_aside():
+                tasks.create_task(work("one"))
+                tasks.create_task(work("two"))
+                await _passes(20)
+            await _passes(20)
+            assert ran == []
+    assert sorted(ran) == ["one", "two"]
+
+
+async def test_work_does_not_stand_aside_for_ever() -> None:
+    turns = Turns(aside_s=0.001)
+    with turns.stand_aside():
+        for _ in range(3):
+            turns.charge("client", 1.0)
+            async with asyncio.timeout(PATIENCE_S), turns.turn("client"):
+                pass
+
+
+async def _passes(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -111,7 +111,7 @@ def test_no_install_runs_tests_and_lists_what_is_missing(checkout: Checkout) -> 
         assert missing in said
     assert rest == [
         "==> running the tests",
-        "called: tests -m pytest -n 3 --dist loadfile --no-loadscope-reorder -k position",
+        "called: tests -m pytest -n 4 --dist loadfile --no-loadscope-reorder -k position",
         "CI=unset",
     ]
 
@@ -131,7 +131,7 @@ def test_tests_without_kafka_install_nothing(checkout: Checkout) -> None:
     assert done.returncode == 0
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
     assert calls == [
-        "called: tests -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m not kafka"
+        "called: tests -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m not kafka"
     ]
 
 

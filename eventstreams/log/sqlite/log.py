@@ -15,7 +15,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,9 +64,12 @@ class SqliteLog:
         settings: SqliteSettings,
         future_limit: FutureLimit | None = None,
         limits: SqliteLimits | None = None,
+        undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """Each read of new events for followers runs in a context that `undisturbed` returns."""
         self._future_limit = future_limit or FutureLimit()
         self._limits = limits or SqliteLimits()
+        self._undisturbed = undisturbed
         self._directory = directory
         self._settings = settings
         self._life = threading.Lock()
@@ -197,7 +200,8 @@ class SqliteLog:
             raise LogUnavailable(str(self._trouble)) from self._trouble
 
     async def news(self, nexts: Mapping[Partition, int]) -> dict[Partition, Slice | LogError]:
-        return await self._run(self._live, lambda reader: reader.news(nexts))
+        with self._undisturbed():
+            return await self._run(self._live, lambda reader: reader.news(nexts))
 
     def unfollow(self, follower: SqliteFollower) -> None:
         self._followers.discard(follower)
