@@ -101,7 +101,8 @@ def open_log(
 ) -> Log:
     """Return the log that the settings name, not started.
 
-    The work of clients stands aside in `turns` while an embedded log reads new events.
+    The work of clients stands aside in `turns` while an embedded log reads new events, or writes
+    beside other processes.
     """
     limit = FutureLimit(future_max_s=settings.future_max_s, metrics=metrics)
     match settings.backend:

@@ -66,7 +66,11 @@ class SqliteLog:
         limits: SqliteLimits | None = None,
         undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Each read of new events for followers runs in a context that `undisturbed` returns."""
+        """Short work in threads that all streams wait for runs in contexts from `undisturbed`.
+
+        That is each read of new events for followers, and each append while other processes write
+        to the log, which wait for its transaction.
+        """
         self._future_limit = future_limit or FutureLimit()
         self._limits = limits or SqliteLimits()
         self._undisturbed = undisturbed
@@ -125,7 +129,8 @@ class SqliteLog:
         size = sum(map(self._size, itertools.count(), records))
         if not records:
             return []
-        return await self._write(lambda transaction: transaction.append(records), size)
+        with self._undisturbed() if self._writer.is_shared else nullcontext():
+            return await self._write(lambda transaction: transaction.append(records), size)
 
     async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
         outcomes: list[Placed | LogError | None] = [

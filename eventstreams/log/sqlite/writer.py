@@ -107,7 +107,7 @@ class SqliteWriter:
             group, stopping = self._group()
             if group:
                 self._answered(group, self._commit(group))
-                if self._is_shared:
+                if self.is_shared:
                     time.sleep(_GAP_S)
             else:
                 self._check()
@@ -119,7 +119,7 @@ class SqliteWriter:
         group: list[Request] = []
         size = 0
         size_max = self._limits.group_bytes_max
-        if self._is_shared:
+        if self.is_shared:
             size_max = min(size_max, self._limits.shared_group_bytes_max)
         wait_s = max(0.0, min(self._check_at, self._retain_at) - time.monotonic())
         try:
@@ -223,7 +223,7 @@ class SqliteWriter:
         return True
 
     @property
-    def _is_shared(self) -> bool:
+    def is_shared(self) -> bool:
         """Whether other processes write to the log at present."""
         return time.monotonic() < self._shared_until
 

@@ -6,8 +6,15 @@ import asyncio
 import sqlite3
 import tempfile
 import threading
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Generator
+from contextlib import (
+    ExitStack,
+    aclosing,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +38,7 @@ from eventstreams.model.event import Bounds, Event, Partition, Record
 from eventstreams.model.frame import Frame, encode
 from tests.support.sqlite_files import T0, opened
 from tests.support.strategies import event_texts
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -597,6 +604,38 @@ async def test_a_partition_with_a_long_backlog_does_not_delay_the_others(
         assert len(first) < 6, "the size of a result is bounded"
         assert {slice_.partition for slice_ in first + second} == set(partitions)
         await follower.aclose()
+
+
+async def test_other_work_stands_aside_for_new_events_and_while_other_processes_wait(
+    tmp_path: Path,
+) -> None:
+    entered = ended = 0
+
+    @contextmanager
+    def undisturbed() -> Generator[None]:
+        nonlocal entered, ended
+        entered += 1
+        yield
+        ended += 1
+
+    log = SqliteLog(directory=tmp_path, settings=SqliteSettings(), undisturbed=undisturbed)
+    await log.start()
+    async with aclosing(log), opened(tmp_path) as other:
+        await log.create_topic("t", 1)
+        await log.append([Record("t", b"x", partition=0)])
+        assert entered == 0
+        await follow_on(log.follow({T0: 0}), {T0: []}, 1)
+        assert entered > 0
+
+        async def appends_aside() -> bool:
+            await other.append([Record("t", b"x", partition=0)])
+            await log.append([Record("t", b"x", partition=0)])  # its transaction notices the other
+            before = entered
+            await log.append([Record("t", b"x", partition=0)])
+            return entered > before
+
+        await until(appends_aside)
+    assert ended == entered
 
 
 # Life
