@@ -129,7 +129,8 @@ class SqliteLog:
         size = sum(map(self._size, itertools.count(), records))
         if not records:
             return []
-        with self._undisturbed() if self._writer.is_shared else nullcontext():
+        is_shared = self._is_open and self._writer.is_shared
+        with self._undisturbed() if is_shared else nullcontext():
             return await self._write(lambda transaction: transaction.append(records), size)
 
     async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
