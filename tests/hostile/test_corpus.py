@@ -21,6 +21,7 @@ from eventstreams.config.validation import load
 from eventstreams.errors import BadSchemaUri, ClientError, ConfigError
 from eventstreams.filters.selector import parse_selector
 from eventstreams.intake import document
+from eventstreams.model.steps import finished
 from eventstreams.model.timestamp import parse_moment, parse_timestamp
 from eventstreams.schemas.uri import parse_uri
 from eventstreams.web import coding, request
@@ -31,7 +32,6 @@ from eventstreams.web.query import Query
 from tests.hostile import corpus
 from tests.hostile.raw import NotWellFormed, answers, exchange
 from tests.hostile.sent import SENT, encoded, posted
-from tests.support.steps import finished
 from tests.support.target import Target
 
 LONGEST_S = 5.0

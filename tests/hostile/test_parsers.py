@@ -31,6 +31,7 @@ from eventstreams.errors import BadSchemaUri, ClientError, ConfigError, InvalidT
 from eventstreams.gateway import open_shared
 from eventstreams.metrics import Metrics
 from eventstreams.model.redaction import Redaction, Rule
+from eventstreams.model.steps import finished
 from eventstreams.model.stream_config import parse_constraints
 from eventstreams.model.timestamp import parse_moment
 from eventstreams.quota.quota import Quota
@@ -44,7 +45,6 @@ from eventstreams.web.cursor import explain
 from eventstreams.web.headers import RepeatedHeader
 from eventstreams.web.query import Query
 from tests.support.issuer import SECRET
-from tests.support.steps import finished
 from tests.support.strategies import documents, texts
 
 raw = st.binary(max_size=60)

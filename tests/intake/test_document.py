@@ -6,7 +6,7 @@ import pytest
 
 from eventstreams.errors import BadBody
 from eventstreams.intake import document
-from tests.support.steps import finished
+from eventstreams.model.steps import finished
 
 
 @pytest.mark.parametrize("before", range(9))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from eventstreams.errors import BadBody, BodyTooLarge
 from eventstreams.intake import scanning
 from eventstreams.intake.document import EventProblem, read, split
+from eventstreams.model.steps import finished
 from tests.support.effort import slowness
-from tests.support.steps import finished
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     ["\\", '"', "],[", '\\"', "\\\\", '\\\\"', "{", "}, {", ",", "x" * 40]

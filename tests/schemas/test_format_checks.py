@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstreams.model.steps import finished
 from eventstreams.schemas.format_checks import FormatChecks
 from eventstreams.schemas.validation import Validator
 from tests.support.schema_folders import schema
-
-T = TypeVar("T")
 
 _ADDRESS = {"type": "string", "format": "ipv6"}
 VALIDATOR = Validator(
@@ -35,18 +33,9 @@ TEXTS = st.lists(
 )
 
 
-def completed(steps: Generator[None, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-
-
 @given(st.dictionaries(st.sampled_from(["all", "some", "none"]), TEXTS))
 def test_validating_in_steps_finds_the_same_problems(document: Any) -> None:
-    assert completed(VALIDATOR.validating(document)) == VALIDATOR.validate(document)
+    assert finished(VALIDATOR.validating(document)) == VALIDATOR.validate(document)
 
 
 @pytest.mark.parametrize(("length", "most"), [(2, 64), (1000, 2), (100_000, 1)])

@@ -15,12 +15,12 @@ import pytest
 
 from eventstreams.errors import SchemaError
 from eventstreams.intake.document import read
+from eventstreams.model.steps import finished
 from eventstreams.schemas.defaults import Defaults
 from eventstreams.schemas.dereference import dereference
 from eventstreams.schemas.tools.config import RepositoryConfig
 from eventstreams.schemas.tools.robustness import CHECKS
 from eventstreams.schemas.validation import Validator
-from tests.support.steps import finished
 
 CORPUS = Path(__file__).parent / "verdicts" / "ajv.ndjson"
 DOCS = Path(__file__).parents[2] / "docs" / "compatibility.md"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from eventstreams.model.steps import finished
 from eventstreams.turns import Turns
 from eventstreams.web import request
-from tests.support.steps import finished
 
 pytestmark = pytest.mark.anyio
 
