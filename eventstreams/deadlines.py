@@ -1,9 +1,8 @@
 """Deadlines of clients: for heads, bodies, handshakes and the reading of responses.
 
-While the process is paused or does not get the processor, it reads nothing, and when it goes on,
-its timers may run before it has looked at its sockets. What a client has sent in time may wait
-there. So a deadline gives the event loop time to look before it ends a client, and does not count
-the time by which its timer was late.
+A paused process reads nothing. When it continues, its timers may run before the event loop has read
+the sockets, although clients have sent everything in time. A deadline therefore lets the event loop
+read once more before it ends a client, and does not count the time by which its timer was late.
 """
 
 from __future__ import annotations
