@@ -1,7 +1,8 @@
-"""An embedded log in a folder, and ways to damage its file."""
+"""An embedded log in a folder, what it holds, its lock, and ways to damage its file."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator
@@ -9,12 +10,17 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from eventstreams.config.settings import SqliteSettings
+from eventstreams.log.sqlite.file import LogFile
 from eventstreams.log.sqlite.limits import SqliteLimits
 from eventstreams.log.sqlite.log import SqliteLog
-from eventstreams.model.event import Partition
+from eventstreams.model.event import Event, Partition
 
 T0 = Partition("t", 0)
+T1 = Partition("t", 1)
+PLENTY = 1 << 20  # bytes: more than a test appends
 
 
 @asynccontextmanager
@@ -28,6 +34,42 @@ async def opened(
         yield log
     finally:
         await log.aclose()
+
+
+@asynccontextmanager
+async def write_lock(directory: Path) -> AsyncIterator[None]:
+    """Hold the lock that a process holds while it writes."""
+    file = LogFile(directory, SqliteSettings())
+    await asyncio.to_thread(file.open)
+    transaction = file.transaction()
+    await asyncio.to_thread(transaction.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(transaction.__exit__, None, None, None)
+        await asyncio.to_thread(file.close)
+
+
+async def read_all(log: SqliteLog, partition: Partition) -> list[Event]:
+    offset, end = (await log.bounds([partition]))[partition]
+    events: list[Event] = []
+    while offset < end:
+        found = await log.read(partition, offset, PLENTY)
+        events.extend(found.events)
+        offset = found.next
+    return events
+
+
+def count_transactions(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    transactions: list[None] = []
+    transaction = LogFile.transaction
+
+    def counted(file: LogFile) -> Any:
+        transactions.append(None)
+        return transaction(file)
+
+    monkeypatch.setattr(LogFile, "transaction", counted)
+    return transactions
 
 
 def overwrite_table(path: Path, table: str) -> None:

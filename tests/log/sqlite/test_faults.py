@@ -19,13 +19,7 @@ from pathlib import Path
 import pytest
 
 from eventstreams.config.settings import SqliteSettings
-from eventstreams.errors import (
-    LogCorrupt,
-    LogError,
-    LogUnavailable,
-    LogUnwritable,
-    RecordsDamaged,
-)
+from eventstreams.errors import LogCorrupt, LogError, LogUnavailable, LogUnwritable, RecordsDamaged
 from eventstreams.log.sqlite.file import APPLICATION_ID, LAYOUT, translated
 from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.model.event import Bounds, Partition, Record
