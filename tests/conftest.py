@@ -73,6 +73,11 @@ def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
         return (yield)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if LONG:
+        config.option.timeout = 0  # some long forms take an hour
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_order)
 
