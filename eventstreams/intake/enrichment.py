@@ -26,13 +26,27 @@ _LEGACY = "analytics/legacy"
 _VALUE_MAX = 400
 """The number of characters that are kept of a header."""
 _ID, _DT, _RECEIVED, _CLIENT_IP = ("meta", "id"), ("meta", "dt"), ("dt",), ("http", "client_ip")
+_IDS_AT_ONCE = 64
+_VARIANT = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
+
+_ids: list[str] = []
+os.register_at_fork(after_in_child=_ids.clear)  # otherwise a child repeats the ids of its parent
 
 
 def new_id() -> str:
-    """Return a random UUID (RFC 9562, version 4), three times as fast as uuid.uuid4."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    """Return a random UUID (RFC 9562, version 4), more than twice as fast as uuid.uuid4.
+
+    The random bytes of many ids are requested at once, because each request is a system call.
+    """
+    if not _ids:
+        digits = os.urandom(16 * _IDS_AT_ONCE).hex()
+        _ids.extend(_uuid(digits[at : at + 32]) for at in range(0, len(digits), 32))
+    return _ids.pop()
+
+
+def _uuid(d: str) -> str:
+    """Return 32 random hexadecimal digits as a UUID."""
+    return f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{_VARIANT[d[16]]}{d[17:20]}-{d[20:]}"
 
 
 class Sender(NamedTuple):

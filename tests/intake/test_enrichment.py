@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
 
-from eventstreams.intake.enrichment import time_of
+from eventstreams.intake.enrichment import new_id, time_of
 from tests.support.intake import TEST, event, place
 
 pytestmark = pytest.mark.anyio
 
 HTTP: dict[str, Any] = {"$schema": "/test/http/1.0.0", "meta": {"stream": "test.http"}}
+
+
+def test_ids_are_different_random_uuids() -> None:
+    ids = [new_id() for _ in range(1_000)]
+    uuids = [UUID(text) for text in ids]
+    assert [str(uuid) for uuid in uuids] == ids
+    assert all(uuid.version == 4 and uuid.variant == RFC_4122 for uuid in uuids)
+    assert len(set(ids)) == len(ids)
+    changing = 0
+    for uuid in uuids:
+        changing |= uuid.int ^ uuids[0].int
+    assert changing.bit_count() == 122, "all bits but those of the version and the variant"
+
+
+def test_a_forked_process_does_not_repeat_ids_of_its_parent() -> None:
+    program = """
+import os, sys
+from eventstreams.intake.enrichment import new_id
+new_id()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print(new_id(), flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    ids = done.stdout.split()
+    assert len(set(ids)) == len(ids) == 2
 
 
 async def test_id_time_and_request_id_are_filled_in(tmp_path: Path) -> None:

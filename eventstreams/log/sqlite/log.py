@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +50,11 @@ _LOOK_EVERY_S = 0.025
 _RECORD_OVERHEAD_BYTES = 200
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TIMES_MS = range(-(2**63), 2**63)  # the integers that SQLite can store
+_partition_of = attrgetter("partition")
+
+
+def _kept_bytes(events: Sequence[Event]) -> int:
+    return sum(_RECORD_OVERHEAD_BYTES + len(event.value or b"") for event in events)
 
 
 class SqliteLog:
@@ -125,40 +131,40 @@ class SqliteLog:
         return follower
 
     async def append(self, records: Sequence[Record]) -> list[Placed]:
-        records = tuple(self._future_limit.apply(records))
-        size = sum(map(self._size, itertools.count(), records))
-        if not records:
-            return []
-        is_shared = self._is_open and self._writer.is_shared
-        with self._undisturbed() if is_shared else nullcontext():
-            return await self._write(lambda transaction: transaction.append(records), size)
+        records = self._future_limit.apply(records)
+        return await self._append(records, sum(map(self._size, itertools.count(), records)))
 
     async def offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
-        outcomes: list[Placed | LogError | None] = [
-            self._refusal(number, record) for number, record in enumerate(records)
-        ]
-        valid = [record for record, error in zip(records, outcomes, strict=True) if error is None]
-        places = iter(await self._offer(valid))
-        return [next(places) if error is None else error for error in outcomes]
+        refused: dict[int, LogError] = {}
+        valid: list[Record] = []
+        size = 0
+        for number, record in enumerate(self._future_limit.apply(records)):
+            try:
+                size += self._size(number, record)
+            except AppendRefused as error:
+                refused[number] = error
+            else:
+                valid.append(record)
+        places = iter(await self._offer(valid, size))
+        return [refused.get(number) or next(places) for number in range(len(records))]
 
-    def _refusal(self, number: int, record: Record) -> AppendRefused | None:
+    async def _offer(self, records: Sequence[Record], size: int) -> Sequence[Placed | LogError]:
         try:
-            self._size(number, record)
-        except AppendRefused as error:
-            return error
-        if not record.topic.isascii() and _SURROGATE.search(record.topic):
-            return AppendRefused(f"record {number} has a topic that is not a string")
-        return None
-
-    async def _offer(self, records: Sequence[Record]) -> Sequence[Placed | LogError]:
-        try:
-            return await self.append(records)
+            return await self._append(records, size)
         except UnknownPartition as error:  # that of one record; none of them was appended
             if len(records) == 1:
                 return [error]
-            return [outcome for record in records for outcome in await self._offer([record])]
+            return [outcome for record in records for outcome in await self.offer([record])]
         except LogError as error:
             return [error] * len(records)
+
+    async def _append(self, records: Sequence[Record], size: int) -> list[Placed]:
+        if not records:
+            return []
+        records = tuple(records)  # the caller may change its list
+        is_shared = self._is_open and self._writer.is_shared
+        with self._undisturbed() if is_shared else nullcontext():
+            return await self._write(lambda transaction: transaction.append(records), size)
 
     async def create_topic(self, topic: str, partitions: int) -> None:
         await self._write(lambda transaction: transaction.grow(topic, partitions))
@@ -278,12 +284,15 @@ class SqliteLog:
             raise LogUnavailable("the log is not open")
 
     def _size(self, number: int, record: Record) -> int:
+        """Return the memory that a record takes while it waits. Raises AppendRefused."""
         size = len(record.value or b"") + len(record.key or b"")
         if size > self._settings.record_bytes_max:
             limit = self._settings.record_bytes_max
             raise AppendRefused(f"record {number} has {size} bytes; at most {limit} are taken")
         if record.timestamp_ms is not None and record.timestamp_ms not in _TIMES_MS:
             raise AppendRefused(f"record {number} has a timestamp out of range")
+        if not record.topic.isascii() and _SURROGATE.search(record.topic):
+            raise AppendRefused(f"record {number} has a topic that is not a string")
         return size + _RECORD_OVERHEAD_BYTES
 
     async def _read(self, work: Callable[[Reader], T]) -> T:
@@ -342,7 +351,7 @@ class SqliteFollower:
     def __init__(
         self, log: SqliteLog, starts: Mapping[Partition, int], appended_bytes_max: int
     ) -> None:
-        """Start at these offsets. Keep about `appended_bytes_max` bytes of events in memory."""
+        """Start at these offsets. Keep up to `appended_bytes_max` bytes of events in memory."""
         self._log = log
         self._appended_bytes_max = appended_bytes_max
         self._nexts = dict(starts)
@@ -361,20 +370,23 @@ class SqliteFollower:
 
     def add(self, events: Iterable[Event]) -> None:
         """Keep events that this process has appended in one transaction."""
-        for event in events:
-            partition = event.partition
+        for partition, together in itertools.groupby(events, _partition_of):
             if partition not in self._nexts:
                 continue
+            run = list(together)  # at adjacent offsets, because one transaction appended them
             held = self._appended.setdefault(partition, [])
             following = held[-1].offset + 1 if held else self._nexts[partition]
-            if event.offset < following:
-                continue  # it was read from the file as soon as it had been committed
-            if event.offset == following and self._appended_bytes < self._appended_bytes_max:
-                held.append(event)
-                self._appended_bytes += _RECORD_OVERHEAD_BYTES + len(event.value or b"")
+            skipped = following - run[0].offset  # read from the file once they were committed
+            if skipped >= len(run):
+                continue
+            run = run[max(0, skipped) :]
+            size = self._appended_bytes + _kept_bytes(run)
+            if skipped < 0 or size > self._appended_bytes_max:
+                self.look()  # others appended too, or earlier events have not been read yet
+            else:
+                held += run
+                self._appended_bytes = size
                 self.changed.set()
-            else:  # other processes appended too, or earlier events have not been read yet
-                self.look()
 
     async def next(self) -> list[Slice]:
         while True:
@@ -429,8 +441,9 @@ class SqliteFollower:
 
     def _forget_appended(self, partition: Partition) -> None:
         """Drop the kept events of this partition. They will be read from the file."""
-        for event in self._appended.pop(partition, ()):
-            self._appended_bytes -= _RECORD_OVERHEAD_BYTES + len(event.value or b"")
+        forgotten = self._appended.pop(partition, ())
+        if forgotten:
+            self._appended_bytes -= _kept_bytes(forgotten)
             self._must_look = True
 
     def assign(

@@ -35,6 +35,8 @@ _AGES_AND_SIZES = """
 SELECT json_group_array(json_array(appended_ms, ifnull(length(value), 0))) FROM
 (SELECT appended_ms, value FROM events WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)
 """
+_NEVER_MS = -(2**63) - 1
+"""A time before all that SQLite can store."""
 _ages_and_sizes = msgspec.json.Decoder(list[tuple[int, int]])
 
 
@@ -200,21 +202,23 @@ class Transaction:
         return heads[self._partitioner.number(record, len(heads))]
 
     def _place(self, head: _Head, record: Record, now_ms: int) -> Placed:
-        stamp = record.timestamp_ms if record.timestamp_ms is not None else now_ms
-        key = head.key(head.next)
-        place = head.partition, head.next
-        span = record.place_span
+        partition, offset = head.partition, head.next
+        value, key, span = record.value, record.key, record.place_span
+        stamp = now_ms if record.timestamp_ms is None else record.timestamp_ms
         if span is msgspec.UNSET:
-            span = _span(Event(*place, stamp, record.value, record.key))
-        self._appended.append(Event(*place, stamp, record.value, record.key, span))
-        check = checksum(key, stamp, record.key, record.value, span)
-        self._rows.append((key, stamp, now_ms, check, span, record.key, record.value))
-        block = key >> BLOCK_BITS
-        self._blocks[block] = max(stamp, self._blocks.get(block, stamp))
-        head.next += 1
-        head.bytes += len(record.value or b"")
+            span = _span(Event(partition, offset, stamp, value, key))
+        row_id = head.key(offset)
+        check = checksum(row_id, stamp, key, value, span)
+        self._appended.append(Event(partition, offset, stamp, value, key, span))
+        self._rows.append((row_id, stamp, now_ms, check, span, key, value))
+        block = row_id >> BLOCK_BITS
+        if stamp > self._blocks.get(block, _NEVER_MS):
+            self._blocks[block] = stamp
+        head.next = offset + 1
+        if value is not None:
+            head.bytes += len(value)
         self._changed[head.id] = head
-        return Placed(head.partition, head.next - 1)
+        return Placed(partition, offset)
 
     def _oldest(self, head: _Head) -> tuple[list[int], list[int]]:
         """Return the times of appending and the sizes of as many records as one step may drop."""
