@@ -45,7 +45,7 @@ from eventstreams.model.catalogue import Catalogue
 from eventstreams.process_memory import give_back
 from eventstreams.quota.quota import LocalQuota, Quota, QuotaBackend
 from eventstreams.quota.workers import QuotaClient, WorkerQuota
-from eventstreams.relay.opening import open_relay, relay_problems
+from eventstreams.relay.builder import open_relay, relay_problems
 from eventstreams.relay.relay import Relay
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore

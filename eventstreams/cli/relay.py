@@ -20,7 +20,7 @@ from eventstreams.config.settings import LogSettings, RelaySettings, Settings
 from eventstreams.errors import ConfigError
 from eventstreams.metrics import Metrics
 from eventstreams.model.catalogue import Catalogue
-from eventstreams.relay.opening import open_relay, relay_problems
+from eventstreams.relay.builder import open_relay, relay_problems
 from eventstreams.server.logs import log_to_stderr
 
 _EVENTS = "eventstreams_relay_events_total"

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import orjson
 
 from eventstreams.model.event import Event
-from eventstreams.model.gap_marker import gap_document, is_gap_marker
+from eventstreams.model.gap_marker import is_gap_marker, marker_document
 from eventstreams.model.place import SPAN_VALUE_BYTES_MAX, insert_place, span_at
 from eventstreams.model.redaction import Redaction, Redactions
 
@@ -54,7 +54,7 @@ class Frame:
         self._redaction: Redaction | None = None
         """The redaction that was applied to the data."""
         if event.key is not None and is_gap_marker(event):
-            self.gap = gap_document(event)
+            self.gap = marker_document(event)
             self._event = None
 
     @property

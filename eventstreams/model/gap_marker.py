@@ -48,7 +48,7 @@ def is_gap_marker(event: Event) -> bool:
     return event.key is not None and event.key.startswith(_KEY)
 
 
-def gap_document(event: Event) -> dict[str, Any]:
+def marker_document(event: Event) -> dict[str, Any]:
     """Return the data of the `gap` event that clients get for this marker."""
     topic, number = event.partition
     value = _fields(event.value)
