@@ -1,4 +1,4 @@
-"""One log in, many clients out.
+"""Sends the events of one log to many clients.
 
 The `LogFollower` reads the log into the `Tails`, which keep the newest frames in memory. A
 `Subscription` is a `Position` and a loop that pulls; subscriptions with the same

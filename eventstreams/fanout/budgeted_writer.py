@@ -2,9 +2,9 @@
 
 One such writer serves the cohorts whose filters an index finds, another one those whose filters
 must be evaluated for every event. A writer rests as soon as it has used its share of a processor,
-so more filters delay only the events of its own streams. If it does not keep up for too long, or if
+so more filters delay only the events of its own streams. If it falls behind for too long, or if
 events that it has not examined yet are about to leave memory, it ends the streams whose filters
-take most time, as many as needed for the others to keep up.
+take the most time: as many as it must end so that it keeps up with the others.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from eventstreams.fanout.filter_budget import Usage, costliest
 from eventstreams.fanout.group import CohortGroup
 
 _BURST_S = 0.1
-"""The seconds of whose share of a processor the writer may use at once before it rests."""
+"""How many seconds' worth of its share the writer may use at once before it rests."""
 _REST_S_MAX = 0.25
 """The longest rest in one go, so that heartbeats are sent and the lag is checked."""
 _ROUND_S = 0.25
 """How long a round of writes takes at most, so that subscriptions can join between two rounds."""
 _PAUSE_S = 0.001
 _MARGIN = 0.9
-"""The part of the writer's capacity that the remaining filters may need."""
+"""The largest part of the writer's capacity that the remaining filters may need."""
 _LAG_MIN_S = 2.0
 """The shortest time over which the writer's capacity is measured."""
 
@@ -101,7 +101,7 @@ class BudgetedWriter(CohortWriter):
         if lag_s < self._patience_s and not (lag_s >= _LAG_MIN_S and self.is_about_to_lose):
             return
         done, due = now.examined - since.examined, now.ends - since.ends
-        if done < due:  # it gets further behind
+        if done < due:  # it is falling further behind
             await self._end_costliest(_MARGIN * done / due, lag_s)
             now = self._progress()
         self._begin(now)
@@ -122,11 +122,10 @@ class BudgetedWriter(CohortWriter):
 
     async def _end_costliest(self, kept: float, lag_s: float) -> None:
         error = FilterTooCostly(
-            "The filters that are evaluated together with the one of this stream need more than "
-            f"the {self._share():.2g} of a processor that they may use. They have fallen behind "
-            f"for {lag_s:.0f} s, and this is one of those that take most. Resume from this id with "
-            "a cheaper filter, or add a condition that can be indexed: /v2/explain says how a "
-            "filter is evaluated"
+            "This stream's filter is evaluated together with others. They need more than their "
+            f"limit, {self._share():.2g} of a processor, and have been behind for {lag_s:.0f} s. "
+            "This filter is among the costliest. Resume from this id with a cheaper filter, or add "
+            "a condition that can be indexed: /v2/explain says how a filter is evaluated"
         )
         gone = costliest(self.costs(), kept)
         for n, _ in enumerate(chain.from_iterable(cohort.end(error) for cohort in gone), 1):

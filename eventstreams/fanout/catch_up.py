@@ -72,8 +72,8 @@ class CatchUp:
         """Return the next batch for a subscription outside a cohort, at most `remaining` events.
 
         Reading the log takes one of the slots; selecting and rendering the events is charged to
-        the turns of the client. `latest` returns ends that may have moved on since: if it is given
-        and the tails hold all events, the batch goes as far. Raises LogError.
+        the turns of the client. `latest` returns the ends as they are then: if it is given and the
+        tails hold all events up to these, the batch goes up to them. Raises LogError.
         """
         held = self._held(spec, position, ends, remaining)
         if held is not None:
@@ -161,8 +161,11 @@ class CatchUp:
         """Render and encode a batch in turns of the client.
 
         `age` is the age of the cache before the slices were read: if it has changed since, the
-        batch is not cached. A cohort moves on while its next member waits for a turn, and does so
-        at each turn where many wait; with `latest`, that member is where its cohort is after one.
+        batch is not cached.
+
+        A cohort moves on while a subscription that is about to join it waits for a turn. If many
+        clients wait, the subscription would never reach it. Therefore the batch goes up to the ends
+        that `latest` returns once the turn has begun.
         """
         while True:
             if position.is_long and self._held(spec, position, ends, remaining) is None:
@@ -203,7 +206,10 @@ class CatchUp:
         ends: tuple[int, ...],
         later: tuple[int, ...],
     ) -> tuple[dict[int, TailSlice], tuple[int, ...]]:
-        """Return slices up to `later` and these ends; what there was, if the tails lack a part."""
+        """Return slices up to `later`, and `later`.
+
+        Return `slices` and `ends` unchanged if the tails do not hold all of these records.
+        """
         if any(new < end for new, end in zip(later, ends, strict=True)):
             return slices, ends
         extended: dict[int, TailSlice] = {}

@@ -1,4 +1,4 @@
-"""Subscriptions with the same spec at the same position: each batch is written once for all.
+"""Writes each batch once for all subscriptions with the same spec at the same position.
 
 The `CohortGroup` that a cohort belongs to examines events, queues batches and has the position.
 
@@ -33,7 +33,7 @@ from eventstreams.model.position import Position
 
 
 class Group(Protocol):
-    """What a cohort needs of its `CohortGroup`."""
+    """The part of `CohortGroup` that a cohort uses."""
 
     @property
     def position(self) -> Position: ...
@@ -43,7 +43,7 @@ class Group(Protocol):
 
 
 class Member(Protocol):
-    """What a cohort needs of a subscription."""
+    """The part of `Subscription` that a cohort uses."""
 
     client: str
     """The address or network of the client."""
@@ -55,7 +55,7 @@ class Member(Protocol):
 
     @property
     def position(self) -> Position:
-        """Where the member's next event is. The cohort sets it when the member leaves."""
+        """The position of the member's next event. The cohort sets it when the member leaves."""
         ...
 
     @position.setter
@@ -113,7 +113,7 @@ class Cohort:
         self._parts: Sequence[bytes] | None = None
         """The parts of the batch that is queued and of which nothing has been written yet."""
         self.events = 0
-        """How many events the batch holds that was queued last."""
+        """The number of events in the batch that was queued last."""
         self._before = group.position
         """The position before the batch that is queued or being written."""
         self._writing: list[Member | None] = []
@@ -164,9 +164,9 @@ class Cohort:
     def queue(self, parts: Sequence[bytes], events: int, before: Position) -> None:
         """Set the next batch for the current members; `write` writes it.
 
-        It is only then made of its `parts`, because many cohorts may have a batch queued, and these
-        share the parts that are whole events. `before` is the position before its events. The
-        group's is the one after them.
+        The `parts` are joined only when the batch is written: many cohorts may have a batch queued,
+        and until then these share the parts that are whole events. `before` is the position before
+        the events. The group's position is the one after them.
         """
         assert not self.is_queued
         self._parts, self.events, self._before = parts, events, before
@@ -185,14 +185,15 @@ class Cohort:
         self.selecting_s += seconds
 
     def forget_rendered(self) -> None:
-        """Make the members leave that have yet to receive the current batch, because its content
-        may have changed. They get those events on their own."""
+        """Make those members leave that have not received the current batch yet, because its
+        content may have changed. They pull its events on their own."""
         for member in self._writing[self._written :]:
             if member is not None:
                 member.leave_cohort()
 
     def _pass_over(self, member: Member) -> bool:
-        """Take the member off the current batch; return whether it had yet to receive it."""
+        """Remove the member from the recipients of the current batch; return whether it was one
+        that had not received the batch yet."""
         try:
             i = self._writing.index(member, self._written)
         except ValueError:

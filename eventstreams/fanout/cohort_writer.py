@@ -80,7 +80,7 @@ class CohortWriter:
         return any(group.is_near_floor for group in self._groups.values())
 
     def costs(self) -> list[Cost[Cohort]]:
-        """Return what the filters have taken in the last `window` in which any was evaluated."""
+        """Return the costs of the filters in the last `window` in which any was evaluated."""
         cohorts = [cohort for group in self._groups.values() for cohort in group.cohorts.values()]
         window = max((cohort.window for cohort in cohorts), default=0)
         return [
@@ -164,7 +164,7 @@ class CohortWriter:
                 await self._yield_to_loop(rest_s)
                 if self._rest_s():
                     return
-                continue  # members may have left during the rest, or records been lost
+                continue  # during the rest, members may have left, or records may have been lost
             try:
                 scan = await self._scan(group, ends)
             except GapRecorded:
@@ -220,8 +220,8 @@ class CohortWriter:
     def _set_alarm(self) -> None:
         """Make sure that the task wakes when the next heartbeat is due.
 
-        An alarm that is set stays, although the heartbeat may be due later by then: a timer for
-        each round would take longer than a round without heartbeats now and then.
+        An alarm that is already set is kept, even if the heartbeat is due later by now: setting a
+        timer in each round would take more time than some rounds without a due heartbeat.
         """
         if self._alarm is None and self._by_heartbeat:
             first = next(iter(self._by_heartbeat))
@@ -241,7 +241,7 @@ class CohortWriter:
         await asyncio.sleep(rest_s)
         self._gave_way_at = time.monotonic()
 
-    # What a writer with a budget does differently.
+    # Overridden by `BudgetedWriter`.
 
     def _round_ends_at(self) -> float:
         """Return when a round must end, by the monotonic clock, in seconds."""
@@ -251,8 +251,10 @@ class CohortWriter:
         """Record the processor time that selecting events took in one step of a scan."""
 
     def _rest_s(self) -> float:
-        """Return how long to rest before the next step of a scan, in seconds. It may be too short:
-        then the next call says how much longer."""
+        """Return how long to rest before the next step of a scan, in seconds.
+
+        The time may be too short; in that case, the next call returns a further rest.
+        """
         return 0.0
 
     async def _end_round(self) -> None:

@@ -1,6 +1,6 @@
-"""How much of a processor filters may use: all together, and each of those that cost most.
+"""Limits the processor time of filters: of all together, and of each of the costliest ones.
 
-Filters that an index describes are evaluated for few events and rarely use the half that is theirs.
+Filters that an index finds are evaluated for few events and rarely use their half of the budget.
 The others share the rest equally: those that a `BudgetedWriter` evaluates once for all their
 clients, and those that take so long that each stream evaluates them in its own turns. What one side
 does not use, the others may.
@@ -29,7 +29,7 @@ _LEAST_PART = 0.01
 
 
 class Usage:
-    """A moving average of the processor time that something uses."""
+    """A moving average of the processor time that one kind of work uses."""
 
     __slots__ = ("_at", "_clock", "_sum_s")
 
@@ -56,7 +56,7 @@ class Usage:
 
 
 class FilterBudget:
-    """Divides the processor time of filters. `shared` and `alone` count those that share it."""
+    """Divides the processor time between filters, as the counts `shared` and `alone` require."""
 
     def __init__(
         self, share: Callable[[], float], clock: Callable[[], float] = time.monotonic
@@ -64,11 +64,11 @@ class FilterBudget:
         """`share()` is the share of one processor that all filters may use together."""
         self._share = share
         self.indexed = Usage(clock)
-        """What filters use that an index describes."""
+        """The time used by filters that an index finds."""
         self.examined = Usage(clock)
-        """What filters use that a writer evaluates for every event."""
+        """The time used by filters that a writer evaluates for every event."""
         self.streams = Usage(clock)
-        """What filters use that streams evaluate on their own."""
+        """The time used by filters that streams evaluate on their own."""
         self.shared = 0
         """How many cohorts have a filter that a writer evaluates for every event."""
         self.alone = 0
@@ -112,7 +112,7 @@ def pulls_alone(selector: Selector | None) -> bool:
 
 
 class Cost(NamedTuple, Generic[T]):
-    """What evaluating one filter has taken."""
+    """The time that evaluating one filter has taken."""
 
     item: T
     seconds: float
@@ -123,9 +123,9 @@ class Cost(NamedTuple, Generic[T]):
 def costliest(costs: Sequence[Cost[T]], kept: float) -> list[T]:
     """Return the items without which the others cost at most `kept` of the total.
 
-    `costs` are in the order in which the items came. What an item costs is divided among its
-    clients. The client that costs most loses the item of which its part is the largest, until the
-    rest costs little enough; of equal items the newest goes first.
+    `costs` are in the order in which the items were added. The cost of an item is divided among its
+    clients. Until the rest costs little enough, the client with the highest cost loses the item in
+    which it has the largest part; of equal items, the newest is chosen.
     """
     left = sum(cost.seconds for cost in costs)
     limit = left * kept

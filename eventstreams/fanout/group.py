@@ -1,4 +1,4 @@
-"""Cohorts that read the same partitions: each event is examined once for all of them.
+"""Examines each event once for all cohorts that read the same partitions.
 
 All cohorts of a group are at the group's position. A `FilterIndex` finds the cohorts whose filter
 an event may match; only these evaluate it, and only those that it matches render and write. A
@@ -26,11 +26,11 @@ from eventstreams.model.position import Cursor, Position
 from eventstreams.turns import PIECE_S
 
 _NEAR_FLOOR = 4
-"""A position is near the floor of a tail in the first part of this many equal parts."""
+"""A position in the first of this many equal parts of a tail is near the tail's floor."""
 
 
 class Scan(NamedTuple):
-    """What came of one piece of a group's events."""
+    """The result of examining one piece of a group's events."""
 
     queued: list[Cohort]
     """The cohorts for which a batch is queued."""
@@ -39,7 +39,7 @@ class Scan(NamedTuple):
     evaluations: int
     """How often a selector was applied to an event."""
     selecting_s: float
-    """The time that took, in seconds."""
+    """The time that these evaluations took, in seconds."""
 
 
 class _Output:

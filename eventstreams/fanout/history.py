@@ -35,7 +35,7 @@ from eventstreams.model.position import Position
 from eventstreams.model.redaction import Redactions
 
 _ALIGN = 256
-"""In offsets. Reads start at a multiple of it, so that readers a few events apart share a block."""
+"""Reads start at a multiple of this offset, so that readers a few events apart share a block."""
 
 
 class Block(NamedTuple):
@@ -84,7 +84,7 @@ class History:
         self._starts: dict[Partition, list[int]] = {}
         self._reading: dict[Partition, asyncio.Lock] = {}
         self._ages: dict[Partition, int] = {}
-        """How often each partition was forgotten. Reads that began earlier are discarded."""
+        """How many times each partition was forgotten. Reads that began before are discarded."""
         self._wanted: dict[Partition, tuple[int, int]] = {}
         self._asked = asyncio.Event()
 
@@ -123,7 +123,7 @@ class History:
             self._asked.set()
 
     async def read_ahead(self) -> None:
-        """Read the blocks that `prefetch` asked for, until cancelled."""
+        """Read the blocks that `prefetch` has requested, until cancelled."""
         while True:
             self._asked.clear()
             while self._wanted:
@@ -169,7 +169,7 @@ class History:
         """Check that `tail_slice`, read at `offset`, follows a record of this epoch.
 
         Raises LogTruncated if other records have replaced those that were read before, and
-        LogError if the log cannot be asked.
+        LogError if the log cannot be read.
         """
         if follows(epoch, tail_slice):
             return
@@ -204,7 +204,7 @@ class History:
         return found
 
     def _held_before(self, partition: Partition, offset: int) -> int:
-        """Return where the cached block before `offset` ends, so that nothing is read twice."""
+        """Return the end of the cached block before `offset`, so that nothing is read twice."""
         starts = self._starts.get(partition, [])
         i = bisect_right(starts, offset)
         return self._blocks[partition, starts[i - 1]].next if i else 0

@@ -56,7 +56,7 @@ from eventstreams.turns import Turns
 
 Writer = TypeVar("Writer", bound=CohortWriter)
 _RECENT_READS_MAX = 4
-"""The most reads of the log for the newest events of a partition, before fewer are looked for."""
+"""How many reads of the log `recent` makes before it tries again with fewer events."""
 
 
 class Hub:
@@ -212,7 +212,7 @@ class Hub:
 
     @property
     def trouble(self) -> LogUnavailable | None:
-        """Why the whole log cannot be reached, while that is so."""
+        """The error with which the whole log cannot be reached; None while it can."""
         return self.follower.trouble
 
     @property
@@ -248,7 +248,7 @@ class Hub:
 
     async def recent(self, partition: Partition, count: int) -> tuple[Sequence[Frame], bool]:
         """Return the newest frames of a partition, at most `count`, and whether older ones may
-        exist: from the tail, or from the log where the tail has only begun. Raises LogError."""
+        exist. They are read from the log while the tail is still empty. Raises LogError."""
         end = self.tails.end(partition)
         offset = max(self.tails.floor(partition), end - count)
         found = self.tails.since(partition, offset)
@@ -319,7 +319,7 @@ class Hub:
         else:
             require_same(position, group.position, group.tails)
         if cohort is None:
-            spec = spec._replace(partitions=group.partitions)  # equal: keep one
+            spec = spec._replace(partitions=group.partitions)  # equal; share one tuple in memory
             cohort = self._cohorts[spec] = Cohort(spec, group, self._windows, self.timing)
             writer.add(cohort, group)
             self._count_cohorts()
@@ -351,7 +351,7 @@ class Hub:
         self._metrics.filters_of("examined", self._examining.cohorts)
 
     def _writer(self, spec: SubscriptionSpec) -> CohortWriter:
-        """Return the writer of the cohort of this spec; it depends on nothing else."""
+        """Return the writer of the cohort of this spec. The spec alone determines it."""
         if spec.selector is None:
             return self._plain
         if spec.selector.filter is None:
@@ -401,7 +401,8 @@ class Hub:
     def grown(
         self, spec: SubscriptionSpec, position: Position
     ) -> tuple[SubscriptionSpec, Position]:
-        """Return both with the partitions its topics have gained, from their first records."""
+        """Return spec and position with the partitions that the spec's topics have gained, which
+        are read from their first records."""
         return self.tails.grown(spec, position)
 
     def read(
@@ -415,7 +416,7 @@ class Hub:
     ) -> Coroutine[Any, Any, EncodedBatch]:
         """Return the next batch for a subscription outside a cohort. Raises LogError.
 
-        It goes up to `ends`, or up to where a cohort that the subscription can join is by then.
+        It goes up to `ends`, or up to the position of a cohort that the subscription can join.
         """
         latest = None if spec.stop_condition is not None else functools.partial(self.ends, spec)
         return self.catch_up.read(spec, position, ends, remaining, client=client, latest=latest)
@@ -429,7 +430,8 @@ class Hub:
     def position_after(
         self, position: Position, error: MissingEvents
     ) -> Coroutine[Any, Any, tuple[Position, dict[str, object] | None]]:
-        """Return where a stream continues after missing records, and the gap to report, if any.
+        """Return the position at which a stream continues after missing records, and the gap to
+        report, if any.
 
         Raises LogError.
         """
@@ -503,7 +505,7 @@ class Hub:
         """The longest time without a byte, in seconds."""
         return self._plain.heartbeat_s
 
-    # The end.
+    # Ending all streams.
 
     async def drain(self, over_s: float) -> None:
         """End all streams in random order over `over_s` seconds, and new ones at once."""

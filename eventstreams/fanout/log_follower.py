@@ -85,7 +85,7 @@ class LogFollower:
         """
         self.tails = Tails(log=log, bytes_max=settings.tail_bytes_max)
         self.trouble: LogUnavailable | None = None
-        """Why the whole log is unreachable; None while it can be reached."""
+        """The error with which the whole log is unreachable; None while it can be reached."""
         self.reachable = asyncio.Event()
         """Set while the log can be reached and the tails exist."""
         self._outages = Outages(quiet_s=timing.quiet_s)
@@ -104,7 +104,7 @@ class LogFollower:
         self._look_again = asyncio.Event()
         self._looking = asyncio.Lock()
         self._unfollowed: set[str] = set()
-        """Topics of which the follower found all or some partitions missing."""
+        """Topics whose partitions, some or all, were missing when the follower read them."""
         self._looked_at = -math.inf
         self._failed_at = -math.inf
         self._trouble_since = 0.0
@@ -136,7 +136,7 @@ class LogFollower:
         return self._outages.partitions
 
     def outage(self, partitions: Iterable[Partition]) -> LogUnavailable | None:
-        """Return an error that names all of these that are unreachable, or None."""
+        """Return an error that names those of these partitions that are unreachable, or None."""
         return self.trouble or self._outages.error(partitions)
 
     async def reach(self, partitions: Collection[Partition]) -> None:
@@ -297,7 +297,7 @@ class LogFollower:
                 await self._log.bounds(lost)
         except LogUnavailable as error:
             lost = lost - error.partitions if error.partitions else frozenset[Partition]()
-        except LogError:  # a topic that is gone: the look at all topics finds that out
+        except LogError:  # the topic no longer exists, which `_look_for_all` detects
             self._look_again.set()
             return
         self._regain(p for p in lost if self._outages.is_quiet(p, time.monotonic()))

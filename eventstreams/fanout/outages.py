@@ -1,4 +1,4 @@
-"""Which partitions are unreachable, since when, and why. Pure: the time is an argument.
+"""Tracks which partitions are unreachable, since when, and why. Pure: the time is an argument.
 
 Failures come from two sources: the follower, which repeats them for as long as they last, and
 readers of history, which may have met a brief failure. A partition is reachable again when an event
@@ -72,7 +72,7 @@ class Outages:
         return known is None or now_s - known.failed_s > self._quiet_s
 
     def error(self, partitions: Iterable[Partition]) -> LogUnavailable | None:
-        """Return an error that names all of these that are unreachable, or None.
+        """Return an error that names those of these partitions that are unreachable, or None.
 
         It gives the cause for the first of them.
         """

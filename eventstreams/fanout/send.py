@@ -96,9 +96,9 @@ class PendingSend(NamedTuple):
 def try_send(send: Send, body: bytes) -> PendingSend | None:
     """Send a part of a response's body without waiting.
 
-    Return None where the server took it at once, else the send to finish. Raises whatever the
-    server raises when the client is gone. While the socket has room, uvicorn's send completes at
-    its first step, so no task is switched.
+    Return None if the server accepted it at once, otherwise the send that must be finished. Raises
+    whatever the server raises when the client has disconnected. While the socket has room,
+    uvicorn's send completes at its first step, so no task switch is needed.
     """
     sending = send({"type": "http.response.body", "body": body, "more_body": True})
     try:
@@ -111,9 +111,9 @@ def try_send(send: Send, body: bytes) -> PendingSend | None:
 async def finish_send(
     pending: PendingSend, connection: Connection | None, stall_timeout_s: float
 ) -> End | None:
-    """Continue a suspended send for as long as the client takes any bytes.
+    """Continue a suspended send for as long as the client accepts bytes.
 
-    Return None once it is sent, or why the stream ends: the client took nothing for
+    Return None once all is sent, or why the stream ends: the client accepted nothing for
     `stall_timeout_s`, or the server raised. The caller closes the coroutine.
     """
     sending, waiting_for = pending

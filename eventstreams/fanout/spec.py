@@ -1,4 +1,4 @@
-"""What a subscription asks for. Equal specs at equal positions share the same bytes."""
+"""Defines what a subscription reads, and its format. Equal specs at equal positions share bytes."""
 
 from __future__ import annotations
 

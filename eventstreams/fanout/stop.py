@@ -22,7 +22,7 @@ _TIMER_S_MAX = 3600.0
 
 
 class StopOffsets(Protocol):
-    """What a stop tracker needs of the hub. `Hub` documents both."""
+    """The methods of `Hub` that a stop tracker uses. `Hub` documents them."""
 
     def ends(self, spec: SubscriptionSpec) -> tuple[int, ...]: ...
 

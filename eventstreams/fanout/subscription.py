@@ -1,4 +1,4 @@
-"""Streams to one client: a position, and a loop in the task of the client's request.
+"""Streams events to one client, in a loop that runs in the task of the client's request.
 
 The subscription joins the cohort of its spec once it reaches the cohort's position. Until then it
 pulls alone, from the tails or from history, as fast as the client's socket accepts the bytes. There
@@ -57,7 +57,7 @@ from eventstreams.model.position import Position
 
 
 class SubscriptionHub(StopOffsets, Protocol):
-    """What a subscription needs of the hub. `Hub` documents each of these."""
+    """The part of `Hub` that a subscription uses. `Hub` documents each of these."""
 
     @property
     def settings(self) -> FanoutSettings: ...
@@ -158,7 +158,7 @@ class Subscription:
         """Tracks when a stream with a stop condition ends; None for all other streams."""
         self._position = position
         self.response = response
-        """The state of the response that its encoding needs."""
+        """The state of the response's content coding."""
         self.send = send
         self.connection = connection
         self.client = client
@@ -184,7 +184,7 @@ class Subscription:
 
     @property
     def position(self) -> Position:
-        """Where this client's next event is; all events before it have been written.
+        """The position of this client's next event; all events before it have been written.
 
         While the subscription is in a cohort, events directly before it may still be queued.
         """

@@ -118,7 +118,7 @@ _LOOK_BACK_BYTES = 64 * 1024
 
 
 class Found(NamedTuple):
-    """What `refresh` found in the log."""
+    """The changes that `refresh` found in the log."""
 
     new: list[Partition]
     """Partitions of new topics."""
@@ -230,7 +230,8 @@ class Tails:
     def grown(
         self, spec: SubscriptionSpec, position: Position
     ) -> tuple[SubscriptionSpec, Position]:
-        """Return both with the partitions that growing topics gained, at their first records."""
+        """Return spec and position with the partitions that growing topics have gained, at their
+        first records."""
         held = set(spec.partitions)
         gained_by = {
             topic: [p for p in self.partitions(topic) if p not in held and p not in self.missing]

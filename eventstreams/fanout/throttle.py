@@ -16,10 +16,10 @@ from eventstreams.fanout.batch import EncodedBatch
 from eventstreams.fanout.send import Allowance
 
 _BURST_S = 4.0
-"""The seconds of whose share a stream may use at once before it is slowed."""
+"""How many seconds' worth of its share a stream may use at once before it is slowed."""
 
 _REST_S_MAX = 1.0
-"""The longest pause. After it, a stream is checked for having fallen too far behind."""
+"""The longest pause. After each pause, the gateway checks whether the stream is too far behind."""
 
 
 class Throttle:
@@ -61,8 +61,8 @@ class Throttle:
     async def rest_s(self, behind: int | None) -> float:
         """Return how long to pause before the next events, in seconds; 0.0 for no pause.
 
-        `behind` is by how many records the stream is behind; None for a stream with a stop
-        condition, which may take as long as it needs. Raises FilterTooCostly.
+        `behind` is the number of records by which the stream is behind; None for a stream with a
+        stop condition, which may take as long as it needs. Raises FilterTooCostly.
         """
         if self._allowance is not None and (rest_s := await self._allowance.wait_s()) > 0:
             return rest_s
@@ -97,9 +97,9 @@ class Throttle:
                 return
             if behind >= self._behind:
                 raise FilterTooCostly(
-                    "Choosing the events of this stream takes more than its share of the gateway's "
-                    f"time ({share:.4g} of a processor), and it has fallen behind for "
-                    f"{self._patience_s:g} s. Go on from this id with a cheaper filter: "
+                    "Selecting the events of this stream takes more than its share of the "
+                    f"gateway's time ({share:.4g} of a processor), and it has been behind for "
+                    f"{self._patience_s:g} s. Resume from this id with a cheaper filter: "
                     "/v2/explain says what a filter costs"
                 )
         self._looked_at, self._behind = now_s, behind

@@ -1,4 +1,4 @@
-"""Times and counts of the fan-out that are fixed. Operators set those in `FanoutSettings`."""
+"""Defines fixed times and counts of the fan-out. Operators set the others in `FanoutSettings`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Timing:
     quiet_s: float = 5.0
     """Seconds without an error after which a follower counts as healthy, even without events."""
     keyframe_every_s: float = 0.25
-    """The least seconds between keyframes that are made so that a client can join a stream."""
+    """The minimum seconds between keyframes that are made so that a client can join a stream."""
     turn_s: float = 0.005
     """Seconds for which a cohort writes before it yields to the event loop."""
     members_per_look: int = 32

@@ -284,7 +284,7 @@ async def test_only_a_stream_beyond_its_share_is_slowed_and_ended(
         assert error.event == "error"
         assert error.document["name"] == "FilterTooCostly"
         assert error.document["message"].startswith(
-            "Choosing the events of this stream takes more than its share of the gateway's time"
+            "Selecting the events of this stream takes more than its share of the gateway's time"
         )
         reported = re.search(rb"\n\nretry: (\d+)\n$", costly.chunks[-1])
         assert reported, "a client that reconnects would get it again"
