@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 LOOK_S = 0.5
-"""How long the event loop may read what waits in its sockets before a client is ended, in s."""
+"""How long the event loop may read its sockets before a client is disconnected, in seconds."""
 _LATE_S = 0.1
-"""A timer that is later than this, in seconds, did not run because nothing did."""
+"""If a timer is later than this, in seconds, the whole process was paused."""
 
 
 class Deadline:
-    """Calls `give_up` once, unless it is moved or cancelled before."""
+    """Calls `give_up` once at its time, unless it is moved or cancelled before then."""
 
     __slots__ = ("_due_s", "_give_up", "_is_last_look", "_loop", "_lost_s", "_timer")
 
@@ -27,7 +27,7 @@ class Deadline:
         self._loop = asyncio.get_running_loop()
         self._give_up = give_up
         self._lost_s = 0.0
-        """How long nothing ran, as far as timers were late by it."""
+        """How long the process was paused, measured by how late the timer was."""
         self._due_s = due_s
         self._is_last_look = False
         self._timer = self._loop.call_at(due_s, self._on_time)

@@ -33,7 +33,7 @@ EventStreamsError
 │       ├── TopicNotAvailable      404
 │       ├── ConfigurationFault     500: none of the topics of the request exist
 │       └── LogUnreachable         503: the log did not answer in time
-├── FilterTooCostly        choosing events exceeds a stream's share of time; the stream ends
+├── FilterTooCostly        selecting events exceeds a stream's share of time; the stream ends
 ├── SchemaError            schemas are invalid; lists every problem
 │   ├── SchemaNotFound         there is no schema at this URI
 │   └── BadSchemaUri           not a possible URI of a schema in a repository
@@ -106,7 +106,7 @@ def without_frames(error: _E) -> _E:
 
 
 class FilterTooCostly(EventStreamsError):
-    """A stream needs more than its share of time to choose its events, and falls behind."""
+    """Selecting a stream's events exceeds its share of time, and the stream falls behind."""
 
 
 class SchemaError(EventStreamsError):
@@ -306,7 +306,7 @@ class AssignmentProblem(ClientError):
 
     @property
     def name(self) -> str:
-        """The name of the error in the response, which clients of KafkaSSE know."""
+        """The name of the error in the response. Clients of KafkaSSE compare it."""
         return f"{type(self).__name__}Error"
 
     def body(self) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def open_log(
 ) -> Log:
     """Return the log that the settings name, not started.
 
-    The work of clients stands aside in `turns` while an embedded log reads new events, or writes
-    beside other processes.
+    `turns` delays the work of clients while an embedded log reads new events, or writes while
+    other processes write to it too.
     """
     limit = FutureLimit(future_max_s=settings.future_max_s, metrics=metrics)
     match settings.backend:
@@ -113,7 +113,7 @@ def open_log(
                 directory=Path(settings.data_dir),
                 settings=settings.sqlite,
                 future_limit=limit,
-                undisturbed=contextlib.nullcontext if turns is None else turns.stand_aside,
+                undisturbed=contextlib.nullcontext if turns is None else turns.hold_back,
             )
         case "kafka":
             from eventstreams.log.kafka.log import KafkaLog  # noqa: PLC0415 - loads much
@@ -522,7 +522,10 @@ def read_secret(name: str, path: str) -> bytes:
 
 
 def open_shared(settings: SharedSettings, line: QuotaClient | None) -> QuotaBackend:
-    """Return where limits are counted: Redis, the parent process, or here. Raises ConfigError."""
+    """Return the counters of limits: in Redis, the parent process, or this process.
+
+    Raises ConfigError.
+    """
     if settings.redis_url is None:
         return LocalQuota() if line is None else WorkerQuota(line)
     from eventstreams.quota.redis_quota import RedisQuota  # noqa: PLC0415 - loads much
@@ -629,7 +632,7 @@ _CHECKS: tuple[Callable[[Settings], object], ...] = (
 
 
 def problems_between(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """Return the problems of settings and catalogue with each other."""
+    """Return the conflicts between the settings and the catalogue."""
     problems: list[str] = []
     demo, error_stream = settings.demo, settings.intake.error_stream
     for name, stream in (("stream", demo.stream), ("new_pages_stream", demo.new_pages_stream)):
@@ -646,7 +649,7 @@ def problems_between(settings: Settings, catalogue: Catalogue) -> list[str]:
         return problems
     return problems + [
         f"streams.{stream.name}.scope: needs access.jwks_file, access.jwks_url or "
-        "access.hs256_secret_file, for there is nothing to check tokens with"
+        "access.hs256_secret_file; without one of them, tokens cannot be verified"
         for stream in catalogue.streams.values()
         if stream.scope is not None
     ]

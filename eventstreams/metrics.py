@@ -165,7 +165,7 @@ class Metrics:
 
         self.propagation_events = Counter(
             f"{p}propagation_events",
-            "Events that rules took, by what became of them",
+            "Events that rules acted on or dropped, by outcome",
             ["rule", "outcome"],
             registry=r,
         )
@@ -178,7 +178,7 @@ class Metrics:
         )
         self.propagation_lag = Gauge(
             f"{p}propagation_lag",
-            "Offsets that a rule has not read of its partitions",
+            "Offsets in a rule's partitions that it has not read yet",
             ["rule"],
             registry=r,
         )
@@ -203,8 +203,8 @@ class Metrics:
         self._relay_gauges = {
             name: Gauge(f"{p}relay_{name}", text, ["relay"], registry=r)
             for name, text in (
-                ("connected", "1 while the relay's upstream answers it"),
-                ("caught_up", "1 while the relay has all that its upstream had before"),
+                ("connected", "1 while the relay reads a stream of its upstream"),
+                ("caught_up", "1 while the relay has read all past events of its upstream"),
                 ("lag_seconds", "Age of the newest event when it was appended"),
                 ("newest_event_seconds", "Unix time of the newest event"),
             )
@@ -214,9 +214,9 @@ class Metrics:
             for name, text in (
                 ("connections", "Connections to the upstream"),
                 ("events", "Events appended"),
-                ("duplicates", "Events that came again and were dropped"),
-                ("canaries", "Canary events that were left out"),
-                ("gaps", "Times that the upstream had lost events"),
+                ("duplicates", "Events that were received again and dropped"),
+                ("canaries", "Canary events that were not appended"),
+                ("gaps", "Gaps that the upstream reported"),
             )
         }
 
@@ -241,11 +241,11 @@ class Metrics:
             self.filter_seconds.inc(selecting_s)
 
     def filters_of(self, evaluation: str, count: int) -> None:
-        """Set how many cohorts, or streams, have their events found in this way."""
+        """Set the number of cohorts, or streams, whose filters are evaluated in this way."""
         self._filters.labels(evaluation).set(count)
 
     def scanned(self, skipped: int, evaluations: int, selecting_s: float) -> None:
-        """Record what it took to examine events for cohorts."""
+        """Record the work of examining events for cohorts."""
         self.rendered(skipped, selecting_s)
         if evaluations:
             self.filter_evaluations.inc(evaluations)

@@ -26,8 +26,8 @@ _ADDRESS_SPACE_BYTES_MIN = 1 << 30
 _FULL = 2
 """The generation of a collection that examines all objects but the exempt ones."""
 _FULL_EVERY = 2
-"""After how many collections of the next younger generation a full one may come. It examines what
-has been added since the last one: about 14,000 objects, which take 10 ms."""
+"""The number of collections of the next younger generation before a full one. A full one examines
+the objects added since the last one: about 14,000 objects, which take 10 ms."""
 _EXAMINE_EVERY_S = 3600.0
 _LOOK_EVERY_S = 2.0
 _WORTH_IT = 50
@@ -40,8 +40,8 @@ def kept_objects(clock: Callable[[], float] = time.monotonic) -> Generator[None]
 
     A full collection comes whenever the objects of open streams have increased by a quarter, and
     takes 50 ms for 1,000 streams if it examines all of them. Exempt objects are freed as usual when
-    nothing refers to them. Only those that refer to each other in a circle would stay, so
-    everything is examined again once in an hour.
+    nothing refers to them. Only those that refer to each other in a cycle would stay, so
+    everything is examined again once an hour.
     """
     examined_s = clock()
 

@@ -11,10 +11,10 @@ the time of each of its steps is charged to the client.
 
 The pieces of all clients together run for about `PASS_S`. Further pieces wait for a few passes of
 the event loop in which none runs, so that an event that goes from task to task on its way to the
-streams waits for pieces once or twice, and not at each of its steps. Then pieces of the client
-are next that has used the least time since pieces began to wait. Neither many requests nor many
-clients delay a step of the streams by more than PASS_S and one piece, and a client that asks for
-much work waits only for its own work.
+streams waits for pieces once or twice, and not at each of its steps. Then the client that has used
+the least time since pieces began to wait is next. Neither many requests nor many clients delay a
+step of the streams by more than PASS_S and one piece, and a client that causes much work delays
+mainly itself.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ from typing import Any, NamedTuple, TypeVar, cast
 T = TypeVar("T")
 
 PASS_S = 0.002
-"""Clients' work before other work is next, in seconds. The last piece may exceed it."""
+"""How long clients' work runs before other work is next, in seconds. The last piece may exceed
+it."""
 RESTS = 5
-"""How many passes of the event loop are then without clients' work. One takes a few microseconds
-if there is nothing else to do, and no task on the way of an event needs more."""
-ASIDE_S = 0.02
-"""How long clients' work stands aside at most before a pass runs, in seconds."""
+"""The number of passes of the event loop that then run without clients' work. A pass takes a few
+microseconds if there is nothing else to do, and an event needs no more passes to reach the
+streams."""
+HOLD_S_MAX = 0.02
+"""How long `hold_back` delays clients' work at most before a pass runs, in seconds."""
 PIECE_S = 0.002
-"""How long one piece should take at most, in seconds, before it asks for another turn."""
+"""How long one piece should take at most, in seconds, before it waits for another turn."""
 _CLIENTS_MAX = 10_000
-"""How many clients are remembered; beyond it, the half that has used least is forgotten."""
+"""How many clients are remembered. Beyond it, the half that has used least time is forgotten."""
 
 
 class Turns:
@@ -52,18 +54,18 @@ class Turns:
         self,
         *,
         pass_s: float = PASS_S,
-        aside_s: float = ASIDE_S,
+        hold_s_max: float = HOLD_S_MAX,
         clients_max: int = _CLIENTS_MAX,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._pass_s = pass_s
-        self._aside_s = aside_s
+        self._hold_s_max = hold_s_max
         self._clients_max = clients_max
         self._clock = clock
         self._spent_s = 0.0
         """The time used since other work was next."""
         self._rested = 0
-        """How many passes have been without clients' work since then."""
+        """The number of passes without clients' work since then."""
         self._pass_ends = False
         """Whether `_begin_pass` is scheduled."""
         self._used_s: dict[str, float] = {}
@@ -77,12 +79,12 @@ class Turns:
         self._order: list[tuple[float, int, str]] = []
         """A heap of the clients that wait, by the time they have used."""
         self._sequence = 0
-        self._asides = 0
-        """How many blocks of `stand_aside` run."""
-        self._aside_ends: asyncio.TimerHandle | None = None
-        """Set while a pass waits for them."""
-        self._was_aside = False
-        """Whether the next pass has waited long enough."""
+        self._holds = 0
+        """The number of `hold_back` blocks that are running."""
+        self._hold_ends: asyncio.TimerHandle | None = None
+        """The timer that ends the delay of a pass; None while no pass is held back."""
+        self._has_waited = False
+        """Whether the next pass has waited for the maximum time and must run."""
 
     @property
     def waiting(self) -> int:
@@ -151,38 +153,38 @@ class Turns:
             await self._wait(client)
 
     @contextlib.contextmanager
-    def stand_aside(self) -> Generator[None]:
-        """Let work that has begun to wait for a turn wait until the end of the block.
+    def hold_back(self) -> Generator[None]:
+        """Delay the work of clients that waits for a turn until the end of the block.
 
-        For short work in a thread that every stream waits for. It needs the interpreter's lock a
-        dozen times, and gets it at once only while the event loop has nothing to do. If the block
-        takes longer than ASIDE_S, one pass runs in each such time.
+        This is for short work in a thread that every stream waits for. Such a thread needs the
+        interpreter's lock a dozen times, and gets it at once only while the event loop is idle. If
+        the block takes longer than HOLD_S_MAX, one pass runs in each such period.
         """
-        self._asides += 1
+        self._holds += 1
         try:
             yield
         finally:
-            self._asides -= 1
-            if not self._asides and self._aside_ends is not None:
-                self._go_on(was_aside=False)
+            self._holds -= 1
+            if not self._holds and self._hold_ends is not None:
+                self._go_on(has_waited=False)
 
-    def _is_aside(self) -> bool:
+    def _is_held_back(self) -> bool:
         """Return whether the next pass must wait. If so, it has been scheduled."""
-        if not self._asides or self._was_aside:
-            self._was_aside = False
+        if not self._holds or self._has_waited:
+            self._has_waited = False
             return False
-        if self._aside_ends is None:
+        if self._hold_ends is None:
             loop = asyncio.get_running_loop()
-            self._aside_ends = loop.call_later(
-                self._aside_s, functools.partial(self._go_on, was_aside=True)
+            self._hold_ends = loop.call_later(
+                self._hold_s_max, functools.partial(self._go_on, has_waited=True)
             )
         return True
 
-    def _go_on(self, *, was_aside: bool) -> None:
-        if self._aside_ends is not None:
-            self._aside_ends.cancel()
-            self._aside_ends = None
-        self._was_aside = was_aside
+    def _go_on(self, *, has_waited: bool) -> None:
+        if self._hold_ends is not None:
+            self._hold_ends.cancel()
+            self._hold_ends = None
+        self._has_waited = has_waited
         self._schedule()
 
     async def begin(self, client: str) -> float:
@@ -236,7 +238,7 @@ class Turns:
 
     def _begin_pass(self) -> None:
         self._pass_ends = False
-        if self._waiting and self._is_aside():
+        if self._waiting and self._is_held_back():
             return
         if self._waiting and self._spent_s >= self._pass_s and self._rested < RESTS:
             self._rested += 1

@@ -335,8 +335,8 @@ async def test_failed_work_is_freed_without_garbage_collection(way: str) -> None
         gc.enable()
 
 
-async def test_work_that_waits_stands_aside_until_the_end_of_the_block() -> None:
-    turns = Turns(aside_s=PATIENCE_S)
+async def test_waiting_work_is_held_back_until_the_end_of_the_block() -> None:
+    turns = Turns(hold_s_max=PATIENCE_S)
     ran: list[str] = []
 
     async def work(client: str) -> None:
@@ -345,8 +345,8 @@ async def test_work_that_waits_stands_aside_until_the_end_of_the_block() -> None
             ran.append(client)
 
     async with asyncio.TaskGroup() as tasks:
-        with turns.stand_aside():
-            with turns.stand_aside():
+        with turns.hold_back():
+            with turns.hold_back():
                 tasks.create_task(work("one"))
                 tasks.create_task(work("two"))
                 await _passes(20)
@@ -355,9 +355,9 @@ async def test_work_that_waits_stands_aside_until_the_end_of_the_block() -> None
     assert sorted(ran) == ["one", "two"]
 
 
-async def test_work_does_not_stand_aside_for_ever() -> None:
-    turns = Turns(aside_s=0.001)
-    with turns.stand_aside():
+async def test_work_is_not_held_back_for_ever() -> None:
+    turns = Turns(hold_s_max=0.001)
+    with turns.hold_back():
         for _ in range(3):
             turns.charge("client", 1.0)
             async with asyncio.timeout(PATIENCE_S), turns.turn("client"):

@@ -261,7 +261,7 @@ async def test_logs_that_share_a_file_agree_on_topics_and_offsets(tmp_path: Path
         assert await log.bounds(partitions) == bounds
 
 
-async def test_other_work_stands_aside_for_new_events_and_while_other_processes_wait(
+async def test_other_work_is_held_back_for_new_events_and_while_other_processes_wait(
     tmp_path: Path,
 ) -> None:
     entered = ended = 0
@@ -282,12 +282,12 @@ async def test_other_work_stands_aside_for_new_events_and_while_other_processes_
         await follow_on(log.follow({T0: 0}), {T0: []}, 1)
         assert entered > 0
 
-        async def appends_aside() -> bool:
+        async def appends_held_back() -> bool:
             await other.append([Record("t", b"x", partition=0)])
             await log.append([Record("t", b"x", partition=0)])  # its transaction notices the other
             before = entered
             await log.append([Record("t", b"x", partition=0)])
             return entered > before
 
-        await until(appends_aside)
+        await until(appends_held_back)
     assert ended == entered
