@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from eventstreams.access.key_sets import KeySet, parse
+from eventstreams.access.builder import open_keys, open_policy, open_tokens
 from eventstreams.access.policy import Policy
-from eventstreams.access.producer_keys import load_producers
 from eventstreams.access.tickets import Tickets
 from eventstreams.access.tokens import Tokens
 from eventstreams.config.reloader import CatalogueWatcher, LiveSettings
 from eventstreams.config.settings import (
-    AccessSettings,
     IntakeSettings,
     LogSettings,
     Settings,
-    SharedSettings,
 )
-from eventstreams.config.validation import conflicts
 from eventstreams.demo.feed import DemoFeed
 from eventstreams.errors import ConfigError, LogError
 from eventstreams.fanout.hub import Hub
@@ -34,7 +30,6 @@ from eventstreams.intake.error_events import ErrorEventRate, ErrorEvents
 from eventstreams.intake.intake import Intake
 from eventstreams.intake.router import EventRouter
 from eventstreams.legacy.beacon import Beacon
-from eventstreams.legacy.checks import stream_problems
 from eventstreams.legacy.conversion import Converter
 from eventstreams.log.base import Log
 from eventstreams.log.future import FutureLimit
@@ -42,10 +37,12 @@ from eventstreams.log.memory import MemoryLog
 from eventstreams.log.sqlite.log import SqliteLog
 from eventstreams.metrics import Metrics
 from eventstreams.model.catalogue import Catalogue
+from eventstreams.problems import problems_between, problems_of
 from eventstreams.process_memory import give_back
-from eventstreams.quota.quota import LocalQuota, Quota, QuotaBackend
-from eventstreams.quota.workers import QuotaClient, WorkerQuota
-from eventstreams.relay.builder import open_relay, relay_problems
+from eventstreams.quota.builder import open_shared
+from eventstreams.quota.quota import Quota
+from eventstreams.quota.workers import QuotaClient
+from eventstreams.relay.builder import open_relay
 from eventstreams.relay.relay import Relay
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.store import SchemaStore
@@ -508,148 +505,3 @@ async def _demo(settings: Settings, catalogue: Catalogue, log: Log) -> AsyncGene
     )
     async with background(feed.run()):
         yield
-
-
-_SECRET_BYTES_MIN = 32
-
-
-def read_secret(name: str, path: str) -> bytes:
-    """Return the content of a file without its final line end. Raises ConfigError."""
-    try:
-        return Path(path).read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise ConfigError([f"{name}: {path}: {error.strerror or error}"]) from error
-
-
-def open_shared(settings: SharedSettings, line: QuotaClient | None) -> QuotaBackend:
-    """Return the counters of limits: in Redis, the parent process, or this process.
-
-    Raises ConfigError.
-    """
-    if settings.redis_url is None:
-        return LocalQuota() if line is None else WorkerQuota(line)
-    from eventstreams.quota.redis_quota import RedisQuota  # noqa: PLC0415 - loads much
-
-    return RedisQuota(
-        url=settings.redis_url,
-        password=redis_password(settings),
-        prefix=settings.prefix,
-        timeout_s=settings.timeout_s,
-    )
-
-
-def redis_password(settings: SharedSettings) -> str | None:
-    """Return the Redis password, or None if none is set. Raises ConfigError."""
-    name, path = "shared.redis_password_file", settings.redis_password_file
-    if path is None:
-        return None
-    try:
-        return read_secret(name, path).decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{name}: {path}: not UTF-8"]) from error
-
-
-def open_keys(settings: AccessSettings) -> KeySet:
-    """Return the keys that verify tokens. Raises ConfigError."""
-    file = _key_file(settings)
-    return KeySet(file=file, url=settings.jwks_url, refresh_s=settings.jwks_refresh_s)
-
-
-def _key_file(settings: AccessSettings) -> Path | None:
-    name, path = "access.jwks_file", settings.jwks_file
-    if path is None:
-        return None
-    try:
-        usable = parse(read_secret(name, path))
-    except ValueError as error:
-        raise ConfigError([f"{name}: {path}: not a JSON Web Key Set: {error}"]) from error
-    if not usable:
-        raise ConfigError([f"{name}: {path}: contains no key that can verify tokens"])
-    return Path(path)
-
-
-def open_tokens(settings: AccessSettings, keys: KeySet) -> Tokens:
-    """Return the verifier of tokens. Raises ConfigError."""
-    return Tokens(
-        keys=keys,
-        secret=_long_secret("access.hs256_secret_file", settings.hs256_secret_file),
-        issuer=settings.issuer,
-        audience=settings.audience,
-        leeway_s=settings.leeway_s,
-    )
-
-
-def open_policy(settings: Settings) -> Policy:
-    """Return the policy that can change on reload. Raises ConfigError with every problem."""
-    access = settings.access
-    problems: list[str] = []
-    producers = admin_key = None
-    try:
-        if access.producer_keys is not None:
-            producers = load_producers(Path(access.producer_keys))
-    except ConfigError as error:
-        problems += [f"access.producer_keys: {problem}" for problem in error.problems]
-    try:
-        admin_key = _long_secret("access.admin_key_file", access.admin_key_file)
-    except ConfigError as error:
-        problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return Policy(settings.limits, producers, admin_key)
-
-
-def _long_secret(name: str, path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    secret = read_secret(name, path)
-    if len(secret) < _SECRET_BYTES_MIN:
-        raise ConfigError([f"{name}: {path}: fewer than {_SECRET_BYTES_MIN} bytes"])
-    return secret
-
-
-def problems_of(settings: Settings, catalogue: Catalogue | None) -> list[str]:
-    """Return the problems of the settings, of the files that they name, and of the catalogue.
-
-    Flags may have changed the settings since they were read from their file.
-    """
-    problems = list(conflicts(settings))
-    if catalogue is not None:
-        problems += problems_between(settings, catalogue)
-    for check in _CHECKS:
-        try:
-            check(settings)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
-
-
-_CHECKS: tuple[Callable[[Settings], object], ...] = (
-    lambda settings: redis_password(settings.shared),
-    lambda settings: _key_file(settings.access),
-    lambda settings: _long_secret("access.hs256_secret_file", settings.access.hs256_secret_file),
-    open_policy,
-)
-
-
-def problems_between(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """Return the conflicts between the settings and the catalogue."""
-    problems: list[str] = []
-    demo, error_stream = settings.demo, settings.intake.error_stream
-    for name, stream in (("stream", demo.stream), ("new_pages_stream", demo.new_pages_stream)):
-        if stream is not None and stream not in catalogue.names:
-            problems.append(f"demo.{name}: {stream} is not in the catalogue")
-    serves_intake = settings.only != "gateway"
-    if serves_intake and error_stream and catalogue.configs.get(error_stream) is None:
-        problems.append(f"intake.error_stream: {error_stream} is not in the catalogue")
-    if serves_intake:
-        problems += stream_problems(settings.legacy.schemas, catalogue.configs)
-    problems += relay_problems(settings, catalogue)
-    access = settings.access
-    if access.jwks_file or access.jwks_url or access.hs256_secret_file:
-        return problems
-    return problems + [
-        f"streams.{stream.name}.scope: needs access.jwks_file, access.jwks_url or "
-        "access.hs256_secret_file; without one of them, tokens cannot be verified"
-        for stream in catalogue.streams.values()
-        if stream.scope is not None
-    ]

@@ -22,7 +22,7 @@ LAYERS = [
     {"log", "filters", "schemas", "quota", "producer"},
     {"access"},
     {"fanout", "intake", "relay", "legacy", "demo", "propagation", "verify"},
-    {"web"},
+    {"web", "problems"},
     {"gateway"},
     {"server"},
     {"cli"},

@@ -5,7 +5,7 @@ This imports the whole gateway, so commands that only read settings use `config.
 
 from __future__ import annotations
 
-from eventstreams import gateway
+from eventstreams import problems
 from eventstreams.config.settings import Settings
 from eventstreams.errors import ConfigError
 from eventstreams.model.catalogue import Catalogue
@@ -15,11 +15,11 @@ from eventstreams.server.tls import Certificate
 def problems_of(settings: Settings, catalogue: Catalogue | None) -> list[str]:
     """Return the problems of settings, catalogue and the files they name, each with its setting's
     path."""
-    problems = gateway.problems_of(settings, catalogue)
+    found = problems.problems_of(settings, catalogue)
     http = settings.http
     if http.tls_certfile is not None and http.tls_keyfile is not None:
         try:
             Certificate(http)
         except ConfigError as error:
-            problems += error.problems
-    return problems
+            found += error.problems
+    return found

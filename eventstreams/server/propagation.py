@@ -13,9 +13,10 @@ import uvicorn
 import uvloop
 
 from eventstreams import gateway
+from eventstreams.access.builder import open_policy
 from eventstreams.config.settings import Settings
 from eventstreams.errors import ConfigError, LogError
-from eventstreams.gateway import open_intake, open_policy, open_schemas, redis_password
+from eventstreams.gateway import open_intake, open_schemas
 from eventstreams.log.base import Log
 from eventstreams.metrics import Metrics
 from eventstreams.model.catalogue import Catalogue
@@ -31,6 +32,7 @@ from eventstreams.propagation.service import (
 )
 from eventstreams.propagation.source import MemoryPositions, PositionFile
 from eventstreams.propagation.state import MemoryState, SharedState
+from eventstreams.quota.builder import redis_password
 from eventstreams.server import signals
 from eventstreams.server.workers import listener
 from eventstreams.turns import Turns

@@ -28,12 +28,12 @@ from eventstreams.access.tokens import Tokens
 from eventstreams.config.catalogue import load_catalogue
 from eventstreams.config.settings import SharedSettings
 from eventstreams.errors import BadSchemaUri, ClientError, ConfigError, InvalidToken
-from eventstreams.gateway import open_shared
 from eventstreams.metrics import Metrics
 from eventstreams.model.redaction import Redaction, Rule
 from eventstreams.model.steps import finished
 from eventstreams.model.stream_config import parse_constraints
 from eventstreams.model.timestamp import parse_moment
+from eventstreams.quota.builder import open_shared
 from eventstreams.quota.quota import Quota
 from eventstreams.schemas.uri import SchemaUri, parse_uri
 from eventstreams.server.logs import JsonFormatter

@@ -10,9 +10,9 @@ import yaml
 
 from eventstreams.config.catalogue import load_catalogue
 from eventstreams.config.settings import LegacySettings, Settings
-from eventstreams.gateway import problems_between
 from eventstreams.legacy.checks import schema_problems, stream_problems
 from eventstreams.model.stream_config import StreamConfigs
+from eventstreams.problems import problems_between
 from eventstreams.schemas.repository import SchemaRepository
 from tests.support.legacy_schemas import LEGACY_STREAMS, LISTED, TEST, write_legacy_schemas
 from tests.support.schema_folders import put, schema

@@ -15,7 +15,7 @@ def no_blocking() -> Iterator[None]:
     with blockbuster_ctx("eventstreams") as blocking:
         # Files that are read once before serving: pages, keys and secrets.
         blocking.functions["os.stat"].can_block_in("eventstreams/gateway.py", "_app")
-        for function in _READS:
-            blocking.functions[function].can_block_in("eventstreams/gateway.py", "read_secret")
-            blocking.functions[function].can_block_in("eventstreams/gateway.py", "open_policy")
+        for function in map(blocking.functions.__getitem__, _READS):
+            function.can_block_in("eventstreams/config/secret_files.py", "read_secret")
+            function.can_block_in("eventstreams/access/builder.py", "open_policy")
         yield
