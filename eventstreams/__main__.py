@@ -1,17 +1,23 @@
-"""The entry of the command line: `eventstreams`, the same as `python -m eventstreams`."""
+"""The entry of the command line: `eventstreams`, the same as `python -m eventstreams`.
+
+Imports are slow, so they come inside `run`, where a Ctrl-C that arrives meanwhile is handled.
+"""
 
 import sys
-
-from eventstreams.server import signals
 
 
 def run() -> None:
     """Run the command that the arguments name."""
-    if sys.argv[1:2] == ["serve"]:
-        signals.catch_early()
-    from eventstreams.cli import main  # noqa: PLC0415 - slow, and signals come first
+    try:
+        if sys.argv[1:2] == ["serve"]:
+            from eventstreams.server import signals  # noqa: PLC0415
 
-    main(prog_name="eventstreams")
+            signals.catch_early()
+        from eventstreams.cli import main  # noqa: PLC0415
+
+        main(prog_name="eventstreams")
+    except KeyboardInterrupt:
+        sys.exit("Error: interrupted")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ process closes its resources, the handlers of `catch_early` are in place again.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -33,6 +32,8 @@ def during_start(stop: Callable[[], object]) -> Generator[None]:
 
     Handlers that are added to the loop inside the block replace these.
     """
+    import asyncio  # noqa: PLC0415 - slow to import; `catch_early` comes first
+
     loop = asyncio.get_running_loop()
     for number in _STOPPING:
         loop.add_signal_handler(number, stop)

@@ -45,6 +45,37 @@ def test_modules_of_commands_are_imported_on_use() -> None:
     assert printed.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("command", "module", "code", "printed"),
+    [
+        ("tail", "asyncio", 1, "Error: interrupted\n"),
+        ("tail", "click", 1, "Error: interrupted\n"),
+        ("tail", "eventstreams.cli.tail", 1, "Error: interrupted\n"),
+        ("serve", "asyncio", 0, ""),
+        ("serve", "eventstreams.cli.serve", 0, ""),
+    ],
+)
+def test_ctrl_c_while_modules_are_imported_prints_no_traceback(
+    command: str, module: str, code: int, printed: str
+) -> None:
+    program = f"""if True:
+        import signal, sys
+
+        class Interruption:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    signal.raise_signal(signal.SIGINT)
+
+        sys.meta_path.insert(0, Interruption())
+        sys.argv = ["eventstreams", {command!r}, "--help"]
+        from eventstreams.__main__ import run
+        run()"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", printed)
+
+
 @pytest.mark.parametrize("name", ["eventstreams.yaml", "kafka.yaml"])
 def test_the_shipped_configuration_is_valid(name: str) -> None:
     file = shipped_config().with_name(name)
