@@ -57,7 +57,7 @@ HOMES = {
     "redis": r"quota/redis_client\.py",
     "yaml": r"(config/yaml_file|schemas/document)\.py",
     "msgspec": (
-        r"(config/(settings|catalogue|validation)|schemas/tools/config|(access|server|intake|legacy|model|cli)/\w+|"
+        r"(config/(settings|catalogue|validation|wording)|schemas/tools/config|(access|server|intake|legacy|model|cli)/\w+|"
         r"log/sqlite/\w+)\.py"
     ),
     "orjson": r"((model|log|quota|access|relay|web|cli|demo|server)/.*|filters/document\.py)",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 
+from eventstreams.config.wording import problem_of
 from eventstreams.config.yaml_file import read_yaml
 from eventstreams.errors import ConfigError, InvalidToken
 
@@ -66,7 +67,7 @@ def load_producers(path: Path) -> Producers:
         try:
             entry = msgspec.convert(settings, _Entry)
         except msgspec.ValidationError as error:
-            problems.append(f"{path}: {name}: {error}")
+            problems.append(f"{path}: {problem_of(error, str(name), _Entry)}")
             continue
         producer = Producer(str(name), tuple(entry.streams))
         for text in entry.keys_sha256:

@@ -36,12 +36,16 @@ def read_config(path: Path | None, check: Check = lambda _, __: []) -> tuple[Set
     settings = _placed(settings, path)
     path = path or shipped_config()
     problems: list[str] = []
+    unread: list[str] = []
     catalogue: Catalogue | None = None
     try:
         catalogue = load_catalogue(Path(settings.catalogue))
     except ConfigError as error:
-        problems += error.problems
-    found += independent_of(found, check(settings, catalogue))
+        if Path(settings.catalogue).exists():
+            problems += error.problems
+        else:  # by the settings, which may not even mention a catalogue
+            unread = [f"catalogue: {problem}" for problem in error.problems]
+    found += independent_of(found, check(settings, catalogue)) + unread
     problems = [*located(path, dict.fromkeys(found)), *problems]
     if problems:
         raise ConfigError(problems)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
+from eventstreams.config.wording import problem_of
 from eventstreams.config.yaml_file import located, read_yaml
 from eventstreams.errors import ConfigError
 from eventstreams.model.catalogue import Catalogue, MinimumRate, Stream
@@ -141,7 +142,7 @@ def _stream(name: str, settings: Any, where: str, problems: list[str]) -> Stream
     try:
         parsed = msgspec.convert(settings, StreamSettings)
     except msgspec.ValidationError as error:
-        problems.append(f"{where}: {error}")
+        problems.append(problem_of(error, where, StreamSettings))
         return None
     if is_pattern(name):
         return None

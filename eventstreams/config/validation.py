@@ -6,18 +6,21 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from eventstreams.config.settings import Settings, section_of
+from eventstreams.config.wording import problem_of, unknown_setting
 from eventstreams.config.yaml_file import located, read_yaml, texts
 from eventstreams.errors import ConfigError
-from eventstreams.model.nearest import did_you_mean
 
 _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - nothing is bound to it
-_CATALOGUE = "this looks like a catalogue, but the file must hold settings, which name a catalogue"
+_CATALOGUE = (
+    "unknown setting; this looks like a catalogue, but the file must hold settings, "
+    "which name a catalogue"
+)
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 
 
@@ -46,7 +49,7 @@ def read(path: Path) -> tuple[Settings, list[str]]:
 
 def independent_of(problems: Iterable[str], further: Iterable[str]) -> list[str]:
     """Return the further problems that do not result from settings which were invalid."""
-    left_out = [problem.partition(":")[0] for problem in problems]
+    left_out = [re.split(r"[:\[]", problem, maxsplit=1)[0] for problem in problems]
     return [each for each in further if not any(name in each for name in left_out)]
 
 
@@ -75,25 +78,28 @@ def _valid_part(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
     for key, item in cast("Mapping[Any, Any]", value).items():
         where = f"{path}.{key}" if path else str(key)
         if key not in hints:
-            problems.append(
-                f"{where}: unknown setting; "
-                + (
-                    (_CATALOGUE if where == "streams" else None)
-                    or did_you_mean(str(key), hints)
-                    or f"expected one of: {', '.join(sorted(hints))}"
-                )
-            )
+            is_catalogue = where == "streams"
+            said = _CATALOGUE if is_catalogue else unknown_setting(str(key), hints)
+            problems.append(f"{where}: {said}")
             continue
         try:
             sound[key] = _valid_part(item, hints[key], where, problems)
         except msgspec.ValidationError as error:
-            problems.append(f"{where}: {_readable(error)}")
+            problems += _within(item, hints[key], where) or [problem_of(error, where, hints[key])]
     return sound
 
 
-def _readable(error: msgspec.ValidationError) -> str:
-    text = str(error)
-    return text[0].lower() + text[1:].removesuffix(" - at `$`")
+def _within(value: Any, kind: Any, path: str) -> list[str]:
+    """Return the problems of the values of a mapping. msgspec does not say which value it means."""
+    if get_origin(kind) is not dict or not isinstance(value, Mapping):
+        return []
+    problems: list[str] = []
+    for key, item in cast("Mapping[Any, Any]", value).items():
+        try:
+            msgspec.convert(item, get_args(kind)[1])
+        except msgspec.ValidationError as error:
+            problems.append(problem_of(error, f"{path}.{key}", get_args(kind)[1]))
+    return problems
 
 
 def _name(value: Any) -> str:

@@ -40,8 +40,8 @@ def test_a_producer_key_allows_only_its_streams(tmp_path: Path) -> None:
     [
         ("[]", "expected a mapping"),
         ("a: {}", "a: .*keys_sha256"),
-        ("a: {keys_sha256: [plain], streams: [s]}", "a: .*regex"),
-        ("a: {keys_sha256: [], streams: [s], more: 1}", "a: .*more"),
+        ("a: {keys_sha256: [plain], streams: [s]}", r"a\.keys_sha256\[0\]: .*regex"),
+        ("a: {keys_sha256: [], streams: [s], more: 1}", r"a\.more: unknown setting"),
         (
             f"{{a: {{keys_sha256: [{DIGEST}], streams: [s]}}, "
             f"b: {{keys_sha256: [{DIGEST}], streams: [s]}}}}",

@@ -134,7 +134,7 @@ MISTAKES = [
     ("streams:\n  a: {}\n", "s.yaml:1: streams: unknown setting; this looks like a catalogue"),
     ("metrics:\n  port: 8092\n", "s.yaml:2: metrics.port: 8092 is the port of http"),
     ("schemas:\n- .\n- nope\n", "s.yaml:3: schemas[1]: there is no folder"),
-    ("catalogue: other.yaml\n", "other.yaml: No such file or directory"),
+    ("catalogue: other.yaml\n", "s.yaml:1: catalogue: /"),
 ]
 
 

@@ -166,7 +166,7 @@ async def test_a_scope_added_during_a_request_ends_its_stream(
         ("", "streams"),
         (
             "streams: {a: {topics: 7}}",
-            "streams.a: Expected `array | null`, got `int` - at `$.topics`",
+            "streams.a.topics: expected a list or null, got a whole number",
         ),
         ("streams: {'/^(/': {}}", "not a regular expression"),
         ("streams: {}\nfoo: 1\n", "foo"),

@@ -121,7 +121,7 @@ async def test_invalid_settings_are_reported_and_not_used(
         await reloaded("refused")
         assert "access.admin_key_file" in caplog.text
         assert "producers.yaml: p" in caplog.text
-        file.problems = ["settings.yaml: limits.streams_max: expected `int`"]
+        file.problems = ["settings.yaml: limits.streams_max: expected a whole number"]
         await reloaded("refused")
         assert (
             "cannot use the new settings, keeping the previous one: settings.yaml: limits"

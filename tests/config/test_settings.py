@@ -95,6 +95,38 @@ def test_all_problems_are_reported_with_their_paths(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (
+            "log: {backend: sqlit}",
+            "log.backend: 'sqlit' is not one of: sqlite, memory, kafka",
+        ),
+        ("only: both", "only: 'both' is not one of: gateway, intake"),
+        ("http: {port: eighty}", "http.port: expected a whole number, got text"),
+        ("http: {port: 99999}", "http.port: expected a whole number <= 65535"),
+        ("schemas: schemas", "schemas: expected a list, got text"),
+        ("schemas: [a, 5]", "schemas[1]: expected text, got a whole number"),
+        ("log: {sqlite: {retention_age_s: 2026-01-31}}", "retention_age_s: expected a number or"),
+        (
+            "log: {backend: kafka, kafka: {bootstrap_servers: [5]}}",
+            "log.kafka.bootstrap_servers[0]: expected text, got a whole number",
+        ),
+        (
+            "relays: {good: {url: 'http://h/'}, bad: {url: 'http://h/', steams: [a]}}",
+            "relays.bad.steams: unknown setting; did you mean streams?",
+        ),
+        ("relays: {bad: {}}", "relays.bad: url is missing"),
+    ],
+)
+def test_a_problem_says_in_plain_words_what_was_expected(
+    path: Path, text: str, expected: str
+) -> None:
+    [found] = problems(path, text)
+    assert expected in found
+    assert "`" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("log: {backend: kafka}", ["log.kafka.bootstrap_servers: required"]),
         ('log: {kafka: {bootstrap_servers: ["h:²"]}}', ["log.kafka.bootstrap_servers: "]),
         ('shared: {redis_url: "redis://[::1:6379/0"}', ["shared.redis_url: "]),

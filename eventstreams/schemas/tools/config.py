@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from eventstreams.config.wording import problem_of
 from eventstreams.config.yaml_file import read_yaml
 from eventstreams.errors import ConfigError
 
@@ -70,7 +71,7 @@ def load_config(folder: Path) -> RepositoryConfig:
     try:
         config = msgspec.convert({} if document is None else document, RepositoryConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError([f"{path}: {error}"]) from error
+        raise ConfigError([f"{path}: {problem_of(error, '', RepositoryConfig)}"]) from error
     problems: list[str] = []
     if not config.content_types or len(set(config.content_types)) < len(config.content_types):
         problems.append("contentTypes: must list yaml, json or both, each once")

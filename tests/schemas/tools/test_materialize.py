@@ -225,7 +225,7 @@ def test_generated_examples_of_other_tools_are_kept(tmp_path: Path) -> None:
         ("schemaBaseUris: ['https://example.org/']", "is remote; name a local copy with --base"),
         ("schemaBasePath: nowhere", "nowhere: the folder does not exist"),
         ("contentTypes: []", "must list yaml, json or both"),
-        ("contentTypes: [xml]", "Invalid enum value 'xml' - at `$.contentTypes[0]`"),
+        ("contentTypes: [xml]", "contentTypes[0]: 'xml' is not one of: yaml, json"),
         ("currentName: newest", "currentName"),
         ("shouldDereference: false", "shouldDereference"),
         ("skipSchemaTestCases: {'(': [x]}", "'(' is not a regular expression"),
