@@ -82,7 +82,8 @@ class Turns:
         self._holds = 0
         """The number of `hold_back` blocks that are running."""
         self._hold_ends: asyncio.TimerHandle | None = None
-        """The timer that ends the delay of a pass; None while no pass is held back."""
+        """The timer that ends the delay of a pass. It runs until the pass begins, even if it is no
+        longer held back; None otherwise."""
         self._has_waited = False
         """Whether the next pass has waited for the maximum time and must run."""
 
@@ -158,7 +159,8 @@ class Turns:
 
         This is for short work in a thread that every stream waits for. Such a thread needs the
         interpreter's lock a dozen times, and gets it at once only while the event loop is idle. If
-        the block takes longer than HOLD_S_MAX, one pass runs in each such period.
+        blocks without a pause between them take longer than HOLD_S_MAX, one pass runs in each such
+        period.
         """
         self._holds += 1
         try:
@@ -166,26 +168,28 @@ class Turns:
         finally:
             self._holds -= 1
             if not self._holds and self._hold_ends is not None:
-                self._go_on(has_waited=False)
+                self._schedule()  # the timer runs on, because another block may begin at once
 
     def _is_held_back(self) -> bool:
         """Return whether the next pass must wait. If so, it has been scheduled."""
         if not self._holds or self._has_waited:
-            self._has_waited = False
             return False
         if self._hold_ends is None:
             loop = asyncio.get_running_loop()
-            self._hold_ends = loop.call_later(
-                self._hold_s_max, functools.partial(self._go_on, has_waited=True)
-            )
+            self._hold_ends = loop.call_later(self._hold_s_max, self._end_hold)
         return True
 
-    def _go_on(self, *, has_waited: bool) -> None:
+    def _end_hold(self) -> None:
+        self._hold_ends = None
+        self._has_waited = True
+        self._schedule()
+
+    def _forget_hold(self) -> None:
+        """Let the pass after the one that begins now be held back again."""
+        self._has_waited = False
         if self._hold_ends is not None:
             self._hold_ends.cancel()
             self._hold_ends = None
-        self._has_waited = has_waited
-        self._schedule()
 
     async def begin(self, client: str) -> float:
         """Wait for a turn of the client; return when it began. The caller must call `end`."""
@@ -238,14 +242,16 @@ class Turns:
 
     def _begin_pass(self) -> None:
         self._pass_ends = False
-        if self._waiting and self._is_held_back():
-            return
-        if self._waiting and self._spent_s >= self._pass_s and self._rested < RESTS:
-            self._rested += 1
-            self._schedule()
-            return
+        if self._waiting and self._spent_s >= self._pass_s:
+            if self._is_held_back():
+                return
+            if self._rested < RESTS:
+                self._rested += 1
+                self._schedule()
+                return
         if self._spent_s >= self._pass_s or not self._waiting:
             self._spent_s, self._rested = 0.0, 0
+            self._forget_hold()
         if not self._waiting:
             self._used_s.clear()
         while self._order and self._spent_s < self._pass_s:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import weakref
 from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -362,6 +363,41 @@ async def test_work_is_not_held_back_for_ever() -> None:
             turns.charge("client", 1.0)
             async with asyncio.timeout(PATIENCE_S), turns.turn("client"):
                 pass
+
+
+class TimerLoop(asyncio.SelectorEventLoop):
+    """An event loop that counts its timers."""
+
+    timers = 0
+
+    def call_later(self, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return super().call_later(*args, **kwargs)
+
+
+@pytest.mark.parametrize("block_passes", [3, 10**9], ids=["short blocks", "one long block"])
+def test_a_pass_is_held_back_once(block_passes: int) -> None:
+    """Short blocks that follow each other at once are as one long block."""
+    turns = Turns(hold_s_max=0.01)
+
+    async def blocks() -> None:
+        while True:
+            with turns.hold_back():
+                await _passes(block_passes)
+
+    async def works() -> None:
+        holding = asyncio.create_task(blocks())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            turns.charge("client", 1.0)
+            async with asyncio.timeout(PATIENCE_S), turns.turn("client"):
+                pass
+        holding.cancel()
+
+    loop = TimerLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(works())
+    assert loop.timers == 3
 
 
 async def _passes(count: int) -> None:
