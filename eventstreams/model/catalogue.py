@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from eventstreams.errors import UnknownStream
-from eventstreams.model.nearest import did_you_mean
+from eventstreams.model.nearest import nearest, one_of
 from eventstreams.model.redaction import Redaction, Rule
 from eventstreams.model.stream_config import (
     StreamConfigs,
@@ -17,6 +17,8 @@ from eventstreams.model.stream_config import (
 _WHERE_LISTED = "GET /v2/streams lists the names"
 _HINTS_MAX = 3
 """The most streams that the hint for an unknown name lists."""
+_NEAR_MAX = 9
+"""How many names are considered for it, of which several may belong to one stream."""
 
 
 class MinimumRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,7 +125,10 @@ class Catalogue:
         streams = [s.name for s in self.streams.values() if name in s.topics_allowed]
         if streams:
             return f"{name} is a topic of the stream {' and '.join(streams[:_HINTS_MAX])}"
-        return did_you_mean(name, self._by_name, _HINTS_MAX)
+        once: dict[str, str] = {}  # a stream and its aliases are alike
+        for near in nearest(name, self._by_name, _NEAR_MAX):
+            once.setdefault(self._by_name[near].name, near)
+        return one_of([*once.values()][:_HINTS_MAX])
 
     def resolve(self, names: list[str]) -> Selection:
         """Return these streams or aliases with their topics, each once. Raises UnknownStream."""

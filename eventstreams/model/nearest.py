@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from heapq import nlargest
 from itertools import accumulate, islice
 
@@ -38,8 +38,12 @@ def nearest(name: str, known: Collection[str], count: int = 1) -> list[str]:
 
 def did_you_mean(name: str, known: Collection[str], count: int = 1) -> str:
     """Return `did you mean a or b?` for the nearest known names, or an empty string."""
-    near = nearest(name, known, count)
-    return f"did you mean {' or '.join(near)}?" if near else ""
+    return one_of(nearest(name, known, count))
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return `did you mean a or b?` for these names, or an empty string if there are none."""
+    return f"did you mean {' or '.join(names)}?" if names else ""
 
 
 def _alike(wanted: str, known: Collection[str]) -> list[str]:

@@ -143,7 +143,8 @@ def test_only_unknown_names_are_reported(path: Path) -> None:
 )
 def test_an_unknown_name_gets_the_nearest_streams(path: Path, name: str, hint: str) -> None:
     topics = "topics: [eqiad.mw.rc], topics_allowed: [codfw.mw.rc]"
-    catalogue = load(path, f"mw.rc: {{{topics}, stream_aliases: [recentchange]}}")
+    aliases = "stream_aliases: [recentchange, recent-change]"
+    catalogue = load(path, f"mw.rc: {{{topics}, {aliases}}}")
     with pytest.raises(UnknownStream) as refused:
         catalogue.resolve(["mw.rc", name])
     assert str(refused.value) == f"Invalid streams: {name}; {hint}"
@@ -178,8 +179,8 @@ def test_all_problems_are_reported_with_their_paths(path: Path) -> None:
         "streams.a.topics",
         "streams.b",
         "streams.c",
-        "streams.e",
-        "streams.f",
+        "streams.e.topic",
+        "streams.f.topics",
         "streams.g.stream",
         "streams.i",
         "streams.j",
