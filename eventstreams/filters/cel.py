@@ -63,7 +63,7 @@ class Program:
 
     __slots__ = (
         *("_bool", "_bytes_safe", "_counted_s", "_expression", "_loads", "_serialized"),
-        *("comparisons", "cost", "covers", "paths", "text"),
+        *("comparisons", "conditions", "cost", "covers", "paths", "text"),
     )
 
     def __init__(
@@ -75,8 +75,8 @@ class Program:
         fields: Fields,
     ) -> None:
         self.text = text
-        self.paths, self.comparisons = fields
-        """The fields of the event that it names, and the literals it compares some of them with."""
+        self.paths, self.comparisons, self.conditions = fields
+        """The fields of the event that it names, and what it does with some of them."""
         self.cost = cost
         self.covers = covers
         """Conditions that every event that matches meets; see `requirements`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from eventstreams.filters.cel_tree import Call, Constant, Field, Literal, Loop, Name, Node
@@ -29,10 +30,12 @@ class Fields(NamedTuple):
 
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...]
+    conditions: tuple[Path, ...]
+    """The fields that have to be true or false."""
 
 
 def fields_of(tree: Node) -> Fields:
-    return Fields(field_paths(tree), comparisons(tree))
+    return Fields(field_paths(tree), comparisons(tree), conditions(tree))
 
 
 def field_paths(tree: Node) -> tuple[Path, ...]:
@@ -57,6 +60,26 @@ def comparisons(tree: Node) -> tuple[Comparison, ...]:
         if len(found) < COMPARISONS_MAX:
             found[comparison] = None
     return tuple(found)
+
+
+def conditions(tree: Node) -> tuple[Path, ...]:
+    """Return the paths of the fields that the filter takes for conditions, each once.
+
+    Those inside macros are left out.
+    """
+    return tuple(dict.fromkeys(islice(_conditions(tree), PATHS_MAX)))
+
+
+def _conditions(node: Node) -> Iterator[Path]:
+    match node:
+        case Call(function="_&&_" | "_||_" | "!_" | "_?_:_", arguments=parts):
+            for part in parts:
+                yield from _conditions(part)
+        case Field(is_test=True):
+            pass
+        case _:
+            if path := _path(node, frozenset()):
+                yield path
 
 
 def _compared(node: Node, hidden: frozenset[str]) -> Iterator[Comparison]:

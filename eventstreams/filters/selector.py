@@ -80,6 +80,11 @@ class Selector:
         return () if self._program is None else self._program.comparisons
 
     @property
+    def conditions(self) -> tuple[tuple[str, ...], ...]:
+        """The fields of the event that have to be true or false for the filter."""
+        return () if self._program is None else self._program.conditions
+
+    @property
     def covers(self) -> Covers:
         """Conditions that every selected event meets, for a `FilterIndex`."""
         covers = NOTHING_KNOWN if self._program is None else self._program.covers

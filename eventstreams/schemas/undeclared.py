@@ -1,5 +1,5 @@
 """Finds paths that no schema of an event declares, and the names that were probably meant; and
-values that no field at a path can have.
+values and uses that the type of a field does not allow.
 
 Schemas are open, so such a field may exist all the same: what is found is a warning.
 """
@@ -63,18 +63,11 @@ def mistyped(
     Returns None if one of them does not declare the field or its type. Whether it may be null makes
     no difference.
     """
-    types: set[str] = set()
-    for schema in schemas:
-        declared = _types(schema, path)
-        if declared is None:
-            return None
-        types |= declared
-    types.discard("null")
+    types = _types_by_all(schemas, path)
     kind = _kind(value)
     if not types or kind in types:
         return None
-    names = [name for key, name in _NAMES.items() if key in types]
-    said = f"{_shown('.'.join(path))} is {' or '.join(names)}"
+    said = _said(path, types)
     if isinstance(value, str):
         is_bare = ("number" in types and _NUMBER.fullmatch(value)) or (
             "boolean" in types and value in ("true", "false")
@@ -84,6 +77,33 @@ def mistyped(
         text = str(value).lower() if isinstance(value, bool) else str(value)
         return f"{said}; write '{text}' in quotes"
     return f"{said}, not {_NAMES[kind]}"
+
+
+def no_condition(schemas: Sequence[Schema], path: Sequence[str]) -> str | None:
+    """Return a warning if by all of the schemas the field can never be true or false.
+
+    Returns None if one of them does not declare the field or its type.
+    """
+    types = _types_by_all(schemas, path)
+    if not types or "boolean" in types:
+        return None
+    return f"{_said(path, types)}, not a condition; compare it with a value"
+
+
+def _types_by_all(schemas: Sequence[Schema], path: Sequence[str]) -> set[str]:
+    """Return the types other than null that the schemas allow; none if one of them does not say."""
+    types: set[str] = set()
+    for schema in schemas:
+        declared = _types(schema, path)
+        if declared is None:
+            return set()
+        types |= declared
+    return types - {"null"}
+
+
+def _said(path: Sequence[str], types: set[str]) -> str:
+    names = [name for key, name in _NAMES.items() if key in types]
+    return f"{_shown('.'.join(path))} is {' or '.join(names)}"
 
 
 def _types(schema: Schema, path: Sequence[str]) -> set[str] | None:

@@ -1,5 +1,5 @@
-"""Warns of fields in `filter` and `fields` that the schemas of the streams do not declare, and of
-fields that `filter` compares with values which they cannot have by these schemas.
+"""Warns of fields in `filter` and `fields` that the schemas of the streams do not declare, or that
+`filter` compares with values which they cannot have, or takes for conditions that they cannot be.
 
 A warning never changes the response otherwise: schemas are open, and may be unavailable.
 """
@@ -14,7 +14,7 @@ from eventstreams.config.reloader import CatalogueWatcher
 from eventstreams.errors import SchemaError
 from eventstreams.filters.selector import Selector
 from eventstreams.schemas.store import SchemaStore
-from eventstreams.schemas.undeclared import Schema, mistyped, undeclared
+from eventstreams.schemas.undeclared import Schema, mistyped, no_condition, undeclared
 from eventstreams.web.answers import Headers, printable
 
 HEADER = b"x-eventstreams-warning"
@@ -41,6 +41,7 @@ class FieldWarnings:
         found = (
             *(undeclared(schemas, path) for path in paths),
             *(mistyped(schemas, *compared) for compared in selector.comparisons),
+            *(no_condition(schemas, path) for path in selector.conditions),
         )
         return [warning for warning in found if warning is not None][:_WARNINGS_MAX]
 

@@ -70,6 +70,23 @@ async def test_a_comparison_that_no_event_can_meet_is_a_warning(tmp_path: Path) 
 
 
 @pytest.mark.anyio
+async def test_a_field_that_is_no_condition_is_a_warning(tmp_path: Path) -> None:
+    said = "number is a number, not a condition; compare it with a value"
+    async with place(tmp_path) as here:
+        for wrong in (
+            "event.number",
+            "event['number']",
+            "!event.number",
+            "event.any == 1 && (event.number || event.any)",
+            "event.any == 1 ? event.number : true",
+        ):
+            assert await header_of(here, "test.numbers", f"filter={wrong}") == said, wrong
+        for fine in ("event.any", "has(event.number)", "[1].exists(x, x == event.number)"):
+            assert await header_of(here, "test.numbers", f"filter={fine}") is None, fine
+        assert await header_of(here, f"test.numbers,{TEST}", "filter=event.number") is None
+
+
+@pytest.mark.anyio
 async def test_a_field_of_one_of_several_streams_is_declared(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         both = f"{TEST},test.http"
