@@ -39,7 +39,7 @@ class Redaction:
         self._made = [
             (
                 rule.domain.lower(),
-                frozenset(_normal(title) for title in rule.titles),
+                frozenset(form for title in rule.titles for form in _forms(title)),
                 [tuple(path.split(".")) for path in rule.title_fields],
                 [tuple(path.split(".")) for path in rule.remove],
             )
@@ -63,7 +63,7 @@ class Redaction:
             if not isinstance(domain, str) or domain.lower() != of_domain:
                 continue
             its = (_at(event, path) for path in title_fields)
-            if any(_normal(title) in titles for title in its if title is not None):
+            if any(form in titles for title in its if title is not None for form in _forms(title)):
                 found = True
                 for path in paths:
                     _remove(event, path)
@@ -97,17 +97,27 @@ class Redactions:
         return True
 
 
-def _normal(title: Any) -> str:
-    """Return the form in which titles are compared: MediaWiki's, in lower case as Wikimedia does.
+def _forms(title: Any) -> tuple[str, str]:
+    """Return the forms of a title; two titles are equal if they share one.
 
-    MediaWiki's rules (MediaWikiTitleCodec): character references are decoded; text is NFC;
-    direction marks are removed; each run of white space and underscores becomes one underscore,
-    and is removed at either end and around the colon of a namespace; a colon at the start and a
-    fragment are removed. Only the wiki knows which prefixes are namespaces, so the first colon
-    always counts as that of one. Two pages whose titles differ only in a space there both match.
+    The names of character references are case-sensitive, but titles are compared without regard to
+    case. Therefore references are decoded both as they are written and in lower case.
     """
     text = str(title).lower() if isinstance(title, bool) else str(title)
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", html.unescape(text)))
+    return _normal(html.unescape(text)), _normal(html.unescape(text.lower()))
+
+
+def _normal(text: str) -> str:
+    """Return the normal form of a title: MediaWiki's, in lower case as at Wikimedia.
+
+    MediaWiki's rules (MediaWikiTitleCodec), after character references were decoded: text is NFC;
+    direction marks are removed; each run of white space and underscores becomes one underscore,
+    and is removed at either end and around the colon of a namespace; a colon at the start and a
+    fragment are removed. Only the wiki's configuration says which prefixes are namespaces, so the
+    first colon always counts as the end of one. Two pages whose titles differ only in a space there
+    both match.
+    """
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
     text = _SPACES.sub("_", text.partition("#")[0]).strip("_")
     text = _AROUND_COLON.sub(":", text.removeprefix(":").strip("_"), count=1)
     return unicodedata.normalize("NFC", text.lower())

@@ -56,6 +56,8 @@ def event(title: Any, field: str = "title", domain: str = DOMAIN) -> dict[str, A
         ("\u200eredact\u202c", "redact"),
         ("Cafe\u0301", "Caf\u00e9"),
         ("Q&amp;A", "Q&A"),
+        ("Q&Amp;A", "Q&AMP;A"),
+        ("Q&Amp", "Q&"),
         ("A&#39;s", "A's"),
         ("Redact#History", "Redact"),
         ("redact\tthis\n", "redact this"),
