@@ -3,7 +3,7 @@
 The file has the form of Wikimedia's EventStreamConfig: a mapping of stream name to settings (under
 `streams:` or at the top level, or a list of settings that each have `stream`), with optional
 `defaults:` merged under each. Streams named by a regular expression (`/.../`) configure producers
-only; like upstream, the catalogue leaves them out because a client cannot name them.
+only; as at Wikimedia, the catalogue leaves them out because a client cannot name them.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The log: ordered, durable, partitioned events. All backends pass one contract test suite.
+"""The contract of a log: ordered, durable, partitioned events. One test suite checks all backends.
 
 Logs have holes (compaction, transaction markers). The next offset to read is therefore
 `Slice.next`, never the last event's offset plus one. `Slice.next` advances whenever the requested
 offset is within bounds, even if no event was found; otherwise a reader would loop forever.
 
 Every method may raise LogUnavailable unless its docstring excludes it. The condition is temporary:
-call again later. If only some partitions are unreachable, the error names all requested partitions
-that could not be answered for, so that the caller can continue with the others. No call takes
+call again later. If only some partitions are unreachable, the error names all those for which the
+call has no answer, so that the caller can continue with the others. No call takes
 longer than the backend's request timeout.
 """
 
@@ -88,7 +88,7 @@ class Bookmark(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Release what the owner holds. The state stays."""
+        """Release the owner's resources. The state is kept."""
         ...
 
 

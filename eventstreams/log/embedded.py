@@ -1,4 +1,4 @@
-"""What the logs that are embedded in this process share: MemoryLog and SqliteLog."""
+"""Contains the code that both logs embedded in this process use: MemoryLog and SqliteLog."""
 
 from __future__ import annotations
 

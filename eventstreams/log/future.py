@@ -1,4 +1,4 @@
-"""The limit on record timestamps that lie in the future, shared by all logs.
+"""Limits how far in the future the timestamps of records may be, for all logs.
 
 A log finds a time by the timestamps of its records. One record dated far ahead would end every
 search for a time at that record, and Kafka brokers refuse it by default. A log therefore stores
@@ -40,7 +40,7 @@ class FutureLimit:
         self._logged_at_s: float | None = None
 
     def apply(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records; those too far ahead get no timestamp: the time of appending."""
+        """Return the records, without timestamps that are too far ahead."""
         latest_ms = round(self._clock() * 1000) + self._future_max_ms
         if all(r.timestamp_ms is None or r.timestamp_ms <= latest_ms for r in records):
             return records

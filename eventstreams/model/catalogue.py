@@ -1,4 +1,4 @@
-"""The stream catalogue: names and aliases -> topics. Clients can read only what it names."""
+"""Maps the names and aliases of streams to topics. Clients can read only these streams."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from eventstreams.model.stream_config import (
 
 _WHERE_LISTED = "GET /v2/streams lists the names"
 _HINTS_MAX = 3
-"""The most streams that the hint for an unknown name lists."""
+"""The maximum number of streams in the hint for an unknown name."""
 _NEAR_MAX = 9
-"""How many names are considered for it, of which several may belong to one stream."""
+"""How many similar names are considered for the hint. Several may belong to one stream."""
 
 
 class MinimumRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """At least `events` events in any `per_s` seconds; fewer mean that something has stopped."""
+    """The stream should have at least `events` events in any `per_s` seconds."""
 
     events: Annotated[int, msgspec.Meta(ge=1)]
     per_s: Annotated[float, msgspec.Meta(ge=1)]
@@ -91,7 +91,7 @@ class Catalogue:
 
     @property
     def redactions(self) -> dict[str, Redaction]:
-        """By topic, the rules of all streams that have it, whichever of them a client reads."""
+        """The redactions of each topic: those of all streams that have it, whichever is read."""
         rules: dict[str, list[Rule]] = {}
         for stream in self.streams.values():
             for topic in stream.topics_allowed if stream.redact else ():

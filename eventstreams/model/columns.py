@@ -1,4 +1,4 @@
-"""Columns of integers of similar size, encoded in few bits. The values of a token are columns.
+"""Encodes columns of integers of similar size in few bits. The values of a token are columns.
 
 A column begins with a centre, near the median, and a width in bits, from the range of the middle
 half of the values. Each value follows as a Rice code of its distance from the centre. An outlier
@@ -55,7 +55,7 @@ class Column:
         self._model = _model(self._ordered)
         self._lengths: list[int] = []
         self.code = Code(0, 0)
-        """The encoding; it is only valid once `encode` has been run."""
+        """The encoding; valid only after `encode` has been run."""
 
     def __len__(self) -> int:
         return len(self._values)

@@ -49,7 +49,7 @@ _SEPARATOR = b"\xff"  # does not occur in UTF-8
 
 
 class Entry(NamedTuple):
-    """The place of a position in one partition."""
+    """A position's values for one partition."""
 
     partition: Partition
     offset: int
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
 class _Layout(NamedTuple):
     head: bytes
-    """With its length before it."""
+    """The head, preceded by its length."""
     sizes: tuple[int, ...]
     """How many partitions each group has."""
 
@@ -200,7 +200,7 @@ _layouts: dict[tuple[Partition, ...], _Layout | None] = {}
 
 
 def is_token(text: str) -> bool:
-    """Return whether this is meant as a token, of any version. No JSON begins with a v."""
+    """Return whether the text is a token, of any version. No JSON begins with a v."""
     return text.lstrip().startswith("v")
 
 
@@ -209,7 +209,7 @@ def read_token(
 ) -> Generator[None, None, list[Entry]]:
     """Read the entries of a token, in its order, in steps of about a millisecond.
 
-    Raises InvalidAssignment: for more than `partitions_max` partitions before reading them.
+    Raises InvalidAssignment; if it has more than `partitions_max` partitions, before reading them.
     """
     try:
         body = _body(text.strip())
@@ -259,7 +259,7 @@ def _inflate(head: bytes) -> bytes:
     if len(raw) > HEAD_BYTES_MAX:
         raise Fault(f"its head inflates to more than {HEAD_BYTES_MAX} bytes")
     if not inflate.eof or inflate.unused_data:
-        raise Fault("its head does not end where it should")
+        raise Fault("its head is cut or followed by other bytes")
     return raw
 
 

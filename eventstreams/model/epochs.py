@@ -1,4 +1,4 @@
-"""Leader epochs: which term of a partition's leader wrote which records.
+"""Records which term (epoch) of a partition's leader wrote which records.
 
 A Kafka partition has one leader at a time, and each term of a leader has a higher number, its
 epoch. A record is identified by its offset *and* its epoch: when an election loses the end of a
@@ -14,7 +14,7 @@ NO_EPOCH: Final = -1
 """The epoch is not known, or the log has none."""
 EPOCH_MAX: Final = 2**31 - 1
 _RUNS_MAX: Final = 64
-"""Elections that are remembered of a partition; what lies before them is unknown."""
+"""How many elections of a partition are remembered. Older epochs are unknown."""
 
 
 class EpochEnd(NamedTuple):
@@ -50,10 +50,11 @@ class Epochs(NamedTuple):
         return Epochs(self.starts[:count], self.epochs[:count])
 
     def common_end(self, offset: int, leader: EpochEnd) -> int:
-        """Return where a reader at `offset`, who has read these epochs, and the leader part.
+        """Return the offset at which the records of a reader and those of the leader diverge.
 
-        The leader does not have the reader's last epoch up to `offset`. Below the result both have
-        the same records, as far as one answer can say; asking again from there finds the rest.
+        The reader is at `offset` and has read these epochs; the leader does not have the last of
+        them up to `offset`. Below the result both have the same records, as far as one answer can
+        show. Comparing again from there finds earlier differences.
         """
         newer = bisect_right(self.epochs, leader.epoch)
         first = self.starts[newer] if newer < len(self.starts) else offset

@@ -1,4 +1,4 @@
-"""Records, and their places in a log.
+"""Defines records and their places in a log.
 
 Offsets are assigned by the log and are the only coordinate in the system: the log, the tails in
 memory and the ids of clients all use the same numbers.
@@ -14,7 +14,7 @@ import msgspec
 
 
 class Partition(NamedTuple):
-    """A partition of a topic. Offsets order the records of one partition, and of no others."""
+    """A partition of a topic. Offsets order only the records within one partition."""
 
     topic: str
     number: int
@@ -36,7 +36,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
     key: bytes | None = None
     place_span: int | None = None
-    """Where the place goes in `value`, if the log knows; see `eventstreams.model.place`."""
+    """Where the place is inserted in `value`, if the log stored that; see `model/place.py`."""
 
 
 class EventRun(Sequence[Event]):
@@ -113,8 +113,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms: int | None = None
     partition: int | None = None
     place_span: int | msgspec.UnsetType | None = msgspec.UNSET
-    """What `eventstreams.model.place.find_span` returns for the record, or None; unset if nobody
-    has looked."""
+    """The result of `eventstreams.model.place.find_span` for the record; UNSET if it was not
+    called."""
 
 
 class Placed(NamedTuple):

@@ -1,4 +1,4 @@
-"""Events in the form in which clients receive them, prepared once for all clients.
+"""Prepares events, once for all clients, in the form in which clients receive them.
 
 The data of a frame is what follows `data: ` in Server-Sent Events, or a line of NDJSON: one line of
 compact JSON with the record's place in `meta`. Records that cannot be sent (tombstones, bytes that
@@ -167,7 +167,7 @@ def _redacted(data: bytes, redaction: Redaction) -> bytes | None:
     try:
         document = json.loads(data)
         return dump_with_care(document) if redaction.apply(document) else data
-    except (ValueError, RecursionError):  # send nothing rather than what must not be seen
+    except (ValueError, RecursionError):  # send nothing rather than a field that must not be seen
         return None
 
 

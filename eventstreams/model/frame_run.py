@@ -1,4 +1,4 @@
-"""Frames of adjacent records, which are made only for readers that look at them.
+"""Makes the frames of adjacent records only for readers that look at them.
 
 Most clients that read history take every event as it is. Their bytes are copied from the events
 (`insert_places` in place.py). Making a frame and an id for each event takes more time than copying.
@@ -23,7 +23,7 @@ def index_of(frames: Sequence[Frame], offset: int) -> int:
 
 
 class _Shared:
-    """What the parts of a run share: the events, or the frames once they have been made."""
+    """The data that the parts of a run share: the events, or the frames made from them."""
 
     __slots__ = ("events", "first", "frames", "redactions")
 

@@ -1,4 +1,4 @@
-"""A record that marks a gap: events before it are missing.
+"""Makes and reads gap markers: records before which events are missing.
 
 A relay appends one if its upstream has lost events, so that its own readers get the same report as
 those of the upstream. A log that was restored from a backup has one in each partition, because the
@@ -20,10 +20,10 @@ RESTORED = "restored"
 _KEY = b"\0eventstreams.gap\0"
 _REPORT_BYTES_MAX = 64 * 1024
 _MESSAGES = {
-    UPSTREAM: "Some events were lost before they came here",
+    UPSTREAM: "The upstream lost some events, so they were not copied here",
     RESTORED: "The log was restored from a backup; the events that followed it are lost",
 }
-"""The causes of recorded gaps, and what clients read about each."""
+"""The causes of recorded gaps, and the message of each to clients."""
 
 
 def gap_record(topic: str, partition: int, report: Any) -> Record:

@@ -1,4 +1,4 @@
-"""Read a Last-Event-ID that a client sent, in any form that upstream takes.
+"""Reads a Last-Event-ID that a client sent, in any form that Wikimedia's service accepts.
 
 An id may name thousands of partitions. It is read in steps, so that reading one does not hold the
 event loop.
@@ -21,7 +21,7 @@ from eventstreams.model.steps import finished
 from eventstreams.model.timestamp import parse_timestamp
 
 _STEP = 256
-"""Entries of an id that are read at once: about a millisecond."""
+"""How many entries of an id are read in one step, which takes about a millisecond."""
 _LATEST_ALIASES = (-1, -1000, -1001)
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
@@ -29,14 +29,14 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 def parse_last_event_id(
     text: str, entries_max: int = cursor_token.PARTITIONS_MAX
 ) -> tuple[PartitionCursor | str, ...]:
-    """Read a Last-Event-ID at once. As `read_last_event_id`."""
+    """Do as `read_last_event_id` does, in a single step."""
     return finished(read_last_event_id(text, entries_max))
 
 
 def read_last_event_id(
     text: str, entries_max: int = cursor_token.PARTITIONS_MAX
 ) -> Generator[None, None, tuple[PartitionCursor | str, ...]]:
-    """Read a Last-Event-ID in any form upstream takes; a bare string is a topic's name.
+    """Read a Last-Event-ID in any form that Wikimedia accepts; a bare string is a topic's name.
 
     Forms: an array of objects with `offset` or `timestamp` or both, an array of topic names, a
     JSON string "a,b", or a mixture; or a token. Raises InvalidAssignment. An id of many partitions
@@ -44,11 +44,11 @@ def read_last_event_id(
     """
     marks: list[PartitionCursor | str] = []
     if cursor_token.is_token(text):
-        said = yield from cursor_token.read_token(text, entries_max)
-        for first in range(0, len(said), _STEP):
+        token_entries = yield from cursor_token.read_token(text, entries_max)
+        for first in range(0, len(token_entries), _STEP):
             if first:
                 yield
-            marks += [PartitionCursor(*entry) for entry in said[first : first + _STEP]]
+            marks += [PartitionCursor(*entry) for entry in token_entries[first : first + _STEP]]
         yield from _refuse_duplicates(marks, text)
         return tuple(marks)
     try:
@@ -123,7 +123,8 @@ def _entry(entry: Any, document: Any) -> PartitionCursor | str:
 def _integer(value: Any) -> int | None:
     """JSON has one kind of number: 5.0 and 1e20 are integers, 5.5 and true are not.
 
-    What does not fit in 64 bits becomes the nearest that does: no log, and no encoder, has more.
+    A number that does not fit in 64 bits becomes the nearest one that does: no log, and no encoder,
+    has larger ones.
     """
     if isinstance(value, bool):
         return None

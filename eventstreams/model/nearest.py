@@ -8,13 +8,14 @@ from heapq import nlargest
 from itertools import accumulate, islice
 
 LENGTH_MAX = 80
-"""The most characters of a name that is compared. Longer ones resemble nothing."""
+"""The maximum number of characters of a name that is compared. Longer names match nothing."""
 _KNOWN_MAX = 2_000
 """How many known names are considered at all."""
 _COMPARED_MAX = 40
 """How many known names are compared closely: those that share the most pieces with the name."""
 _CHARACTERS_MAX = 32_000
-"""The most pairs of characters, one of the name and one of a known name, in close comparisons."""
+"""Limits close comparisons: the number of pairs of a character of the name and one of a known
+name."""
 _PIECE = 3
 _PIECES_MAX = 16
 """How many pieces of the name are looked for in each known name."""

@@ -65,8 +65,8 @@ def insert_place(value: bytes, span: int, partition: Partition, offset: int) -> 
 def insert_places(events: EventRun, before: bytes, after: bytes) -> Iterator[bytes]:
     """Yield each value as `insert_place` returns it, between `before` and `after`.
 
-    `before` and `after` are forms for `%`. `after` takes the offset of the next event and the
-    timestamp.
+    `before` and `after` are format strings for `%`. `after` takes the offset of the next event and
+    the timestamp.
     """
     form = b"%b%%b%%b%b%%d%%b%b" % (before, _prefix(events.partition).replace(b"%", b"%%"), after)
     offset = events.first

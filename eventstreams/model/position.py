@@ -1,4 +1,4 @@
-"""Positions of readers. Encoded, a position is the `id:` of an event.
+"""Defines the positions of readers. Encoded, a position is the `id:` of an event.
 
 An id is a compact JSON array with one object per partition of the subscription:
 `{"topic": T, "partition": P, "offset": N, "timestamp": MS}`. `offset` is the next one to read.
@@ -28,7 +28,7 @@ from eventstreams.model.steps import finished
 JSON_BYTES_MAX = 1024
 """Longer ids are sent as tokens: many proxies and servers reject headers of more than 8 KiB."""
 _LONG = 20
-"""The id of this many partitions or more is always longer than that as JSON."""
+"""As JSON, an id of this many partitions or more always exceeds JSON_BYTES_MAX."""
 _STEP = 256
 """How many entries are encoded in one step, which takes about a millisecond."""
 LATEST = -1
@@ -74,7 +74,7 @@ class Position:
         self.offsets = offsets
         self.timestamps = timestamps
         self._encoder: cursor_token.TokenEncoder | None = None
-        """Makes the token of many partitions. To make one anew takes long."""
+        """Makes the tokens of many partitions. Creating an encoder takes long."""
 
     @property
     def is_long(self) -> bool:
@@ -145,9 +145,9 @@ class Position:
         return b"[%b]" % b"".join(entries)[1:]
 
     def id_form(self, index: int) -> bytes | None:
-        """Return the ids after events of partition `index` as a form for `%`.
+        """Return the ids after events of partition `index` as a format string for `%`.
 
-        The form takes an offset and a timestamp. The events must have no epochs, and the other
+        It takes an offset and a timestamp. The events must have no epochs, and the other
         partitions do not move. Return None if such an id might be too long for JSON.
         """
         if self.is_long:
@@ -197,7 +197,7 @@ def _unknown_epochs(count: int) -> tuple[int, ...]:
 
 
 class Cursor:
-    """A position that moves, and encodes only what has changed to make the id of each event."""
+    """A position that moves. To make the id of each event, it encodes only what has changed."""
 
     __slots__ = (
         "_entries",
@@ -218,7 +218,7 @@ class Cursor:
         self._timestamps = list(position.timestamps)
         self._epochs = list(position.epochs)
         self._json_bytes = 0
-        """Only kept where there is a writer and JSON."""
+        """The length of the id as JSON, kept only while there are both a writer and JSON."""
         self._entries: list[bytes] = []
         self._writer = position.take_encoder()
         if self._writer is None and position.is_long:
@@ -227,7 +227,7 @@ class Cursor:
         """Whether all ids are tokens. Then there is no JSON."""
         if self._is_long:
             return
-        # An id is all entries put together: the first one and the last bring the brackets.
+        # An id is the concatenation of all entries: the first and the last include the brackets.
         self._prefixes = prefixes = [entry_prefix(p) for p in position.partitions]
         if prefixes:
             prefixes[0] = b"[" + prefixes[0][1:]

@@ -1,4 +1,4 @@
-"""A problem of a schema: the file, the place in it as a JSON pointer (RFC 6901), and a message.
+"""Describes a problem of a schema: the file, a JSON pointer (RFC 6901) into it, and a message.
 
 Everything that reads schemas raises SchemaError with all problems that it found.
 """
@@ -15,7 +15,7 @@ class Problem(NamedTuple):
     """The place in the document; empty for the whole document."""
     message: str
     check: str = ""
-    """The name that `skipSchemaTestCases` has for the check that found it."""
+    """The name of the check that found it, as in `skipSchemaTestCases`."""
 
     def __str__(self) -> str:
         where = f"{self.place}#{self.pointer}" if self.pointer else self.place

@@ -1,4 +1,4 @@
-"""The header `Retry-After` of responses (RFC 9110, section 10.2.3)."""
+"""Parses the header `Retry-After` of responses (RFC 9110, section 10.2.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _DIGITS_MAX = 12
 
 
 def parse_retry_after(header: str | None, now_s: float) -> float | None:
-    """Return the seconds to wait, which the header gives as a number or as a date.
+    """Return the seconds to wait; the header is a number of seconds or a date.
 
     `now_s` is the time in seconds since 1970. Return 0 for a date in the past, and None if the
     header is missing or invalid.

@@ -2,8 +2,8 @@
 
 The fields of a frame are event, data and id, in this order, then a blank line. The id comes last so
 that a frame which was cut has no id: no client can keep the id of an event that it did not receive.
-Upstream sends the id before the data, and several libraries lose events because of that. Lines end
-in LF and there is no byte order mark.
+Wikimedia's service sends the id before the data, and several libraries lose events because of that.
+Lines end in LF and there is no byte order mark.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ END = b"\n\n"
 
 
 def control(event: str, document: dict[str, Any], position_id: bytes) -> bytes:
-    """Return a frame of the gateway itself (`gap`, `error`, `caught-up`).
+    """Return a control frame (`gap`, `error`, `caught-up`).
 
     It never contains bytes of a record.
     """
@@ -37,12 +37,12 @@ def control(event: str, document: dict[str, Any], position_id: bytes) -> bytes:
 
 
 def control_line(event: str, document: dict[str, Any], position_id: bytes) -> bytes:
-    """Return the same as a line of NDJSON. It has no `meta`, which all events have."""
+    """Return a control frame as a line of NDJSON. Unlike an event, it has no `meta`."""
     return orjson.dumps({"event": event, **document, "id": position_id.decode()}) + b"\n"
 
 
 def checkpoint(position_id: bytes) -> bytes:
-    """Return a frame with an id alone: a browser dispatches no event and resumes from this id."""
+    """Return a frame that has only an id. Browsers dispatch no event but resume from this id."""
     return b"id: %b\n\n" % position_id
 
 

@@ -1,4 +1,4 @@
-"""Work that yields wherever something else may be done, run without a pause."""
+"""Runs work without a pause that yields wherever other work may be done in between."""
 
 from __future__ import annotations
 

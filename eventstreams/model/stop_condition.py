@@ -1,4 +1,4 @@
-"""Where a bounded stream ends, and how its ids keep that across reconnections.
+"""Defines where a bounded stream ends. Its ids keep this across reconnections.
 
 A client that was disconnected returns with its first URL and the last id that it received. So that
 `until=-15m`, `limit=10` and `max_seconds=60` keep their first meaning, the ids of such a stream
@@ -18,14 +18,14 @@ _INT64_MAX = 2**63 - 1
 
 
 class StopCondition(NamedTuple):
-    """Up to three bounds. The one that is reached first ends the stream; None is no bound."""
+    """Up to three bounds, of which the first that is reached ends the stream. None is no bound."""
 
     until_ms: int | None = None
     """The stream ends before the first record whose timestamp is at or after this time."""
     deadline_ms: int | None = None
     """The time at which the stream ends, by the gateway's clock."""
     remaining: int | None = None
-    """How many more events are sent."""
+    """The number of events that may still be sent."""
 
     def wrap(self, position_id: bytes) -> bytes:
         """Return the id of the bounded stream, around the id of the position."""
@@ -38,7 +38,7 @@ class StopCondition(NamedTuple):
         return b'{%b"id":%b}' % (fields, inner)
 
     def document(self) -> dict[str, Any]:
-        """Return the bounds in a form for people."""
+        """Return the bounds as JSON for people, with times in ISO 8601."""
         until, deadline = iso_of(self.until_ms), iso_of(self.deadline_ms)
         return {"until": until, "deadline": deadline, "events": self.remaining}
 

@@ -1,4 +1,4 @@
-"""Stream configuration in the form of Wikimedia's EventStreamConfig.
+"""Reads stream configuration in the form of Wikimedia's EventStreamConfig.
 
 It holds the settings of each stream for producers and consumers. A stream is declared by its exact
 name, or many streams by a regular expression (`/…/`).
@@ -21,7 +21,8 @@ _DEPTH_MAX = 10
 _CONSTRAINTS_LENGTH_MAX = 2048
 """Each constraint may be compared with the settings of every stream."""
 _REMEMBERED_MAX = 1000
-"""How many names are cached with the pattern that each matches. Clients choose these names."""
+"""How many names are cached with the pattern that each matches. Limited, because clients choose
+these names."""
 _CONSTRAINT = re.compile(r"([^=\[\]|]+)((?:\[[^\[\]=|]+\])*)=([^|]*)")
 
 
@@ -42,7 +43,7 @@ class StreamConfig(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its label in metrics: the pattern if there is one, so that names cannot add labels."""
+        """The label in metrics: the pattern if there is one, so that names cannot add labels."""
         return self.pattern or self.name
 
 
@@ -100,7 +101,7 @@ class StreamConfigs:
         }
 
     def canaries(self) -> list[StreamConfig]:
-        """Return the streams with canary_events_enabled. Patterns name no stream to send to."""
+        """Return the streams with canary_events_enabled, without patterns, which name no stream."""
         return [config for config in self._named.values() if config.canary_events_enabled]
 
     def titles(self) -> dict[str, str | None]:
@@ -199,7 +200,7 @@ def parse_constraints(text: str) -> dict[str, Any]:
 def matches(settings: Any, constraints: Any, depth: int = 0) -> bool:
     """Return whether the settings meet the constraints.
 
-    Scalars are compared as PHP's text of them, as upstream does: true is "1", false is "". A list
+    Scalars are compared as PHP's text of them, as Wikimedia does: true is "1", false is "". A list
     must contain all values of its constraint.
     """
     if isinstance(constraints, Mapping):

@@ -1,4 +1,4 @@
-"""Points in time as clients write them: in `since` and `until`, and in a Last-Event-ID."""
+"""Parses times as clients write them: in `since` and `until`, and in a Last-Event-ID."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 _LENGTH_MAX = 200
-"""How many characters a time may have. What JavaScript's Date prints in any language is shorter."""
+"""The maximum length of a time. JavaScript's Date prints shorter texts in every language."""
 _AGO = re.compile(r"-(?P<count>\d{1,12})(?P<unit>[smhd])", re.IGNORECASE | re.ASCII)
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d+)?", re.ASCII)
@@ -87,9 +87,9 @@ def parse_moment(text: str, now_ms: int) -> int | None:
     """Return what `parse_timestamp` returns, and accept more forms that people write in a URL.
 
     These are `earliest` (0); a time before now such as `-15m`, in units of s, m, h and d; and
-    numbers that their count of digits shows to be something else than milliseconds: 4 digits are a
-    year, 8 a date, 14 a timestamp of MediaWiki, 9 and 10 are seconds since 1970. Other numbers of
-    more than 13 digits return None.
+    numbers whose count of digits shows that they are not milliseconds: 4 digits are a year, 8 a
+    date, 14 a timestamp of MediaWiki, 9 and 10 are seconds since 1970. Other numbers of more than
+    13 digits return None.
     """
     text = "" if len(text) > _LENGTH_MAX else text.strip()
     if _NUMBER.fullmatch(text):

@@ -10,9 +10,9 @@ order of text. They occur in names, user agents and the texts of servers."""
 
 
 def visible(text: str, *, keeps_lines: bool = False) -> str:
-    """Return text in which nothing moves the cursor, changes colours or begins a line.
+    """Return the text without characters that move the cursor, change colours or begin a line.
 
-    Such characters become escapes like `\\x1b`. With `keeps_lines`, line feeds stay.
+    They become escapes like `\\x1b`. With `keeps_lines`, line feeds stay.
     """
     return UNSAFE.sub(lambda found: _escape(found[0], keeps_lines=keeps_lines), text)
 

@@ -1,4 +1,4 @@
-"""Appends: chooses the partition of each record, and reports the outcome of each."""
+"""Chooses the partition of each appended record, and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Appender:
     async def _offer(self, records: Sequence[Record]) -> list[Placed | LogError]:
         deadline = time.monotonic() + self._settings.request_timeout_s
         homes = await self._homes_or_errors(records)
-        # Each record is a piece of its own; those of a partition still share a batch.
+        # Each record is a separate piece; those of a partition still share a batch.
         written = [
             self._writer(home).write([record], deadline)
             for record, home in zip(records, homes, strict=True)

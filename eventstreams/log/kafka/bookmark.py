@@ -1,4 +1,4 @@
-"""Bookmarks in Kafka: a transactional producer, and a compacted topic that holds the state.
+"""Keeps bookmarks in Kafka, with a transactional producer and a compacted topic for the state.
 
 Kafka's transactions make records and state appear together, and its transactional ids fence the
 previous owner: starting a producer with the id of the bookmark ends every open transaction of other

@@ -1,4 +1,4 @@
-"""Connections to a Kafka cluster, and what is known of it: which broker leads which partition.
+"""Keeps the connections to a Kafka cluster, and its metadata: which broker leads which partition.
 
 aiokafka's client is not used, because each of its metadata requests asks the broker to create
 topics that do not exist. If the broker allows that, reading a deleted topic would create it again.
@@ -44,7 +44,7 @@ _IDLE_MS = 9 * 60 * 1000
 
 
 class Brokers:
-    """Knows the cluster as of the last `refresh`; `route` refreshes if needed."""
+    """The cluster as of the last `refresh`. `route` refreshes if needed."""
 
     def __init__(self, *, settings: KafkaSettings) -> None:
         self._settings = settings

@@ -15,7 +15,7 @@ import cramjam
 from aiokafka.codec import snappy_decode
 
 UNPACKED_BYTES_MAX: Final = 64 * 2**20
-"""The most bytes of the records of one batch, decompressed. A larger batch counts as damaged."""
+"""The maximum size of one batch's records, decompressed. A larger batch counts as damaged."""
 
 # https://kafka.apache.org/documentation/#recordbatch
 _LENGTH = struct.Struct(">i")

@@ -18,7 +18,7 @@ from eventstreams.model.event import Partition
 
 EARLIEST = -2
 LATEST = -1
-"""Stands for a time in requests. With isolation read_committed it is the last stable offset."""
+"""Replaces a time in requests for the end, which is the last stable offset with read_committed."""
 
 INT64_MAX = 2**63 - 1
 

@@ -33,8 +33,8 @@ from eventstreams.model.epochs import NO_EPOCH, NO_EPOCHS, Epochs
 from eventstreams.model.event import Bounds, Partition
 
 PATIENCE_S = 3.0
-"""How long a leader may take to answer, in seconds, before `next` reports it. Elections take less
-time than this."""
+"""How long a leader may take to answer, in seconds, before `next` reports it as unreachable.
+Elections take less time than this."""
 
 _LANE = "follow"
 _POLL_MS = 250
@@ -44,8 +44,8 @@ _PARTITION_BYTES_MAX = 1 << 20
 """Leaves room in an answer for other partitions beside a busy one."""
 _RETRY_PAUSE_S = 0.1
 _ABSENT_TIMES = 10
-"""After how many searches in a row a missing partition is reported: some brokers learn of a new
-topic later than others."""
+"""How many searches in a row must fail before a missing partition is reported: some brokers get the
+metadata of a new topic later than others."""
 
 GetBounds = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, Bounds]]]
 
@@ -90,7 +90,7 @@ async def _unpacked(found: Fetched, asked: int) -> _Arrived:
 
 
 class _Clock:
-    """Runs only while `next` waits: time between calls is no sign of an unreachable broker."""
+    """A clock that runs only while `next` waits. Time between calls does not count as silence."""
 
     def __init__(self) -> None:
         self._run_s = 0.0

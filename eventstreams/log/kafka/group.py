@@ -1,4 +1,4 @@
-"""A consumer group: instances share the partitions of topics, and commit their progress.
+"""Implements a consumer group, whose instances share partitions and commit their progress.
 
 Unlike the gateway's follower, this reads through aiokafka's consumer, because the brokers decide
 which instance gets which partition. Three things are easy to get wrong:
@@ -36,7 +36,7 @@ SESSION_MS = 10_000
 """How long an instance may send no heartbeat before its partitions go to others."""
 _HEARTBEAT_MS = 3_000
 _REBALANCE_MS = 60_000
-"""How long the other instances wait for one that finishes its events in flight."""
+"""How long the other instances wait for one that is finishing its events in flight."""
 _POLL_MS = 86_400_000
 """Practically no limit: an owner that waits for a slot reads nothing, and must stay a member."""
 REFRESH_MS = 10_000
@@ -46,10 +46,10 @@ _WAIT_MS = 1_000
 
 
 class Owner(Protocol):
-    """Acts on the events; see propagation/source.py."""
+    """The recipient of the events; see propagation/source.py."""
 
     def on_assigned(self, starts: Mapping[Partition, int]) -> None:
-        """Accept these partitions, each of which is read from this offset."""
+        """Accept these partitions. `starts` has the offset from which each one is read."""
         ...
 
     async def on_revoked(self, partitions: Collection[Partition]) -> None:
@@ -262,7 +262,7 @@ class _Listener(_Base):  # type: ignore[misc]
         self.joined.set()
 
     def _note_partitions(self, assigned: Collection[Any]) -> None:
-        """Remember the partitions of topics that are subscribed to for the first time."""
+        """Record the partitions of topics that are subscribed to for the first time."""
         ours: dict[str, set[int]] = {}
         for each in assigned:
             ours.setdefault(each.topic, set()).add(each.partition)

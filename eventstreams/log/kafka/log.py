@@ -103,7 +103,7 @@ class KafkaLog:
         return {p: Bounds(oldest[p], max(oldest[p], end[p])) for p in partitions}
 
     async def offset_at(self, times: Mapping[Partition, int]) -> dict[Partition, int | None]:
-        """Find offsets by time. Records of aborted transactions count; reading skips them."""
+        """Find offsets by time, also of records of aborted transactions, which reads skip."""
         # Negative times have a special meaning in Kafka, and no record has one.
         asked = {p: min(max(0, time_ms), INT64_MAX) for p, time_ms in times.items()}
         found: dict[Partition, int] = {}
@@ -123,9 +123,10 @@ class KafkaLog:
     ) -> tuple[Partition, int | None]:
         """Return the offset of the oldest record kept if its time is `time_ms` or later.
 
-        A broker finds no record for a time where the first segment that reached that time has only
-        deleted records of it, although later segments have more. That is so after DeleteRecords,
-        until the broker removes the segment. Where times ascend, the oldest record is the first.
+        After DeleteRecords, a broker may answer that no record has this time or a later one,
+        although there are such records: it searches only the first segment that contained such a
+        record, and that segment's records may be deleted. This lasts until the broker removes the
+        segment. If times ascend, the oldest record is then the one that was searched for.
         """
         known = self._oldest_times.get(partition)
         if known is None or known.oldest != oldest:

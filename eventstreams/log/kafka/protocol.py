@@ -1,4 +1,4 @@
-"""Requests in versions that aiokafka does not have, and their answers. No I/O.
+"""Defines requests and answers in versions that aiokafka does not have. No I/O.
 
 A topic that is deleted and created again has the same name and another id. A fetch by id is then
 refused, whereas a fetch by name would continue with the records of the new topic. Brokers older
@@ -194,7 +194,7 @@ class _FetchRequest(RequestStruct):  # type: ignore[misc]
 
 
 class MetadataByName:
-    """Asks which of these topics exist. Creates none."""
+    """A request for the metadata of these topics. It creates none of them."""
 
     def __init__(self, topics: Collection[str]) -> None:
         self._topics = list(topics)
@@ -226,7 +226,7 @@ def diverging_epoch(tags: dict[int, bytes]) -> EpochEnd | None:
 
 
 class Fetch:
-    """Fetches records, by topic ids if all of them are known, otherwise by names.
+    """A request for records, by topic ids if all of them are known, otherwise by names.
 
     `topics` holds the name, the id and the partitions of each topic. Only a fetch by ids has
     epochs, because brokers without ids do not report divergence.

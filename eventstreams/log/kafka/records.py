@@ -32,7 +32,7 @@ _EPOCH_AT = 12
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 RECORD_OVERHEAD_BYTES = 32
-"""What a record takes in a batch at most, besides its key and value: its lengths and deltas."""
+"""The most bytes that a record takes in a batch besides key and value, for lengths and deltas."""
 
 
 def unpack(

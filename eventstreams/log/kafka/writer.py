@@ -1,9 +1,9 @@
-"""Appends: sends one batch at a time for each partition, of all records that wait for it.
+"""Sends, for each partition, one batch at a time of all records that wait to be appended.
 
 aiokafka's producer is not used. In idempotent mode it never abandons a batch: after a timeout,
-which was reported as a failure, it still sends the record later. And a refused batch leaves a gap
-in its sequence numbers, so that all later batches are refused. Here each partition has its own
-producer id, and gets a new one whenever the broker does not answer or no longer accepts the old
+which was reported as a failure, it still sends the record later. A refused batch leaves a gap
+in its sequence numbers, so that all later batches are refused as well. Here each partition has its
+own producer id, and gets a new one whenever the broker does not answer or no longer accepts the old
 one.
 """
 

@@ -126,7 +126,7 @@ def translated(error: sqlite3.Error, path: Path, *, appending: bool) -> LogError
 
 
 _MARK_BYTES = 16
-"""Of a mark in the lock file: 8 that name the process, and 8 that count its transactions."""
+"""The size of a mark in the lock file: 8 bytes name the process, 8 count its transactions."""
 
 
 class LogFile:
@@ -222,7 +222,7 @@ class LogFile:
         return is_new
 
     def _mark_written(self) -> None:
-        """Write a new mark to the lock file, which takes less to read than asking SQLite."""
+        """Write a new mark to the lock file, because reading it is faster than querying SQLite."""
         self._writes += 1
         mark = self._name + self._writes.to_bytes(8, "big")
         with suppress(OSError):  # the transaction has been committed, even if the disk is full
@@ -281,7 +281,7 @@ class LogFile:
             self._upgrade(layout)
 
     def _check(self) -> None:
-        """Check what takes little time, however large the file is. Raises LogCorrupt."""
+        """Make the checks that take little time even for a large file. Raises LogCorrupt."""
         try:
             for table in ("partitions", "blocks"):
                 verdict = self._scalar(f"PRAGMA quick_check({table})")
@@ -376,7 +376,7 @@ class FileWatch:
         """The largest sizes seen, in bytes: of the database and of its write-ahead log."""
 
     def start(self) -> None:
-        """Remember the files at the paths. Raises LogFilesLost if one is missing."""
+        """Record which files are at the paths. Raises LogFilesLost if one is missing."""
         try:
             found = [os.stat(path) for path in self._paths]
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Limits of the embedded log that are fixed. Operators set those in `SqliteSettings`."""
+"""Defines fixed limits of the embedded log. Operators set the others in `SqliteSettings`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class SqliteLimits:
     """Bounds the memory, the files and the length of single steps. Tests use smaller ones."""
 
     waiting_bytes_max: int = 64 * 2**20
-    """Size of the appends that may wait to become durable. Further ones wait before that."""
+    """Size of the appends that may be queued. Further ones wait until the queue has room."""
     appended_bytes_max: int = 4 * 2**20
     """Size of the events kept in memory for one follower. It reads further ones from the file."""
     group_bytes_max: int = 16 * 2**20
     """Size of the appends in one transaction. Further ones wait for the next."""
     shared_group_bytes_max: int = 256 * 2**10
-    """The same while other processes write, which wait for the end of the transaction."""
+    """The same, while other processes write, which must wait for the transaction to end."""
     drop_rows_max: int = 4096
     """Number of records that one step of retention drops."""
     drop_bytes_max: int = 16 * 2**20

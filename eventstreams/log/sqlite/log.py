@@ -2,9 +2,9 @@
 
 Only the threads use the database. Requests reach them through queues, and the results come back as
 callbacks of the event loop. Other processes may append to the same file, and followers receive
-those events too: the event loop looks at the lock file, in which each process leaves a mark after a
+those events too: the event loop reads the lock file, to which each process writes a mark after a
 transaction. A thread would have to wait for the interpreter's lock several times before it could
-tell a busy event loop.
+notify a busy event loop.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class SqliteLog:
         limits: SqliteLimits | None = None,
         undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Short work in threads that all streams wait for runs in contexts from `undisturbed`.
+        """Create the log. `undisturbed` returns a context in which short work of threads runs.
 
-        That is each read of new events for followers, and each append while other processes write
-        to the log, which wait for its transaction.
+        This work is what all streams wait for: each read of new events for followers, and each
+        append during which other processes wait for the end of its transaction.
         """
         self._future_limit = future_limit or FutureLimit()
         self._limits = limits or SqliteLimits()
@@ -96,7 +96,7 @@ class SqliteLog:
         self._room = asyncio.Event()
         self._waiting_bytes = 0
         self._trouble: LogError | None = None
-        """Why the log cannot be used now: its files are lost or damaged."""
+        """The error with which the log cannot be used now: its files are lost or damaged."""
 
     async def start(self) -> None:
         assert not self._is_open
@@ -288,7 +288,7 @@ class SqliteLog:
         size = len(record.value or b"") + len(record.key or b"")
         if size > self._settings.record_bytes_max:
             limit = self._settings.record_bytes_max
-            raise AppendRefused(f"record {number} has {size} bytes; at most {limit} are taken")
+            raise AppendRefused(f"record {number} has {size} bytes; the limit is {limit}")
         if record.timestamp_ms is not None and record.timestamp_ms not in _TIMES_MS:
             raise AppendRefused(f"record {number} has a timestamp out of range")
         if not record.topic.isascii() and _SURROGATE.search(record.topic):
@@ -399,7 +399,7 @@ class SqliteFollower:
                 self._must_look = False
                 slices = await self._look()
                 if slices:
-                    self._must_look = True  # there may be more than one result holds
+                    self._must_look = True  # there may be more than fits in one result
                     return slices
             await self.changed.wait()
 

@@ -131,7 +131,7 @@ class Reader:
         return {p: self._first_at(ids[p], time_ms) for p, time_ms in times.items()}
 
     def read(self, partition: Partition, offset: int, max_bytes: int) -> Slice:
-        # A few more than will fit, because sizes vary. Those that do not fit are read in vain.
+        # Read a few more than are likely to fit, because sizes vary, and drop those that do not.
         rows = int(1.125 * max_bytes / self._record_bytes) + 1
         rows = min(max(rows, _ROWS_MIN), _ROWS_MAX)
         bounds = None
@@ -177,7 +177,7 @@ class Reader:
         return bounds, stored[:together]
 
     def news(self, nexts: Mapping[Partition, int]) -> dict[Partition, Slice | LogError]:
-        """Return the slices at these offsets, in their order, or why they cannot be read."""
+        """Return the slices at these offsets, in their order, or the error if one is unreadable."""
         heads = self.heads()
         found: dict[Partition, Slice | LogError] = {}
         room = _NEWS_BYTES_MAX
@@ -332,7 +332,7 @@ def _as_run(
     """Return the records as a run if they can form one and none is damaged.
 
     `row` is the id of the first one, and `values` holds all values one after the other. A record
-    with a key is found by its checksum, which is another one without the key.
+    with a key is detected by its checksum, which differs from the one computed without a key.
     """
     times, checksums, spans, sizes, _ = zip(*stored, strict=True)
     if None in checksums or None in spans or None in sizes:

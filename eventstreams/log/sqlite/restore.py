@@ -1,8 +1,8 @@
 """Restores an embedded log from a backup.
 
 Events that followed the backup are lost, and new events get their offsets. A gap marker at the end
-of each partition keeps this from passing unnoticed: a client that had read lost events is led there
-by the time in its id, and every other reader meets the marker where events are missing.
+of each partition makes the loss visible: a client that had read lost events continues there because
+of the time in its id, and every other reader reads the marker where events are missing.
 """
 
 from __future__ import annotations

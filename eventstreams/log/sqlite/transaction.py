@@ -36,7 +36,7 @@ SELECT json_group_array(json_array(appended_ms, ifnull(length(value), 0))) FROM
 (SELECT appended_ms, value FROM events WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)
 """
 _NEVER_MS = -(2**63) - 1
-"""A time before all that SQLite can store."""
+"""A time before every time that SQLite can store."""
 _ages_and_sizes = msgspec.json.Decoder(list[tuple[int, int]])
 
 

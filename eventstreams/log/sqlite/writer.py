@@ -1,7 +1,7 @@
-"""The thread that writes to the embedded log. All waiting requests share one transaction.
+"""Runs the thread that writes to the embedded log. All waiting requests share one transaction.
 
 A request is answered after COMMIT, never before. If the transaction fails, so do all its requests.
-Within a transaction the thread notices what other processes have written since the last one.
+Within a transaction the thread detects whether other processes have written since the last one.
 Between requests it drops old records, in steps so small that they hardly delay appends.
 """
 
@@ -28,13 +28,13 @@ from eventstreams.model.event import Event
 _logger = logging.getLogger(__name__)
 
 _SHARED_S = 1.0
-"""How long a process that has written is expected to write again."""
+"""For how long after a write another process counts as writing to the log."""
 _GAP_S = 0.002
 """The pause between transactions while other processes write, which try to get the lock every
-millisecond. Without it, one busy process would hardly ever leave the lock to them."""
+millisecond. Without it, they would hardly ever get the lock while one process is busy."""
 _CHECK_EVERY_S = 1.0
 """How often to check, while nothing is appended, that the files still exist, and whether a program
-has written that leaves no mark in the lock file."""
+that writes no mark to the lock file has changed the log."""
 
 
 class Request:

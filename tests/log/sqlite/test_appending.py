@@ -94,7 +94,7 @@ async def test_a_record_that_is_too_large_is_named_and_nothing_is_stored(
 ) -> None:
     async with opened(tmp_path, record_bytes_max=10) as log:
         await log.append([Record("t", b"12345", b"12345")])
-        with pytest.raises(AppendRefused, match="record 1 has 11 bytes; at most 10"):
+        with pytest.raises(AppendRefused, match="record 1 has 11 bytes; the limit is 10"):
             await log.append([Record("t", b"ok"), Record("t", b"123456", b"12345")])
         with pytest.raises(AppendRefused, match="record 0 has a timestamp out of range"):
             await log.append([Record("t", b"ok", timestamp_ms=-(2**63) - 1)])
