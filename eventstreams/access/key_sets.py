@@ -103,8 +103,8 @@ class KeySet:
             try:
                 self._keys = await asyncio.to_thread(parse, await self._read())
             except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-                said = str(error) or f"no answer in {_TIMEOUT_S:g} s"
-                _log.error("cannot load the keys for tokens: %s: %s", type(error).__name__, said)
+                detail = str(error) or f"no answer in {_TIMEOUT_S:g} s"
+                _log.error("cannot load the keys for tokens: %s: %s", type(error).__name__, detail)
             self._loaded_at = time.monotonic()
 
     async def _read(self) -> bytes:

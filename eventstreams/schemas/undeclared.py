@@ -67,16 +67,16 @@ def mistyped(
     kind = _kind(value)
     if not types or kind in types:
         return None
-    said = _said(path, types)
+    fact = _fact(path, types)
     if isinstance(value, str):
         is_bare = ("number" in types and _NUMBER.fullmatch(value)) or (
             "boolean" in types and value in ("true", "false")
         )
-        return f"{said}; write {value} without quotes" if is_bare else f"{said}, not text"
+        return f"{fact}; write {value} without quotes" if is_bare else f"{fact}, not text"
     if types == {"string"}:
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        return f"{said}; write '{text}' in quotes"
-    return f"{said}, not {_NAMES[kind]}"
+        return f"{fact}; write '{text}' in quotes"
+    return f"{fact}, not {_NAMES[kind]}"
 
 
 def no_condition(schemas: Sequence[Schema], path: Sequence[str]) -> str | None:
@@ -87,7 +87,7 @@ def no_condition(schemas: Sequence[Schema], path: Sequence[str]) -> str | None:
     types = _types_by_all(schemas, path)
     if not types or "boolean" in types:
         return None
-    return f"{_said(path, types)}, not a condition; compare it with a value"
+    return f"{_fact(path, types)}, not a condition; compare it with a value"
 
 
 def _types_by_all(schemas: Sequence[Schema], path: Sequence[str]) -> set[str]:
@@ -101,7 +101,7 @@ def _types_by_all(schemas: Sequence[Schema], path: Sequence[str]) -> set[str]:
     return types - {"null"}
 
 
-def _said(path: Sequence[str], types: set[str]) -> str:
+def _fact(path: Sequence[str], types: set[str]) -> str:
     names = [name for key, name in _NAMES.items() if key in types]
     return f"{_shown('.'.join(path))} is {' or '.join(names)}"
 

@@ -4,6 +4,6 @@
 `HttpConnection` in `http1.py` is one connection; `Rejection` answers requests that never reach the
 application; `Workers` runs several processes.
 
-Easy to get wrong: streams do not end by themselves. Whatever waits for open responses must come
+Easy to get wrong: streams do not end by themselves. Code that waits for open responses must run
 after the drain.
 """

@@ -34,11 +34,11 @@ _HANDSHAKE_S = 0.001
 """The seconds that a client is charged for a handshake. Most of it is a signature, which the TLS
 library computes on the event loop when the client's first message has arrived."""
 _NEVER_S = 86_400.0
-"""A time for a handshake that the event loop accepts. `Deadline` ends it long before."""
+"""A timeout that the event loop accepts for a handshake. `Deadline` ends it long before."""
 _CLOSE_S = 2.0
 """How long the client may take to confirm the end of TLS."""
 _WRITE_BYTES_MAX = 64 * 1024
-"""How much a TLS connection buffers before writers must wait; the same as a plain one."""
+"""How much a TLS connection buffers before writers must wait; as much as a plain one."""
 
 
 class TlsAcceptor(asyncio.Protocol):

@@ -2,7 +2,7 @@
 
 Each connection with a request counts for its client, except streams, which have limits of their
 own. When the limit on connections is reached, the client with the most of them loses its newest one
-to a client that has less than half as many. So one client, or a few, cannot keep all others out by
+to a client that has less than half as many. So one client, or a few, cannot lock out all others by
 making requests that take long.
 """
 
@@ -15,7 +15,7 @@ FEW = 16
 
 
 class Closable(Protocol):
-    """A connection that can be closed for another one."""
+    """A connection that can be closed to make room for another one."""
 
     def make_way(self) -> None:
         """Close the connection at once and stop counting it."""
@@ -30,7 +30,7 @@ class BusyConnections:
         self._by_client: dict[str, dict[Closable, None]] = {}
         """The connections of each client, oldest request first."""
         self._by_count: dict[int, dict[str, None]] = {}
-        """The clients that have this many."""
+        """The clients with each number of connections."""
         self._most = 0
         """The largest count that any client has."""
 

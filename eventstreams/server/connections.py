@@ -1,4 +1,4 @@
-"""The state and limits that all connections of one server share."""
+"""Holds the state and limits that all connections of one server share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD_S = 10.0
 
 @dataclass
 class Connections:
-    """The limits of one server's connections, and what is counted across them."""
+    """The limits of one server's connections, and the counts that these limits apply to."""
 
     connections_max: int
     refusals: Rejection
@@ -72,7 +72,7 @@ class Connections:
         return True
 
     def gone(self, *, last: bool) -> None:
-        """Record that a connection was closed; `last` says whether none is left."""
+        """Record that a connection was closed. `last` is whether it was the last one."""
         if last and self.idle is not None:
             self.idle.set()
 

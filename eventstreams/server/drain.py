@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _ACCEPTS_A_TURN = 16
 _TICK_S = 1.0
-"""How often the `Date` header is updated, and at the latest `should_exit` noticed."""
+"""How often the `Date` header is updated and `should_exit` is checked, in seconds."""
 
 
 class Server(uvicorn.Server):
@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
         self._hub = hub
         self._drain_s = drain_s
         self._ending_s = drain_s * 0.8
-        """In which streams end; the rest is for clients that read slowly."""
+        """The time over which streams end. The rest of `drain_s` is for slow clients."""
         self._notice_s = notice_s
         self._first_signal = asyncio.Event()
         self._second_signal = asyncio.Event()

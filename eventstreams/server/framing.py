@@ -48,7 +48,7 @@ def body_parser(
 ) -> httptools.HttpRequestParser:
     """Return a parser for the body of a request whose head another parser has read.
 
-    The parser of a request that asks for an upgrade stops after its head. The gateway ignores the
+    The parser of a request with an `Upgrade` header stops after the head. The gateway ignores the
     upgrade (RFC 9110, 7.8), so the body is read like that of any other request. `framing` comes
     from `framing_of`.
     """

@@ -14,7 +14,7 @@ from typing import Protocol
 BYTES_MAX = 16 * 2**20
 CLIENT_BYTES_MAX = BYTES_MAX // 4
 SMALL_BYTES = 16 * 1024
-"""Connections that hold at most this are not counted: the limit on connections bounds them."""
+"""Connections that hold at most this much are not counted: `connections_max` limits them."""
 
 
 class Holder(Protocol):

@@ -5,7 +5,7 @@ lacks: limits on connections, on the bytes and time of a request's head, and on 
 and the detection of dead peers. No byte of one request is ever read as part of another: if that is
 in doubt, the connection ends.
 
-What a client sends is parsed in pieces that take a few milliseconds at most. The first piece of a
+Received bytes are parsed in pieces that take a few milliseconds at most. The first piece of a
 read is parsed at once unless other work waits. The rest waits for turns of the client, and the
 connection is not read meanwhile.
 """
@@ -37,7 +37,7 @@ _AHEAD_MAX = 16
 _URL_BYTES_MAX = 65_535
 """The parser of URLs counts bytes in 16 bits, so it cannot read longer ones."""
 _HEADERS_MAX = 256
-"""The most headers and trailers of one request. Each adds time to every search for a header."""
+"""The maximum number of headers and trailers of a request. Each slows every search for a header."""
 _PIECE_BYTES = 8 * 1024
 """How much is parsed between checks of the clock: at worst 1,500 calls, for one-byte chunks."""
 _AT_ONCE_BYTES = 1024
@@ -48,7 +48,7 @@ _AHEAD_BYTES = 4096
 """The memory that a request sent ahead takes, besides its head and body."""
 _CHUNKS_MAX = 1000
 _CHUNK_BYTES_MIN = 64
-"""The least average size of a body's pieces once there are more than `_CHUNKS_MAX`."""
+"""The minimum average size of a body's pieces once there are more than `_CHUNKS_MAX`."""
 _UNREAD_BODY_BYTES_MAX = 256 * 1024
 """The largest body of a request that is not a POST. Such bodies are discarded."""
 
@@ -382,7 +382,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def make_way(self) -> None:
         transport = self.transport
-        self.connection_lost(ConnectionAbortedError("its place is needed"))
+        self.connection_lost(ConnectionAbortedError("another connection needs its place"))
         close_at_once(transport)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
@@ -415,7 +415,7 @@ class HttpConnection(HttpToolsProtocol):
         """Hand over the connection after its last response, to be closed once the client has it."""
         if self.transport.is_closing():
             return
-        self.connection_lost(ConnectionAbortedError("it has had its last answer"))
+        self.connection_lost(ConnectionAbortedError("its last response was sent"))
         self.common.refusals.linger(self.transport)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

@@ -22,7 +22,7 @@ what a client can send in one round trip."""
 _RECORD_S = 4.5e-6
 """The seconds that a client is charged for decrypting one record."""
 _OVERHEAD_BYTES = 22
-"""The least overhead of a TLS 1.3 record: header, content type and tag (RFC 8446, 5.2). Records of
+"""The minimum overhead of a TLS 1.3 record: header, content type, tag (RFC 8446, 5.2). Records of
 TLS 1.2 have more, so they count as more than one."""
 _PARTIAL_BYTES = 17 * 1024
 """The size of an incomplete record (RFC 8446, 5.2), which must not count as overhead."""

@@ -36,7 +36,7 @@ from eventstreams.web.app import App
 _log = logging.getLogger(__name__)
 
 SWITCH_S = 0.0002
-"""How long a thread waits for Python's lock before the thread that has it must let go.
+"""How long a thread waits for the interpreter's lock before its holder must release it, in s.
 
 Reading a new event from the embedded log needs the lock several times. Beside a busy event loop it
 took 15 to 30 ms when this was 1 ms, and takes 4 to 10 ms now; posts take 1.5 % more instructions.

@@ -20,7 +20,7 @@ _hangups: list[int] = []
 
 
 def catch_early() -> None:
-    """End with status 0 on SIGTERM and SIGINT from now on; remember a SIGHUP."""
+    """End with status 0 on SIGTERM and SIGINT from now on; record a SIGHUP."""
     for number in _STOPPING:
         signal.signal(number, _end)
     signal.signal(signal.SIGHUP, _remember)
@@ -28,7 +28,7 @@ def catch_early() -> None:
 
 @contextlib.contextmanager
 def during_start(stop: Callable[[], object]) -> Generator[None]:
-    """Call `stop` on SIGTERM and SIGINT while the block runs in the event loop; remember a SIGHUP.
+    """Call `stop` on SIGTERM and SIGINT while the block runs in the event loop; record a SIGHUP.
 
     Handlers that are added to the loop inside the block replace these.
     """

@@ -17,7 +17,7 @@ from eventstreams.config.settings import Settings
 from eventstreams.errors import LogUnavailable
 
 _PARTS = ("gateway", "intake")
-"""What a process may be for a log. `serve` is both, unless `--only` says which."""
+"""The parts that a process can have in the use of a log. `serve` has both, without `--only`."""
 _PID_BYTES_MAX = 20
 
 
@@ -53,7 +53,7 @@ def _locked(directory: Path, part: str) -> Generator[None]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / f"{part}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:  # the log cannot be opened there either, and says why
+    except OSError:  # opening the log there fails too, with a message
         yield
         return
     try:

@@ -56,11 +56,11 @@ class Certificate:
                 _wrong("http.tls_keyfile", f"{self._key!r} is not the key of http.tls_certfile")
             if self._password_asked:
                 _wrong("http.tls_keyfile_password_file", "does not contain the key's password")
-            said = reason or error.args[-1]
-            _wrong("http.tls_certfile", f"this file or http.tls_keyfile is invalid: {said}")
+            detail = reason or error.args[-1]
+            _wrong("http.tls_certfile", f"this file or http.tls_keyfile is invalid: {detail}")
 
     def _password(self) -> str:
-        """Return the password of an encrypted key. Without this, OpenSSL asks at the terminal."""
+        """Return the password of an encrypted key. Otherwise OpenSSL would prompt for it."""
         self._password_asked = True
         if self._password_file is None:
             _wrong("http.tls_keyfile", "is encrypted; set http.tls_keyfile_password_file")

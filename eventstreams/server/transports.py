@@ -1,4 +1,4 @@
-"""Wrappers of a transport that change what an HTTP/1.1 connection writes to it."""
+"""Wraps transports to change the bytes that an HTTP/1.1 connection writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class Lingerer(Protocol):
-    """What `Ending` needs of a connection."""
+    """The part of a connection that `Ending` uses."""
 
     transport: asyncio.Transport
 

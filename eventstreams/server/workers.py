@@ -27,8 +27,9 @@ _AGAIN_S = 1.0
 """A worker that died within this many seconds is restarted after a pause of the same length."""
 
 Work = Callable[[int, socket.socket, int, socket.socket], int]
-"""Takes the worker's number, its listening socket, a pipe that closes when the parent ends, and the
-socket to the shared counters; returns the exit status."""
+"""The function that a worker runs. Its arguments are the worker's number, its listening socket, a
+pipe that closes when the parent ends, and the socket to the shared counters. It returns the exit
+status."""
 
 
 def listener(host: str, port: int, backlog: int, *, shared: bool = False) -> socket.socket:

@@ -1,7 +1,7 @@
 """Authorizes requests to read streams, and serves POST /v2/ticket.
 
-A token comes in the Authorization header or a cookie. A URL may hold only a ticket, because proxies
-and servers log URLs.
+A token is sent in the Authorization header or a cookie. A URL may contain only a ticket, because
+proxies and servers log URLs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Access:
         return identity
 
     async def issue(self, scope: Scope) -> tuple[str, float]:
-        """Return a ticket and its lifetime in seconds. Raises as `authorise`."""
+        """Return a ticket and its lifetime in seconds. Raises what `authorise` raises."""
         identity = await self._identity(scope)
         return await self._tickets.issue(identity), self._tickets.ttl_s
 

@@ -1,7 +1,7 @@
-"""Serves GET /v2/streams/activity: when each public stream last had an event, and how many of late.
+"""Serves GET /v2/streams/activity: the time of each public stream's last event, and recent counts.
 
-The figures are those of this process, counted since it began to follow the log. Streams that need a
-token are left out: how busy they are is for their readers.
+This process has counted the events since it began to follow the log. Streams that need a token are
+left out, because only their readers may see how busy they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eventstreams.model.timestamp import iso_of
 
 PATH = "/v2/streams/activity"
 _FRESH_S = 1.0
-"""How long one body answers all requests: it takes milliseconds for a thousand streams."""
+"""How long a body is reused, in seconds. Building one takes milliseconds for a thousand streams."""
 
 
 class StreamActivity:

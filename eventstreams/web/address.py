@@ -1,4 +1,4 @@
-"""Determines the client's address: that of the connection, or the one that a trusted proxy gives.
+"""Determines the client's address: that of the connection, or the one that a trusted proxy names.
 
 X-Client-IP and X-Forwarded-For are ignored unless a trusted proxy sent them, because any client can
 invent them.
@@ -29,7 +29,7 @@ class Proxies:
         self._trusted = [ip_network(text, strict=False) for text in trusted]
 
     def client(self, scope: Scope) -> str | None:
-        """Return the client's address, or None if a trusted proxy does not give it.
+        """Return the client's address, or None if a trusted proxy does not name it.
 
         Behind a trusted proxy, this is the last address of X-Client-IP, otherwise the last one of
         X-Forwarded-For that is not a proxy's: a client may have invented earlier ones.
@@ -37,14 +37,14 @@ class Proxies:
         peer: tuple[str, int] | None = scope.get("client")
         if peer is not None and not self.trusts(peer[0]):
             return peer[0]
-        said = (header_list(scope, b"x-client-ip") or "").rpartition(",")[2].strip()
-        if said:
-            return _alone(said[:_LENGTH_MAX])
+        given = (header_list(scope, b"x-client-ip") or "").rpartition(",")[2].strip()
+        if given:
+            return _alone(given[:_LENGTH_MAX])
         text = header_list(scope, b"x-forwarded-for") or ""
         nearest = None
         for hop in reversed(text.rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]):
-            if said := hop.strip()[:_LENGTH_MAX]:
-                nearest = _alone(said)
+            if given := hop.strip()[:_LENGTH_MAX]:
+                nearest = _alone(given)
                 if not self.trusts(nearest):
                     break
         return nearest
@@ -52,7 +52,7 @@ class Proxies:
     def site(self, scope: Scope) -> str:
         """Return the site that a request is charged to.
 
-        It is the client's, or the proxy's if the proxy does not give the client's address.
+        It is the client's, or the proxy's if the proxy does not name the client's address.
         """
         peer: tuple[str, int] | None = scope.get("client")
         address = self.client(scope) or (peer[0] if peer else "")
@@ -71,7 +71,7 @@ def _alone(text: str) -> str:
 
 
 def site_of(address: str) -> str:
-    """Return what limits count by: an IPv4 address, or the network of an IPv6 address."""
+    """Return the site that limits count: an IPv4 address, or the network of an IPv6 address."""
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, _SITE_BITS), strict=False))

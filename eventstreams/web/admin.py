@@ -1,8 +1,8 @@
-"""Serves /v2/admin/clients: operators with the key list the open streams and close single ones.
+"""Serves /v2/admin/clients, with which operators list the open streams and close single ones.
 
-Also asks all workers for their figures, for the operators' page (`operators.py`).
+It also collects the figures of all workers for the operators' page (`operators.py`).
 
-The worker that receives a request asks the other workers of its host. Other hosts are not asked.
+The worker that receives a request queries the other workers of its host, but no other hosts.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ class Admin:
         return key
 
     async def all_figures(self) -> tuple[list[dict[str, Any]], int]:
-        """Return the figures of each worker, and how many do not answer. Raises GatewayFull."""
+        """Return the figures of each worker, and the number of workers that did not answer.
+
+        Raises GatewayFull.
+        """
         return await self._ask_all({"figures": True})
 
     def authorise(self, scope: Scope) -> None:

@@ -1,4 +1,4 @@
-"""Builds responses other than streams: common headers, errors in upstream's forms, and pages.
+"""Builds responses other than streams: common headers, errors in KafkaSSE's forms, and pages.
 
 `refusal` turns a ClientError into a response, for every route.
 """
@@ -34,7 +34,7 @@ ALLOW_HEADERS = (
 _EXPOSED = b"etag, retry-after, x-eventstreams-gap, x-eventstreams-error, x-eventstreams-warning"
 _REASON_MAX = 200
 _PASSING = (429, 503)
-"""The statuses of errors that pass: a client that retries later may succeed."""
+"""The statuses of temporary errors: a client that retries later may succeed."""
 _SOONEST_S = 20
 JSON = "application/json; charset=utf-8"
 EVENT_SOURCE_HEADERS: Headers = [
@@ -94,7 +94,7 @@ def refusal(
 
     With `event_source`, a browser's EventSource gets a response that it can use. On any status
     except 200 it gives up, and the page gets no reason. It therefore gets a 200 that says when to
-    reconnect, or, if reconnecting is of no use, a 204, which ends it for good (HTML, 9.2.3).
+    reconnect, or, if reconnecting cannot help, a 204, after which it never does (HTML, 9.2.3).
     """
     metrics.refused.labels(type(error).__name__).inc()
     if event_source and is_event_source(scope):
@@ -143,8 +143,8 @@ def _event_source_refusal(error: ClientError) -> Response:
         response = Response(event_source_body(error))
         response.raw_headers += EVENT_SOURCE_HEADERS
         return response
-    said = printable(f"{type(error).__name__}: {_reason(error)}")
-    return Response(status_code=204, headers={"x-eventstreams-error": said.decode("ascii")})
+    text = printable(f"{type(error).__name__}: {_reason(error)}")
+    return Response(status_code=204, headers={"x-eventstreams-error": text.decode("ascii")})
 
 
 def event_source_body(error: ClientError) -> bytes:
@@ -196,7 +196,7 @@ def gap_header(document: dict[str, Any]) -> bytes:
 
 
 def not_found(scope: Scope) -> Response:
-    """Return the 404 page of upstream's web framework."""
+    """Return the 404 page of Express, which Wikimedia's service uses."""
     title = html.escape(f"Cannot {scope['method']} {quote(scope['path'])}")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n'

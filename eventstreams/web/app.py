@@ -43,8 +43,10 @@ class App:
         turns: Turns,
         metrics: Metrics,
     ) -> None:
-        """The applications are None where that part is not served. `routes` are those of all
-        others, `headers` those of every answer."""
+        """Set the applications and routes. An application is None if that part is not served.
+
+        `routes` are all others. `headers` are sent with every response.
+        """
         self._proxies = proxies
         self._turns = turns
         self._metrics = metrics
@@ -70,7 +72,7 @@ class App:
             await self._beacon(scope, receive, with_headers(send, self._headers))
             return
         if path.endswith("/") and path not in _WITH_SLASH and not path.startswith(PREFIX):
-            path = path.removesuffix("/")  # as upstream's web framework does
+            path = path.removesuffix("/")  # as Express does, which Wikimedia's service uses
             scope = {**scope, "path": path}
         answer: Response | Starlette
         if scope["query_string"].count(b"&") >= PARAMETERS_MAX:

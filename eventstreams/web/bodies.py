@@ -16,12 +16,12 @@ from eventstreams.turns import Turns
 from eventstreams.web.headers import header, header_list, single_header
 
 _GRACE_S = 3.0
-"""How long a body may take in any case before its average speed counts, in seconds."""
+"""How long a body may take before its average speed is checked, in seconds."""
 _TYPES = ("application/json", "text/plain", "application/reports+json")
 """Pages can send text/plain to another site without a preflight request, by sendBeacon."""
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
 _TYPE_MAX = 1000
-"""The most characters of a content type."""
+"""The maximum length of a content type."""
 _LENGTH_DIGITS_MAX = 20
 _INPUT_BYTES = 4 * 1024
 """How much of a body one step reads. The rest after a gzip member is copied, so a larger value
@@ -42,7 +42,7 @@ class Bodies:
     def __init__(
         self, settings: IntakeSettings, turns: Turns, *, grace_s: float = _GRACE_S
     ) -> None:
-        """Set the limits. `grace_s` is how long a body may take before its average speed counts."""
+        """Set the limits. `grace_s` is how long a body may take before its speed is checked."""
         self._settings = settings
         self._grace_s = grace_s
         self._turns = turns
@@ -57,7 +57,7 @@ class Bodies:
             raise _too_large(most)
 
     async def read(self, scope: Scope, receive: Receive, room: Lease, site: str) -> bytes:
-        """Return the body, unpacked. `room` grows with it; unpacking is charged to `site`.
+        """Return the body, unpacked. `room` is charged for its size and `site` for the unpacking.
 
         Raises RepeatedHeader, UnsupportedBody, BodyTooLarge, BodyTimeout, BadBody, IntakeFull,
         IntakeShareUsed, ClientDisconnected.
@@ -119,7 +119,7 @@ class Bodies:
     def _is_json(self, scope: Scope) -> bool:
         """Return whether the body is JSON. Raises RepeatedHeader or UnsupportedBody.
 
-        Upstream treats a body of another type as empty; so does this in compatibility mode.
+        EventGate treats a body of another type as empty; so does this in compatibility mode.
         """
         text = single_header(scope, b"content-type") or ""
         if len(text) > _TYPE_MAX:

@@ -20,7 +20,7 @@ CHOICES: Mapping[str, Encoding] = {
 }
 _NAMES = {"gzip": Encoding.GZIP, "x-gzip": Encoding.GZIP, "zstd": Encoding.ZSTD}
 _ITEMS_MAX = 50
-"""How many items of Accept-Encoding are read; further ones are ignored."""
+"""The number of items of Accept-Encoding that are read. Further ones are ignored."""
 _ITEM = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([01](?:\.\d{0,3})?)\s*)?", re.ASCII)
 
 

@@ -39,12 +39,12 @@ TEST_PATH = "/v1/_test/events"
 _REQUEST_ID = "x-request-id"
 _EMPTY = "Request body was empty. Must provide JSON encoded events."
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-_UPSTREAM_TITLES: dict[type[ClientError], str] = {
+_EVENTGATE_TITLES: dict[type[ClientError], str] = {
     BadBody: "SyntaxError",
     BodyTooLarge: "PayloadTooLargeError",
     UnsupportedBody: "UnsupportedMediaTypeError",
 }
-"""The names that upstream's body parser gives these errors, all of which are a 500 there."""
+"""The names that EventGate's body parser gives these errors, all of which are a 500 there."""
 
 
 class Events:
@@ -99,7 +99,7 @@ class Events:
 
     def _refusal(self, scope: Scope, error: ClientError) -> Response:
         response = refusal(scope, error, self._metrics)
-        title = _UPSTREAM_TITLES.get(type(error))
+        title = _EVENTGATE_TITLES.get(type(error))
         if not self._intake.lenient or title is None:
             return response
         document = orjson.loads(response.body)
@@ -133,7 +133,7 @@ class Events:
     def _sender(self, scope: Scope) -> Sender:
         """Return who posts. Raises InvalidToken, RepeatedHeader or InvalidParameter."""
         query = Query(scope)
-        if not self._intake.lenient:  # upstream ignores what it does not know
+        if not self._intake.lenient:  # EventGate ignores unknown parameters
             query.expect(("hasty", "schema_uri", "stream"))
         sender = sender_of(scope, self._proxies)._replace(
             schema_uri=query.one("schema_uri"), stream=query.one("stream")
@@ -179,7 +179,7 @@ class Events:
         """Return whether the client waits for no result. Raises InvalidParameter."""
         text = Query(scope).one("hasty") or ""
         if not text or self._intake.lenient:
-            return bool(text)  # upstream treats hasty=false as true
+            return bool(text)  # EventGate treats hasty=false as true
         if text.lower() in _TRUE + _FALSE:
             return text.lower() in _TRUE
         raise InvalidParameter(f"hasty={text} is neither true nor false")

@@ -47,7 +47,7 @@ _RECENT_MAX = 1000
 _AT_ONCE = 2
 """How many explanations one client address can have in progress."""
 _PATIENCE_S = 2.0
-"""How long the log may take to answer for the note on `since`."""
+"""How long the log may take to answer, in seconds, before the note on `since` is left out."""
 
 
 class Explain:
@@ -99,41 +99,41 @@ class Explain:
         selection = self._catalogue_watcher.catalogue.resolve(names)
         await self._access.authorise(scope, selection.scopes)
         steps = request.reading(scope, query, self._compression)
-        asked = await self._turns.run_steps(self._proxies.site(scope), steps)
+        parsed = await self._turns.run_steps(self._proxies.site(scope), steps)
         look = _Look(
             hub=self._hub,
-            selector=asked.spec.selector,
+            selector=parsed.spec.selector,
             turns=self._turns,
             client=self._proxies.site(scope),
             allowance=self._limits.allowance(self._proxies.client(scope)),
         )
-        return await self._found(names, selection, asked, look)
+        return await self._found(names, selection, parsed, look)
 
     async def _found(
-        self, names: list[str], selection: Selection, asked: request.StreamRequest, look: _Look
+        self, names: list[str], selection: Selection, parsed: request.StreamRequest, look: _Look
     ) -> dict[str, Any]:
         start = await self._start_resolver.start(
             selection,
-            asked.spec,
-            cursors=asked.cursors,
-            since_ms=asked.since_ms,
+            parsed.spec,
+            cursors=parsed.cursors,
+            since_ms=parsed.since_ms,
             client=look.client,
         )
         spec = start.spec
         selector = spec.selector
-        frames = [] if asked.empty_because else await self._recent(spec)
+        frames = [] if parsed.empty_because else await self._recent(spec)
         recent = await look.matching(frames)
         warnings = await self._field_warnings.of(selection.names, selector)
-        if asked.empty_because:
-            warnings.insert(0, asked.empty_because)
+        if parsed.empty_because:
+            warnings.insert(0, parsed.empty_because)
         return {
             "streams": names,
             "topics": list(dict.fromkeys(p.topic for p in spec.partitions)),
-            "format": asked.media_type,
+            "format": parsed.media_type,
             "encoding": spec.encoding.value,
             "heartbeat": "checkpoint" if spec.checkpoints else "comment",
             "gap": "fail" if spec.gap_fails else "tell",
-            "caught_up": asked.caught_up,
+            "caught_up": parsed.caught_up,
             "filter": selector and selector.filter,
             "filter_microseconds": _microseconds(selector),
             "evaluation": self._evaluation(selector, look.examined_share),
@@ -141,17 +141,17 @@ class Explain:
             "warnings": warnings,
             "sample": selector and selector.sample,
             "canary": selector is None or selector.canaries,
-            "ends": asked.stop_condition and asked.stop_condition.document(),
-            "since": await self._since(asked, start),
+            "ends": parsed.stop_condition and parsed.stop_condition.document(),
+            "since": await self._since(parsed, start),
             "start": self._start(start),
             "gaps": [gap.document() for gap in start.gaps],
             "recent": recent,
         }
 
     def _evaluation(self, selector: Selector | None, share: float | None) -> dict[str, Any] | None:
-        """Return for which events the filter or the sample is evaluated; None without either.
+        """Say for which events the filter or the sample is evaluated; None without either.
 
-        `share` is that of the recent events for which it was.
+        `share` is the share of the recent events for which it was evaluated.
         """
         if selector is None or (selector.filter is None and selector.sample is None):
             return None
@@ -168,14 +168,14 @@ class Explain:
                 text += f", {share:.0%} of recent events examined"
         return {"by": by, "examined": share if by is not None else 1.0, "text": text}
 
-    async def _since(self, asked: request.StreamRequest, start: Start) -> dict[str, Any] | None:
-        """Return the time that `since` was understood as, with a note if it has no effect."""
-        if asked.since_ms is None:
+    async def _since(self, parsed: request.StreamRequest, start: Start) -> dict[str, Any] | None:
+        """Return the time that `since` means, with a note if it has no effect."""
+        if parsed.since_ms is None:
             return None
         note: str | None = None
-        if asked.cursors is not None:
+        if parsed.cursors is not None:
             note = "ignored: the id says where to start"
-        elif asked.since_ms > now_ms():
+        elif parsed.since_ms > now_ms():
             note = "in the future: starts with the next event"
         else:
             try:
@@ -185,7 +185,7 @@ class Explain:
                 oldest = ()  # the note is left out
             if oldest == start.position.offsets:
                 note = "starts with the oldest event that is stored"
-        return {"time": iso_of(asked.since_ms), "milliseconds": asked.since_ms, "note": note}
+        return {"time": iso_of(parsed.since_ms), "milliseconds": parsed.since_ms, "note": note}
 
     def _start(self, start: Start) -> list[dict[str, Any]]:
         """Return where each partition would begin, and how many offsets that is behind."""
@@ -263,7 +263,7 @@ class _Look:
             else:
                 async with self._turns.turn(self.client):
                     rest = self._piece(rest)
-        # Up to now, so that a stream that has become quiet does not seem busy.
+        # The period ends now, so that a stream that has become quiet does not seem busy.
         end_ms = max(now_ms(), frames[-1].timestamp_ms) if frames else 0
         seconds = (end_ms - frames[0].timestamp_ms) / 1000 if frames else 0.0
         looked, matched, size = self._looked, self._matched, self._size

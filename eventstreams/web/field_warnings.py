@@ -20,7 +20,7 @@ from eventstreams.web.answers import Headers, printable
 HEADER = b"x-eventstreams-warning"
 _WARNINGS_MAX = 3
 _STREAMS_MAX = 20
-"""For requests of more streams nothing is looked up."""
+"""Requests of more streams get no warnings."""
 _PATIENCE_S = 0.5
 """How long reading schemas may delay a stream; later requests use what was read."""
 
@@ -46,7 +46,7 @@ class FieldWarnings:
         return [warning for warning in found if warning is not None][:_WARNINGS_MAX]
 
     async def _read(self, streams: Sequence[str]) -> list[Schema]:
-        """Return the newest schema of each stream; nothing if one of them is not known."""
+        """Return the newest schema of each stream, or none if one of the schemas is unknown."""
         known = self._catalogue_watcher.catalogue.streams
         titles = [known[name].schema_title if name in known else None for name in streams]
         schemas: list[Schema] = []

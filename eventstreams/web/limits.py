@@ -105,9 +105,10 @@ class Limits:
         return None if catch_up is None else Allowance(self._quota, _site(address), catch_up)
 
     async def usage(self, address: str | None) -> dict[str, Any]:
-        """Return each limit of the client at `address`, and what all its requests use of it.
+        """Return each limit of the client at `address`, and how much of it is in use.
 
-        What has no limit is not counted: both are None. Raises MissingClientAddress.
+        Both are None if there is no limit, because then nothing is counted. Raises
+        MissingClientAddress.
         """
         limits = self._policy().limits
         connects = limits.client_ip_connects_per_minute
@@ -140,7 +141,7 @@ def _used(most: int | None, used: float | None) -> dict[str, int | None]:
 
 
 def _site(address: str | None) -> str:
-    """Return what limits count by. Raises MissingClientAddress."""
+    """Return the site that limits count. Raises MissingClientAddress."""
     if not address:
         raise MissingClientAddress(
             "X-Client-IP is required because connections are limited: this request comes from a "

@@ -82,7 +82,7 @@ class _Made(NamedTuple):
 def document(catalogue: Catalogue, schemas: Schemas) -> bytes:
     """Return the document as JSON.
 
-    Clients of upstream read all names in the first parameter of the first path.
+    Clients of Wikimedia's service read all names in the first parameter of the first path.
     """
     paths = dict(_TEMPLATE["paths"])
     operation: dict[str, Any] = paths.pop(_STREAMS)["get"]

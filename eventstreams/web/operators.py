@@ -1,9 +1,9 @@
 """Serves /v2/admin/: the operators' page, and its live figures as Server-Sent Events.
 
 An EventSource cannot send the operator's key, so the page exchanges the key for a ticket, which
-opens `/v2/admin/live` once. The figures of all open pages are made once in two seconds. The rules
-of propagation are asked of its own processes, which the settings name; pausing and resuming a rule
-is passed on to them with the operator's key.
+opens `/v2/admin/live` once. The figures are computed every two seconds, once for all open pages.
+The states of propagation rules come from the propagation processes that the settings name. Requests
+to pause or resume a rule are passed on to them with the operator's key.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Operators:
         ]
 
     async def _get_page(self, _: Request) -> Response:
-        """Respond with the page, which holds nothing secret and asks for the key.
+        """Respond with the page, which contains no secrets and prompts for the key.
 
         Without a key in the policy, respond with 404 and a page that says how to set one.
         """
@@ -143,7 +143,7 @@ class Operators:
         try:
             await self._quota.put(_note(ticket), b"operator", _TICKET_S)
         except QuotaUnavailable as error:
-            raise GatewayFull(f"Tickets cannot be kept: {error}", _RETRY_AFTER_S) from error
+            raise GatewayFull(f"Tickets cannot be stored: {error}", _RETRY_AFTER_S) from error
         body = orjson.dumps({"ticket": ticket, "expires_in": _TICKET_S})
         return Response(body, 201, _NOT_CACHED, "application/json")
 
@@ -229,7 +229,7 @@ def _note(ticket: str) -> str:
 
 
 def _ask(method: str, url: str, key: str | None = None) -> httpx.Response:
-    """Ask a propagation process; runs in a thread, because making a client takes milliseconds."""
+    """Send a request to a propagation process. Call it in a thread: a client takes milliseconds."""
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     with httpx.Client(timeout=_PATIENCE_S, trust_env=False) as client:
         return client.request(method, url, headers=headers)

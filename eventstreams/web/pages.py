@@ -1,4 +1,4 @@
-"""Serves the small pages: the service's description, its health and its readiness."""
+"""Serves the description of the service, its pages, its health and its readiness."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def page_routes(
     }
 
     async def root(request: Request) -> Response:
-        asked = {name for name, _ in Query(request.scope).pairs}
-        if "spec" in asked:
+        parameters = {name for name, _ in Query(request.scope).pairs}
+        if "spec" in parameters:
             return Response(await openapi.read(), media_type="application/json")
-        if "doc" in asked:
+        if "doc" in parameters:
             return FileResponse(static / "doc.html")
         return RedirectResponse("/v2/ui", 303)
 

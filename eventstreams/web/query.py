@@ -2,10 +2,10 @@
 
 Names and values are percent-decoded as HTML forms write them; bytes that are not UTF-8 become
 U+FFFD. A parameter whose value is blank counts as absent, and one that is read as a single value
-must not be repeated, because a proxy might use the other one. A path that takes parameters rejects
-all others, except those that libraries and links add (`IGNORED`). A path that takes none ignores
-them, as `/v2/streams/activity` does; only `/v2/limits` rejects them, because it always describes
-the client that asks.
+must not be repeated, because a proxy might use the other one. A path that has parameters rejects
+all others, except those that libraries and links add (`IGNORED`). A path without parameters, such
+as `/v2/streams/activity`, ignores them. Only `/v2/limits` rejects them, because it always describes
+the client that sends the request.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from eventstreams.errors import InvalidParameter
 from eventstreams.model.nearest import LENGTH_MAX, did_you_mean
 
 PARAMETERS_MAX = 100
-"""The most parameters of a query. Each costs a few microseconds."""
+"""The maximum number of parameters of a query. Each takes a few microseconds."""
 IGNORED = re.compile(r"_.*|evs_.*|utm_.*|r", re.ASCII)
-"""Names that no path takes and every path accepts: `_` and `r` defeat caches, `evs_…` is what
-EventSource libraries for old browsers send, and `utm_…` is added to links."""
+"""Names that every path accepts and ignores: `_` and `r` defeat caches, `evs_…` is sent by
+EventSource libraries for old browsers, and `utm_…` is added to links."""
 _DIGITS = re.compile(r"\d+", re.ASCII)
 
 
@@ -76,9 +76,10 @@ class Query:
     def expect(
         self, known: Collection[str], accepts: Callable[[str], bool] = lambda _: False
     ) -> None:
-        """Raise InvalidParameter for the first name that this path does not take.
+        """Raise InvalidParameter for the first name that this path does not have.
 
-        It takes those that are `known`, `IGNORED` ones and further spellings that it `accepts`.
+        Accepted are the `known` names, `IGNORED` ones, and other spellings for which `accepts`
+        returns True.
         """
         for name, _ in self.pairs:
             if name not in known and not IGNORED.fullmatch(name) and not accepts(name):

@@ -25,7 +25,7 @@ from eventstreams.web.query import Query
 
 PREFIX = "/v2/stream/"
 NAMES_MAX = 1000
-"""The most streams in a path."""
+"""The maximum number of streams in a path."""
 MEDIA_TYPES: Mapping[str, Format] = {
     **{format_.value: format_ for format_ in Format},
     "application/x-ndjson": Format.NDJSON,
@@ -48,17 +48,17 @@ _FORMS = (
 )
 _BETWEEN = r"\s*+,\s*+(?:\]|\}\]|[\w-]++\.[12]v)"
 _JOINED_IDS = re.compile(rf"\[{_BETWEEN}|\{{{_BETWEEN}|\.[12]v\s*+,")
-"""Matches, in a text that is read backwards, the beginning of an id and what separates it from the
-id before it: a proxy has joined them into one header line. It never matches within an id. Each of
-its forms begins with a letter of its own, so that most of the text is skipped quickly."""
+"""Matches, in reversed text, the beginning of an id and the separator before it, if a proxy has
+joined several ids into one header line. It never matches within an id. Each alternative begins with
+a different character, so that most of the text is skipped quickly."""
 _REACH = re.compile(r"[12v]{0,2}\s*+,?+\s*+[\w-]*+.{0,3}", re.DOTALL)
-"""Matches at least what may follow the first character of a match of `_JOINED_IDS`."""
+"""Matches at least all text that may follow the first character of a match of `_JOINED_IDS`."""
 _STEP = 64 * 1024
 """How many characters of an id one step searches, in at most 4 ms."""
 
 
 class StreamRequest(NamedTuple):
-    """What a request for streams asks for, except the streams' names."""
+    """A parsed request for streams, without the streams' names."""
 
     spec: SubscriptionSpec
     """The spec without partitions, which depend on the streams' names."""
@@ -112,7 +112,7 @@ async def read(turns: Turns, client: str, scope: Scope, compression: Compression
 
 
 def expect(query: Query, *more: str) -> None:
-    """Raise InvalidParameter for a query parameter that neither streams take nor `more` names."""
+    """Raise InvalidParameter for a query parameter that is neither one of streams nor in `more`."""
     query.expect((*more, *PARAMETERS), _is_other_spelling)
 
 
@@ -162,7 +162,7 @@ def reading(
 def _empty_because(
     since_ms: int | None, stop_condition: StopCondition | None, now: int
 ) -> str | None:
-    """Return why a stream that starts without an id ends before its first event, if it does."""
+    """Return the reason why a stream that starts without an id can have no events, or None."""
     until_ms = None if stop_condition is None else stop_condition.until_ms
     if until_ms is None or until_ms >= (now if since_ms is None else since_ms):
         return None
@@ -172,7 +172,7 @@ def _empty_because(
 
 
 def _last_event_id(scope: Scope) -> Generator[None, None, str | None]:
-    """Return the newest id, or None; a long one is looked for in steps.
+    """Return the newest id, or None; a long header is searched in steps.
 
     Of several header lines, the last one that is not empty counts, because a client that was
     started with an id appends those that it receives.
@@ -199,8 +199,8 @@ def last_of_joined(text: str, step: int = _STEP) -> Generator[None, None, str]:
 
 
 def _is_other_spelling(name: str) -> bool:
-    """Return whether this is an id in other letters, or the list form of `since`, which `_since_ms`
-    rejects by its name."""
+    """Return whether this is another spelling of the id parameter, or the list form of `since`,
+    which `_since_ms` rejects by its name."""
     return name.lower() in _ID_PARAMETERS or name.startswith("since[")
 
 
@@ -246,8 +246,8 @@ def _stop_condition(query: Query, now: int) -> StopCondition | None:
 def wanted_type(scope: Scope) -> str:
     """Return the media type that Accept begins with, SSE if it is another one; there is no 406.
 
-    Only the beginning counts, as upstream does it, so weights (`;q=`) have no effect. Upstream
-    takes anything that begins with application/json, like application/jsonlines, for that type.
+    As at Wikimedia, only the beginning counts, so weights (`;q=`) have no effect. There, anything
+    that begins with application/json, like application/jsonlines, counts as that type.
     """
     accept = header(scope, b"accept") or ""
     first = _TYPE_END.split(accept, 1)[0]

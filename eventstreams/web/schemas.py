@@ -1,6 +1,6 @@
-"""Serves GET /v1/schemas/…: the schemas that events name, with references resolved.
+"""Serves GET /v1/schemas/…: the schemas of events, with references resolved.
 
-A full version never changes, so it may be cached forever; `latest` and the list may not.
+A full version never changes, so clients may cache it forever; `latest` and the list change.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Serves GET /v2/selftest, a short stream that shows whether a proxy buffers responses.
 
-It sends ten events, a fifth of a second apart, each with the time it was sent. If they arrive all
-at once, something between the gateway and the client buffers them. Its traffic is low, so it uses
-sse-starlette, which needs a task group and a timer for every client.
+It sends ten events, a fifth of a second apart, each with the time at which it was sent. If they all
+arrive at once, a proxy between the gateway and the client buffers them. It has few clients, so it
+uses sse-starlette, which needs a task group and a timer for every client.
 """
 
 from __future__ import annotations

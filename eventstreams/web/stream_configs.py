@@ -20,7 +20,7 @@ from eventstreams.web.query import Query
 
 _NAMES_MAX = 250
 _PARAMETERS = ("streams", "constraints")
-_UPSTREAM = ("action", "format", "formatversion", "all_settings", "uselang", "origin")
+_MEDIAWIKI = ("action", "format", "formatversion", "all_settings", "uselang", "origin")
 """Parameters of MediaWiki's API that clients of EventStreamConfig send. They change nothing here:
 the response always has all settings, in JSON."""
 _CACHE = "public, max-age=10"
@@ -29,7 +29,7 @@ _CACHE = "public, max-age=10"
 def stream_config_routes(catalogue_watcher: CatalogueWatcher) -> list[Route]:
     async def get(request: Request) -> Response:
         query = Query(request.scope)
-        query.expect((*_PARAMETERS, *_UPSTREAM))
+        query.expect((*_PARAMETERS, *_MEDIAWIKI))
         text = request.path_params.get("streams") or query.one("streams") or ""
         names = [name for name in re.split(r"[|,]", text) if name]
         if len(names) > _NAMES_MAX:

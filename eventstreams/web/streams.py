@@ -1,6 +1,6 @@
-"""Serves GET /v2/stream/{a,b,c}: checks the request in upstream's order, then streams.
+"""Serves GET /v2/stream/{a,b,c}: checks the request in KafkaSSE's order, then streams.
 
-No framework is in between, so that the stacks of thousands of waiting clients stay small.
+No framework is involved, so that the stacks of thousands of waiting clients stay small.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Streams:
     async def _opened(
         self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
     ) -> tuple[OpenStream, Identity | None] | None:
-        """Return the stream whose response has begun; None if the request has been answered.
+        """Begin the response and return its stream, or None if the request has been answered.
 
         `held` receives the resources to release when the stream ends.
         """
@@ -143,15 +143,15 @@ class Streams:
     async def _admitted(
         self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
     ) -> tuple[OpenStream, Identity | None] | None:
-        """Check the request and begin its stream, as `_opened`. Raises ClientError."""
+        """Check the request and begin its stream, as `_opened` does. Raises ClientError."""
         client = self._proxies.client(scope)
         lease = held.enter_context(await self._limits.lease(client))
         selection = self._catalogue_watcher.catalogue.resolve(request.stream_names(scope))
         identity = await self._access.authorise(scope, selection.scopes)
         site = self._proxies.site(scope)
-        asked = await request.read(self._turns, site, scope, self._compression)
+        parsed = await request.read(self._turns, site, scope, self._compression)
         subscription = await self._begin(
-            selection, asked, scope, receive, send, allowance=lease.allowance
+            selection, parsed, scope, receive, send, allowance=lease.allowance
         )
         if subscription is None:
             return None
@@ -167,7 +167,7 @@ class Streams:
     async def _begin(
         self,
         selection: Selection,
-        asked: request.StreamRequest,
+        parsed: request.StreamRequest,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -183,28 +183,28 @@ class Streams:
         try:
             start = await self._start_resolver.start(
                 selection,
-                asked.spec,
-                cursors=asked.cursors,
-                since_ms=asked.since_ms,
+                parsed.spec,
+                cursors=parsed.cursors,
+                since_ms=parsed.since_ms,
                 client=site,
             )
         except GatewayStopping:
-            if asked.spec.format is not Format.SSE:
+            if parsed.spec.format is not Format.SSE:
                 raise
             await self._end_unopened(send)
             return None
         gaps = await self._gaps(start, site)
         if gaps and start.spec.gap_fails:
             raise GapFound(gaps)
-        bound = None if asked.stop_condition is None else StopTracker(asked.stop_condition)
-        if bound is not None and asked.cursors and await self._is_over(bound, start):
+        bound = None if parsed.stop_condition is None else StopTracker(parsed.stop_condition)
+        if bound is not None and parsed.cursors and await self._is_over(bound, start):
             await self._over(send)
             return None
         warnings = await self._field_warnings.of(selection.names, start.spec.selector)
-        if asked.empty_because:
-            warnings.insert(0, asked.empty_because)
+        if parsed.empty_because:
+            warnings.insert(0, parsed.empty_because)
         headers = [
-            *self._stream_headers[asked.media_type, start.spec.encoding],
+            *self._stream_headers[parsed.media_type, start.spec.encoding],
             *headers_of(warnings),
         ]
         if start.position.is_long:
@@ -226,7 +226,7 @@ class Streams:
             client=site,
             bound=bound,
             allowance=allowance,
-            reports_caught_up=asked.caught_up,
+            reports_caught_up=parsed.caught_up,
         )
 
     async def _gaps(self, start: Start, site: str) -> dict[str, Any] | None:
@@ -244,9 +244,9 @@ class Streams:
         return bound.is_reached(start.position)
 
     async def _end_unopened(self, send: Send) -> None:
-        """Answer like a stream that is drained at once.
+        """Respond with a stream that ends at once, as in a drain.
 
-        Clients of Server-Sent Events reconnect after that, but many never do after a 503.
+        Clients of Server-Sent Events then reconnect, but many never do after a 503.
         """
         headers = self._stream_headers[Format.SSE.value, Encoding.IDENTITY]
         closing = [(n, b"close" if n == b"connection" else v) for n, v in headers]
@@ -349,7 +349,7 @@ def _final_bytes(subscription: Subscription, end: End) -> bytes | None:
     if end.reason in _REPORTED or isinstance(end.error, GapFound):
         document: dict[str, Any] = {
             "message": str(end.error),
-            "origin": "KafkaSSE",  # the value that clients of upstream know
+            "origin": "KafkaSSE",  # the value that clients of KafkaSSE expect
             "name": type(end.error).__name__,
         }
         if is_sse:

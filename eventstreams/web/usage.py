@@ -1,7 +1,7 @@
-"""Serves GET /v2/limits: the limits that apply to the client that asks, and what it uses of them.
+"""Serves GET /v2/limits: the limits that apply to the requesting client, and how much it uses.
 
-Values are in the units of the settings that set them. What is limited for each process, as posts
-are, is counted for the process that answers.
+Values are in the units of the settings that set them. Limits that apply to each process, such as
+those of posts, are counted for the process that answers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Usage:
     def __init__(
         self, *, settings: Settings, limits: Limits, proxies: Proxies, intake: Intake | None
     ) -> None:
-        """`intake` is None if this process takes no events."""
+        """`intake` is None if this process accepts no events."""
         self._settings = settings
         self._limits = limits
         self._proxies = proxies

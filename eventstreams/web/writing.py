@@ -13,7 +13,7 @@ from eventstreams.web.answers import Headers
 
 _PIECE_BYTES = 64 * 1024
 _UNWRITTEN_BYTES_MAX = 64 * 1024
-"""How much a connection buffers before writers must wait, except during the last wait."""
+"""How many bytes a connection buffers before writers must wait, except in the last wait."""
 
 
 async def write(
@@ -46,7 +46,7 @@ async def write(
                 deadline.move(began_s + sent / bytes_per_s_min)
             if size > _PIECE_BYTES:
                 _buffer(connection, 0)
-            # The server waits for room before it accepts this, now until everything is written.
+            # With a buffer of 0 bytes, the server accepts this only when everything is written.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
     except TimeoutError:
         if connection is not None:

@@ -85,20 +85,20 @@ async def _chunked(target: Target) -> Verdict:
 
 async def _cache_control(target: Target) -> Verdict:
     head = (await opening(target)).head
-    said = head.items("cache-control")
-    if "no-store" in said:
-        return differs(f"cache-control: {', '.join(said)}")
-    if "no-cache" in said:
-        return passed(f"cache-control: {', '.join(said)}")
-    return failed(f"cache-control: {', '.join(said) or 'none'}")
+    values = head.items("cache-control")
+    if "no-store" in values:
+        return differs(f"cache-control: {', '.join(values)}")
+    if "no-cache" in values:
+        return passed(f"cache-control: {', '.join(values)}")
+    return failed(f"cache-control: {', '.join(values) or 'none'}")
 
 
 async def _vary(target: Target) -> Verdict:
     head = (await opening(target)).head
-    said = head.items("vary")
-    if "accept" in said or "*" in said:
-        return differs(f"vary: {', '.join(said)}")
-    return failed(f"vary: {', '.join(said) or 'none'}, although the format depends on Accept")
+    values = head.items("vary")
+    if "accept" in values or "*" in values:
+        return differs(f"vary: {', '.join(values)}")
+    return failed(f"vary: {', '.join(values) or 'none'}, although the format depends on Accept")
 
 
 async def _head(target: Target) -> Verdict:
@@ -139,19 +139,19 @@ async def _cors_on_errors(target: Target) -> Verdict:
 
 
 async def _preflight(target: Target) -> Verdict:
-    asks = {
+    headers = {
         **_ORIGIN,
         "Access-Control-Request-Method": "GET",
         "Access-Control-Request-Headers": ",".join(_FETCH_HEADERS),
     }
-    answer = await target.ask("OPTIONS", target.path(), asks)
-    said = answer.head.items("access-control-allow-headers")
-    missing = [name for name in _FETCH_HEADERS if name not in said and "*" not in said]
+    answer = await target.ask("OPTIONS", target.path(), headers)
+    values = answer.head.items("access-control-allow-headers")
+    missing = [name for name in _FETCH_HEADERS if name not in values and "*" not in values]
     if answer.head.status not in (200, 204):
         return failed(f"OPTIONS gets {answer.head.status}")
     if missing:
         return failed(f"access-control-allow-headers lacks {', '.join(missing)}")
-    return differs(f"access-control-allow-headers: {', '.join(said)}")
+    return differs(f"access-control-allow-headers: {', '.join(values)}")
 
 
 async def _encoded_comma(target: Target) -> Verdict:
