@@ -1,4 +1,4 @@
-"""Memory accounting for requests: one budget for all clients, and a share of it for each client.
+"""Limits the memory of requests: with a budget for all clients, and a share of it for each client.
 
 A request is charged for the part of its body that has arrived, and later for the memory that its
 answer needs, until the answer is written. A lease is a context manager that returns its bytes

@@ -1,4 +1,4 @@
-"""Canary events: regular test events which show that a stream still accepts events.
+"""Posts canary events: regular test events which show that a stream still accepts events.
 
 As in Wikimedia's event-utilities, a canary event is the first example of the stream's newest schema
 with `meta.domain` set to "canary". It passes through the same intake as all other events.

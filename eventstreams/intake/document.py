@@ -228,7 +228,7 @@ def _place(match: re.Match[bytes] | None) -> int:
 
 def _refuse_more(count: int, events_max: int) -> None:
     if count > events_max:
-        raise BodyTooLarge(f"too many events in one request; at most {events_max} are taken")
+        raise BodyTooLarge(f"too many events in one request; the limit is {events_max}")
 
 
 def _masked(body: bytes) -> Steps[bytes]:
@@ -310,7 +310,7 @@ def _has_odd_numbers(event: bytes, *, lenient: bool) -> bool:
 
 
 def too_large(found: str, bytes_max: int) -> EventProblem:
-    message = f"{found}; at most {bytes_max} are taken"
+    message = f"{found}; the limit is {bytes_max}"
     return EventProblem("EventTooLargeError", message, f"event has more than {bytes_max} bytes")
 
 

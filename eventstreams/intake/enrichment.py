@@ -50,7 +50,7 @@ def _uuid(d: str) -> str:
 
 
 class Sender(NamedTuple):
-    """What a request says apart from its body."""
+    """The sender of a request, from its headers and its query."""
 
     header: Callable[[str], str | None]
     """Returns the value of a header, or None. The name must be in lower case."""

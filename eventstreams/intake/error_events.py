@@ -1,4 +1,4 @@
-"""Error events: say why other events were refused, so that producers can watch for them over SSE.
+"""Makes error events, which describe why other events were refused, for producers to read over SSE.
 
 They follow Wikimedia's /error schema. Their size is limited, and so is their number per second, in
 total and for each client.

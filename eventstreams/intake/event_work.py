@@ -20,7 +20,7 @@ class EventWork:
     """Parses an event, fills in its defaults and makes its record, within the limits."""
 
     def __init__(self, settings: IntakeSettings, *, lenient: bool, finds_spans: bool) -> None:
-        """Set the options. `finds_spans`: small records say where their place goes."""
+        """Set the options. With `finds_spans`, small records get the span of their place."""
         self._finds_spans = finds_spans
         self._settings = settings
         self._lenient = lenient

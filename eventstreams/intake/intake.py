@@ -76,8 +76,10 @@ class Intake:
         finds_spans: bool = False,
     ) -> None:
         """Set the collaborators. `stop_in_s` returns the seconds left to finish promised work once
-        the process is stopping. `finds_spans`: the log stores where a record's place goes; finding
-        that out here, it is charged to the poster, and the log's thread has less to do.
+        the process is stopping.
+
+        Set `finds_spans` if the log stores the spans of places (model/place.py). Finding them here
+        charges the time to the poster instead of the log's thread.
         """
         self.settings = settings
         self.admission = Admission(

@@ -1,4 +1,4 @@
-"""The key of a record: a JSON object of the fields that `message_key_fields` names.
+"""Makes the key of a record: a JSON object of the fields that `message_key_fields` names.
 
 Records with equal keys go to the same partition, so the bytes must equal those of EventGate, even
 if a field is null or a path leads into a list. Paths use the syntax of lodash: `page.id`,

@@ -1,4 +1,4 @@
-"""The outcomes of the events of a request, and the answers about them, in the format of EventGate.
+"""Records the outcomes of the events of a request, and writes answers in the format of EventGate.
 
 The element about a rejected event is serialised at once, so that the size of the answer is always
 known.

@@ -1,4 +1,4 @@
-"""Work that continues after its request has been answered."""
+"""Runs work that continues after its request has been answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request in the intake: its events, their outcomes, and the memory it needs."""
+"""Holds one request of the intake: its events, their outcomes, and the memory that it needs."""
 
 from __future__ import annotations
 

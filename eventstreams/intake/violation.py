@@ -1,4 +1,4 @@
-"""The error for an event that its schema does not accept."""
+"""Defines the error for an event that its schema does not accept."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def decode_query(query: bytes, *, bytes_max: int, plus_is_space: bool = False) -
     Raises EventProblem.
     """
     if len(query) > bytes_max:
-        message = f"the query has {len(query)} bytes; at most {bytes_max} are taken"
+        message = f"the query has {len(query)} bytes; the limit is {bytes_max}"
         raise EventProblem(_KIND, message, f"the query has more than {bytes_max} bytes")
     encoded = query.strip(_AROUND)
     if not encoded:

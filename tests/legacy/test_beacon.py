@@ -292,7 +292,7 @@ async def test_an_overlong_query_is_refused(tmp_path: Path) -> None:
         room = limit - len(fits.removeprefix("?"))
         await ping(here, encoded(capsule("x" * room)))
         await taken(here)
-    assert error["message"].endswith(f"at most {limit} are taken")
+    assert error["message"].endswith(f"the limit is {limit}")
 
 
 async def test_deeply_nested_capsules_are_refused(tmp_path: Path) -> None:
