@@ -1,3 +1,3 @@
-"""The command line. Each command has a module that is imported when the command is used."""
+"""Implements the command line. The module of a command is imported only when it is used."""
 
 from eventstreams.cli.app import main as main

@@ -1,4 +1,4 @@
-"""The group of commands, which prints each error as one line and sets the exit code.
+"""Runs commands, prints each error as one line and sets the exit code.
 
 0: success. 1: the operation failed. 2: wrong usage or configuration.
 """

@@ -84,7 +84,7 @@ def _listed(names: list[str]) -> str:
 
 
 def log_settings(log: LogSettings, data_dir: str | None, kafka: str | None) -> LogSettings:
-    """The settings of the log, with what these options change. Raises click.UsageError."""
+    """Return the settings of the log, changed by these options. Raises click.UsageError."""
     if data_dir is not None and kafka is not None:
         raise click.UsageError("--data-dir and --kafka cannot be used together")
     if data_dir is not None:

@@ -30,7 +30,7 @@ from eventstreams.errors import EventStreamsError
     required=True,
     type=FilePath(path_type=Path),
     metavar="FILE",
-    help="The file; its name decides the format: .ndjson, .ndjson.gz, .ndjson.zst or .parquet.",
+    help="The file. Its name determines the format: .ndjson, .ndjson.gz, .ndjson.zst or .parquet.",
 )
 @click.option(
     "--since",

@@ -1,6 +1,6 @@
-"""Files that `export` writes: NDJSON, plain or compressed, and Parquet.
+"""Writes the files of `export`: NDJSON, plain or compressed, and Parquet.
 
-A file is written beside its place under the name FILE.part, and gets its own name when it is whole.
+A file is first written under the name FILE.part, and gets its own name when it is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eventstreams.model.timestamp import parse_timestamp
 
 _ROWS_MAX = 20_000
 _ROWS_BYTES_MAX = 32 * 2**20
-"""The most events, and bytes of JSON, of a row group; they are in memory until it is written."""
+"""The maximum events, and bytes of JSON, of a row group, which is in memory until it is written."""
 _ZSTD_LEVEL = 3
 _INT64 = 2**63
 

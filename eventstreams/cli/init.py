@@ -1,4 +1,4 @@
-"""`eventstreams init`: writes a configuration to begin with."""
+"""`eventstreams init`: writes a first configuration."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _STREAMS = f"""\
 
 streams:
   {_STREAM}:
-    description: A stream to begin with.
+    description: An example stream.
     schema_title: {_TITLE}     # in the folder schemas; events must be valid
 """
 
@@ -70,7 +70,7 @@ def command(folder: Path, force: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise click.UsageError(f"{folder} is not a directory")
-    schema = infer_event_schema([_SAMPLE], title=_TITLE, description="An event to begin with")
+    schema = infer_event_schema([_SAMPLE], title=_TITLE, description="An example event")
     files = {folder / "eventstreams.yaml": _SETTINGS, folder / "streams.yaml": _STREAMS}
     check_absent([*files, schema_file(folder / "schemas", _TITLE)], force=force)
     write_files(files, force=force)

@@ -1,4 +1,4 @@
-"""Tells how the user called this program, so that printed commands can be copied."""
+"""Determines how the user called this program, so that printed commands can be copied."""
 
 from __future__ import annotations
 

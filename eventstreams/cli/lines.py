@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 class BadDocument(ValueError):
-    """Why a text cannot be an event, in a few words."""
+    """The text cannot be an event. The message is the reason, in a few words."""
 
 
 class LineReader:

@@ -1,4 +1,4 @@
-"""Writes files of a new configuration: whole or not at all, and over others only if allowed."""
+"""Writes the files of a new configuration: completely or not at all, and over others if allowed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_files(files: Mapping[Path, str], *, force: bool) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there. Raises EventStreamsError."""
+    """Write a temporary file and move it to `path`. Raises EventStreamsError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

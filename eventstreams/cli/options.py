@@ -1,4 +1,4 @@
-"""The arguments and options that several commands have."""
+"""Defines the arguments and options that several commands have."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ stream_options = combined(
 
 
 def from_line_option(run: str) -> Option:
-    """Return the option for the first line to read. `run` is what may have stopped before it."""
+    """Return the option for the first line to read. `run` describes the run that stopped there."""
     return click.option(
         "--from-line",
         type=Whole(min=1),

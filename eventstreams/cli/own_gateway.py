@@ -1,4 +1,4 @@
-"""Reads a log without a running gateway: by one that serves this command alone.
+"""Reads a log without a running gateway, by starting one that serves this command alone.
 
 It is a process of its own on the loopback interface, without intake, demo feed, relays and
 retention, so it changes nothing in the log, which another gateway may be using.
@@ -26,8 +26,7 @@ from eventstreams.errors import EventStreamsError
 from eventstreams.model.catalogue import Catalogue
 
 _UNTIL_CLOSED = '"$@" & child=$!; exec 2>&-; read -r _; kill $child; wait $child'
-"""Runs a command until standard input is closed, so that it ends with this process, however that
-ends."""
+"""Runs a command until standard input is closed, so that it ends whenever this process ends."""
 
 
 @contextlib.contextmanager

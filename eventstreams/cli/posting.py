@@ -1,6 +1,6 @@
 """Posts lines to the intake of a running gateway, in requests of bounded size, one at a time.
 
-Events need not name their stream and schema: the command asks the gateway for both and adds them.
+Events need not name their stream and schema: the command gets both from the gateway and adds them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BATCH_EVENTS = 100
 _TIMEOUT_S = 30.0
 _ATTEMPTS = 5
 _BUSY = (429, 503)
-"""The gateway has stored nothing, and says when to try again."""
+"""With these statuses, the gateway has stored nothing, and Retry-After says when to try again."""
 
 
 class Target:
@@ -78,7 +78,7 @@ class Target:
         title = stream.get("schema_title")
         if title is None:
             raise NotStored(
-                f"{self.stream} takes no events over HTTP, because the catalogue gives it no "
+                f"{self.stream} accepts no events over HTTP, because the catalogue gives it no "
                 "schema_title; use --data-dir or --kafka"
             )
         schema = await self._get(client, f"/v1/schemas/{title}/latest")
@@ -138,7 +138,7 @@ class Poster(EventSink[Line]):
         return Line(number, text)
 
     async def store(self, batch: Sequence[Line]) -> None:
-        """Post lines in one request, or in several if the intake asks for smaller ones."""
+        """Post lines in one request, or in several if the intake requires smaller ones."""
         answer = await self._answer([text or b"" for _, text in batch])
         if answer.too_much and len(batch) > 1:
             half = len(batch) // 2

@@ -29,7 +29,7 @@ def relay_name(url: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a relay. Raises click.UsageError if a log cannot keep a place under it."""
+    """Return the name of a relay. Raises click.UsageError if it cannot name a bookmark."""
     if not _NAME.fullmatch(name):
         raise click.UsageError(
             f"--name: {name!r} is not 1 to 100 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"

@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
     @property
     def creates_log(self) -> bool:
-        """Whether there is no log yet where events go."""
+        """Whether the log does not exist yet."""
         log = self.log
         return log is not None and log.backend == "sqlite" and not has_embedded_log(log.data_dir)
 

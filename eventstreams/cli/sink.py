@@ -1,4 +1,4 @@
-"""Sinks, which process the lines of a run and count the results."""
+"""Defines sinks, which process the lines of a run and count the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BadLine(EventStreamsError):
 
 
 class NotStored(EventStreamsError):
-    """The gateway or log stored nothing of the lines that it was given last."""
+    """The gateway or log stored none of the last lines."""
 
 
 class Tally:
@@ -64,7 +64,7 @@ SinkMaker = Callable[[Opening], AbstractAsyncContextManager[Sink]]
 
 
 class EventSink(ABC, Generic[T]):
-    """A sink for lines that are events: it stores what is made of them in bounded batches."""
+    """A sink for lines that are events. It prepares them and stores them in bounded batches."""
 
     def __init__(
         self, opening: Opening, *, batch_events: int, batch_bytes: int, line_bytes_max: int

@@ -1,4 +1,4 @@
-"""The file in which `tail` keeps the id of the last event it wrote.
+"""Reads and writes the file in which `tail` keeps the id of the last event that it wrote.
 
 The file contains only the id and a line end, so that other programs can use it too: `curl -H
 "Last-Event-ID: $(cat FILE)" ...`. It is replaced atomically and never written in place: the new

@@ -39,7 +39,7 @@ _HEADERS = {"Accept": MEDIA_TYPE, "Cache-Control": "no-cache"}
 
 
 COMPLETE = "the stream is complete"
-"""What is reported when the server has no more events for the request."""
+"""The message when the server has no more events for the request."""
 
 
 class Lines(Protocol):
@@ -65,11 +65,11 @@ class Tail:
     ) -> None:
         """Set the collaborators. Stop after `count` events, if given.
 
-        `has_end`: whether the URL asks for a stream that ends. When it does, the server is asked
-        again at once, and answers that there is no more, or continues if it had only stopped. A
-        server that cannot be reached at first is then an error. `has_page`: whether the user can
-        open the server's page, which lists its streams. `command` is what the server's access log
-        calls this client: `eventstreams-tail`.
+        `has_end` is whether the URL is of a stream that ends. When such a response ends, the
+        request is repeated at once: the server either answers that there are no more events, or
+        continues if it had only stopped. A server that cannot be reached at first is then an error.
+        `has_page` is whether the user can open the server's page, which lists its streams.
+        `command` is the name of this client in the server's access log: `eventstreams-tail`.
         """
         agent = f"eventstreams-{command}/{eventstreams.__version__}"
         self._client_headers = {**_HEADERS, "User-Agent": agent}
@@ -88,7 +88,7 @@ class Tail:
         self._has_page = has_page
         self._has_connected = False
         self._asked_for_end = False
-        """Whether no event has arrived since the server was asked if the stream is complete."""
+        """Whether no event has arrived since the request that checks for the end of the stream."""
 
     async def run(self) -> None:
         """Follow the stream until `count` events are written or the server ends the stream (204).
@@ -112,8 +112,8 @@ class Tail:
             self._save()
 
     async def _connection(self, client: httpx.AsyncClient) -> tuple[float, str | None]:
-        """Use one connection until it ends. Returns the seconds to wait after it, and why it
-        ended; None if the next request asks whether the stream is complete."""
+        """Use one connection until it ends. Return the seconds to wait after it, and why it ended;
+        None if the next request only checks whether the stream is complete."""
         headers = self._headers()
         try:
             async with opened(client, self._url, headers) as response:

@@ -76,7 +76,7 @@ def _no_header(_: str) -> str | None:
 
 
 class _Collector(MemoryLog):
-    """A log that keeps records until they are taken out, instead of appending them."""
+    """A log that keeps records for the caller of `drain` instead of appending them."""
 
     def __init__(self) -> None:
         super().__init__()

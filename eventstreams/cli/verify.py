@@ -88,7 +88,9 @@ def _seconds(name: str, variable: str, default: float, text: str, *, least: floa
     help="A test event as JSON, for a stream whose schema is not /test/event/1.0.0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of a table.")
-@click.option("--only", multiple=True, metavar="NAME", help="This check or group; may be repeated.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Run only this check or group; may be repeated."
+)
 @click.option("--explain", is_flag=True, help="Explain why each check matters.")
 @click.option(
     "--list",
@@ -193,7 +195,7 @@ def command(
       eventstreams verify http://127.0.0.1:8092 --streams test --json > report.json
     """
     if drain_pid is not None and drain_command is not None:
-        raise click.UsageError("Give --drain-pid or --drain-command, and not both.")
+        raise click.UsageError("Use --drain-pid or --drain-command, not both.")
     try:
         checks = choose(only)
     except UnknownCheck as error:

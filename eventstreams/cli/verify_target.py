@@ -1,4 +1,4 @@
-"""What `verify` needs to know of the gateway: its URL, how to post test events, how to stop it."""
+"""Parses the options of `verify`: the URL, how to post test events, and how to stop the gateway."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ async def name_streams(target: Target) -> None:
     some = ", ".join(names[:_LISTED_MAX])
     more = f" and {len(names) - _LISTED_MAX} more" if len(names) > _LISTED_MAX else ""
     hint = f" This gateway has: {some}{more}." if some else ""
-    raise click.UsageError(f"Say with --streams which streams to look at.{hint}")
+    raise click.UsageError(f"Name the streams to check with --streams.{hint}")
 
 
 async def require_streams(target: Target, within_s: float) -> None:
     """Raise EventStreamsError if the gateway refuses the streams, rather than fail every check.
 
-    Whatever else is wrong with the response is for the checks to report.
+    The checks report all other problems of the response.
     """
     with suppress(Wrong, TimeoutError):
         async with asyncio.timeout(within_s), target.open(target.path(), SSE) as reading:
@@ -152,8 +152,8 @@ class Intake:
                 raise PostRefused(f"no test event can be posted to {self._url}: {error}") from error
         if response.status_code not in (201, 202):
             raise PostRefused(
-                f"{self._url} does not take test events (--produce-stream and --produce-event say "
-                f"which): {response.status_code} {response.text[:_TEXT_MAX]}"
+                f"{self._url} does not accept the test events, which --produce-stream and "
+                f"--produce-event choose: {response.status_code} {response.text[:_TEXT_MAX]}"
             )
 
 

@@ -21,11 +21,11 @@ _PASSING = frozenset({408, 425, 429})
 _TEXT_MAX = 300  # characters of a response that is not JSON
 _ERROR_BYTES_MAX = 64 * 1024
 _ERROR_READ_S = 10.0
-"""How much of a response that is no stream is read, and for how long; it may be endless."""
+"""How many bytes of a response that is no stream are read, and for how long: it may be endless."""
 _REDIRECTS_MAX = 20
 _REPEATED_LEAST_S = 0.1
-"""The least base from the third consecutive failure on. A server that sends `retry: 0` and ends
-each response at once would otherwise get requests without a pause."""
+"""The minimum base delay from the third consecutive failure on. Otherwise a server that sends
+`retry: 0` and ends each response at once would get requests without a pause."""
 _RETRY_AFTER_MAX_S = 3600.0
 """The longest Retry-After that is obeyed, so that a client never waits forever."""
 
@@ -143,8 +143,8 @@ def readable(response: httpx.Response, body: bytes) -> str:
         text = body.decode("utf-8", "replace").strip().split("\n")[0][:_TEXT_MAX]
         return status if not text or text.startswith("<") else f"{status}: {text}"
     fields = cast("dict[str, Any]", document)
-    said = [fields.get(key) for key in ("title", "detail", "message")]
-    parts = [part for part in said if isinstance(part, str) and part]
+    texts = [fields.get(key) for key in ("title", "detail", "message")]
+    parts = [part for part in texts if isinstance(part, str) and part]
     if len(parts) > 1 and parts[1].casefold().startswith(parts[0].casefold()):
         del parts[0]
     return f"{response.status_code} {': '.join(parts)}" if parts else status

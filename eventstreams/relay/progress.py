@@ -1,11 +1,11 @@
-"""The progress of a relay, in the coordinates of its upstream. Pure.
+"""Records the progress of a relay, in the coordinates of its upstream. Pure.
 
 Ids are those of EventStreams, an array of `{topic, partition, offset | timestamp}`, or tokens of
 this gateway. Ours contain the next offset of every partition, so resuming with one repeats nothing.
 Those of Wikimedia's gateways contain a time for most partitions, one millisecond after the last
 event, and `-1` for a partition without an event yet. Resuming with such an id unchanged would lose
 events with the same millisecond as the last one, and events of partitions that were quiet. A relay
-therefore asks for a time one millisecond earlier, or for that of its start, and recognises repeated
+therefore requests a time one millisecond earlier, or that of its start, and recognises repeated
 events by the offsets in their `meta`.
 
 Such a partition may later be served by another cluster, with other offsets. An offset that goes
@@ -28,7 +28,7 @@ from eventstreams.model.stop_condition import unwrap
 
 _VERSION = 1
 _ENTRIES_MAX = 10_000
-"""The most partitions of an id: more than any gateway serves in one stream."""
+"""The maximum number of partitions of an id: more than any gateway serves in one stream."""
 
 
 class Place(NamedTuple):
@@ -109,9 +109,9 @@ class Progress:
         entries = _array(self.last_event_id)
         if all(_has_offset(entry) for entry in entries):
             return self.last_event_id
-        return orjson.dumps([self._asked(entry) for entry in entries]).decode()
+        return orjson.dumps([self._requested(entry) for entry in entries]).decode()
 
-    def _asked(self, entry: dict[str, Any]) -> dict[str, Any]:
+    def _requested(self, entry: dict[str, Any]) -> dict[str, Any]:
         if _has_offset(entry):
             return entry
         timestamp = entry.get("timestamp")

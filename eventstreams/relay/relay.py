@@ -249,8 +249,8 @@ class Relay:
         if url.scheme == "https" and response.url.scheme != "https":
             raise UpstreamRefused(f"{url}: redirects to {response.url}, which is not encrypted")
         if not is_event_stream(content_type):
-            said = content_type or "without a Content-Type"
-            raise UpstreamRefused(f"{response.url}: the response is {said}, not {MEDIA_TYPE}")
+            found = content_type or "without a Content-Type"
+            raise UpstreamRefused(f"{response.url}: the response is {found}, not {MEDIA_TYPE}")
 
     def _refused(self, response: httpx.Response, body: bytes) -> _Ended:
         """Interpret a response that is no stream. Raises UpstreamRefused, _Complete."""

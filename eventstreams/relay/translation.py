@@ -30,7 +30,7 @@ _PARTITION_MAX = 2**31 - 1
 
 
 class Tally(NamedTuple):
-    """Counts of what became of frames."""
+    """The number of frames by their outcome."""
 
     events: int = 0
     duplicates: int = 0
@@ -153,7 +153,7 @@ class Translation:
         if not is_first or place.is_exact or self._is_filtered or not skipped:
             return []
         document = {
-            "message": "The upstream resumed after the next event",
+            "message": "The upstream resumed later than requested, so events are missing",
             "partitions": [{**place.partition._asdict(), "skipped": skipped}],
         }
         return self._marked([place.partition], document)

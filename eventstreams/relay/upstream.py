@@ -1,4 +1,4 @@
-"""The requests of a relay: URL, parameters and headers. Pure."""
+"""Makes the requests of a relay: URL, parameters and headers. Pure."""
 
 from __future__ import annotations
 

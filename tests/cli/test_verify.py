@@ -76,7 +76,7 @@ async def test_verify_without_streams_lists_them() -> None:
     async with serving(Stub()) as port:
         code, _, stderr = await verify(f"http://127.0.0.1:{port}")
     assert code == 2
-    assert "Say with --streams which streams to look at. This gateway has: one, two." in stderr
+    assert "Name the streams to check with --streams. This gateway has: one, two." in stderr
 
 
 async def test_streams_that_are_refused_end_it_with_the_answer() -> None:
@@ -92,7 +92,7 @@ async def test_a_gateway_that_does_not_take_test_events_is_named() -> None:
         url = f"http://127.0.0.1:{port}"
         code, _, stderr = await verify(url, "--streams", "one", "--produce", "--only", "live")
     assert code == 1
-    assert f"{url}/v1/events does not take test events" in stderr
+    assert f"{url}/v1/events does not accept the test events" in stderr
 
 
 async def test_an_unreachable_gateway_is_reported_in_one_line() -> None:
@@ -130,7 +130,7 @@ async def test_an_interrupt_ends_verify_without_a_traceback() -> None:
         (["http://x", "--cacert", "/nowhere"], "--cacert"),
         (["http://x", "--produce-event", "/nowhere"], "--produce-event"),
         (["http://x", "--drain-command", "'"], "--drain-command"),
-        (["http://x", "--drain-pid", "5", "--drain-command", "x"], "and not both"),
+        (["http://x", "--drain-pid", "5", "--drain-command", "x"], "not both"),
     ],
 )
 def test_wrong_usage_is_reported_with_exit_code_2(arguments: list[str], said: str) -> None:
