@@ -1,4 +1,4 @@
-"""The policy: limits, producer keys and the operators' key, which a reload can change."""
+"""Defines the policy: limits, producer keys and the operators' key, which a reload can change."""
 
 from __future__ import annotations
 

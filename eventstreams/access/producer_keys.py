@@ -1,4 +1,4 @@
-"""The keys of producers, and the streams to which each may post.
+"""Reads the keys of producers, and the streams to which each may post.
 
 The file holds SHA-256 digests of the keys, so it does not reveal them:
 

@@ -1,4 +1,4 @@
-"""Tickets: single-use replacements for tokens, for clients that cannot set headers.
+"""Issues tickets: single-use replacements for tokens, for clients that cannot set headers.
 
 A client posts its token and gets a ticket to put into a URL. Proxies and browser histories record
 URLs, but a ticket in such a record is worthless, because it has been used.

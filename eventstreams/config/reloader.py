@@ -136,7 +136,7 @@ class CatalogueWatcher(Reloader[Catalogue]):
 
 
 class LiveSettings(Reloader[T]):
-    """What the settings that may change while the process runs amount to now."""
+    """The current value made from the settings that may change while the process runs."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 FileName = Annotated[str, msgspec.Meta(min_length=1, extra={"is_path": True})]
-"""The path of a file or folder; `with_paths_from` says what a relative one means."""
+"""The path of a file or folder. `with_paths_from` resolves relative ones."""
 SchemaName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,63}\Z")]
 RelayName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,100}\Z")]
 SchemaVersion = Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}\Z")]
@@ -37,7 +37,7 @@ Compression = Literal["always", "browsers", "asked", "never"]
 
 
 class HttpSettings(Section, frozen=True):
-    """How the gateway listens for HTTP, and what its responses carry."""
+    """How the gateway listens for HTTP, and what its responses contain."""
 
     host: str = "127.0.0.1"
     """The address to listen on. Set `0.0.0.0` to accept connections from other machines."""
@@ -117,7 +117,7 @@ class KafkaSettings(Section, frozen=True):
     """Whether connections to brokers are encrypted (SSL) and authenticated with a user name
     (SASL)."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    """How SASL proves the password."""
+    """The mechanism by which SASL verifies the password."""
     sasl_username: str | None = None
     """The user name. Required with SASL."""
     sasl_password_file: FileName | None = None
@@ -236,7 +236,7 @@ class LimitSettings(Section, frozen=True):
 
 
 class SharedSettings(Section, frozen=True):
-    """Redis, for limits and tickets that hold across several hosts. The workers of one host share
+    """Redis, through which several hosts share limits and tickets. The workers of one host share
     theirs without it."""
 
     redis_url: Text | None = None
@@ -245,7 +245,7 @@ class SharedSettings(Section, frozen=True):
     redis_password_file: FileName | None = None
     """A file that contains only the password."""
     prefix: Text = "eventstreams:"
-    """What all keys in Redis start with. Give each deployment its own if several use one Redis."""
+    """The prefix of all keys in Redis. Set different ones if several deployments use one Redis."""
     timeout_s: Seconds = 0.25
     """How long Redis may take to answer. After that, each process enforces its limits alone."""
 
@@ -355,7 +355,7 @@ class RelaySettings(Section, frozen=True):
     since: Text | None = None
     """Where the first start begins, as in `since=`. `null`: with the next event."""
     filter: Text | None = None
-    """A filter for the upstream to apply. Only gateways of this kind support it."""
+    """A filter for the upstream to apply. Only upstreams that run eventstreams support it."""
     canaries: bool = True
     """Whether to relay the upstream's canary events."""
     contact: HeaderValue | None = None
@@ -384,14 +384,14 @@ class DemoSettings(Section, frozen=True):
     stream: Text | None = None
     """The stream that receives synthetic recent changes. `null`: no demo feed."""
     new_pages_stream: Text | None = None
-    """The stream that receives an event for each synthetic recent change that makes a page. `null`:
-    there are none."""
+    """The stream that receives an event for each synthetic recent change that creates a page.
+    `null`: none."""
     rate: Annotated[float, msgspec.Meta(ge=0)] = 20.0
     """Synthetic recent changes a second. 0 sends none."""
 
 
 class Settings(Section, frozen=True):
-    """The file as a whole."""
+    """All settings of the file."""
 
     catalogue: FileName = "streams.yaml"
     """The file of the stream catalogue."""
@@ -400,7 +400,7 @@ class Settings(Section, frozen=True):
     schemas: tuple[FileName, ...] = ("schemas",)
     """Folders of schema repositories. The first folder that contains a schema provides it."""
     only: Literal["gateway", "intake"] | None = None
-    """Serve one part alone: `gateway` serves streams, `intake` takes events. `null` serves both."""
+    """Serve one part alone: `gateway` serves streams, `intake` accepts events. `null`: both."""
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     fanout: FanoutSettings = FanoutSettings()
@@ -413,8 +413,8 @@ class Settings(Section, frozen=True):
     """The addresses of `eventstreams propagate --port` processes, like `http://127.0.0.1:8093`. The
     [operators' page](operations.md#the-operators-page) shows their rules."""
     relays: dict[RelayName, RelaySettings] = {}
-    """Gateways to follow, each under the name that its place in the log is kept by.
-    [Relays](relay.md#settings) lists what each has."""
+    """Gateways to follow. The key of each is the name under which the log stores its position.
+    [Relays](relay.md#settings) lists the settings of each."""
     metrics: MetricsSettings = MetricsSettings()
     demo: DemoSettings = DemoSettings()
 

@@ -150,7 +150,7 @@ def is_public(host: str) -> bool:
 
 
 def advice(settings: Settings) -> Iterator[str]:
-    """Yield what is allowed but seldom meant, each with its setting."""
+    """Yield advice on settings that are allowed but rarely intended."""
     http, access = settings.http, settings.access
     if not is_public(http.host):
         return
@@ -189,10 +189,10 @@ def _of_access(settings: Settings) -> Iterator[str]:
 
 
 def _url(text: str) -> SplitResult | None:
-    """None where it is no URL."""
+    """Return the parts of a URL, or None if the text is not one."""
     try:
         parts = urlsplit(text)
-        _ = parts.port  # is looked at only when asked for
+        _ = parts.port  # is validated only when it is read
     except ValueError:
         return None
     return parts

@@ -1,4 +1,4 @@
-"""Which events a client gets, and which parts of them: `filter`, `fields`, `sample`, `canary`.
+"""Selects events for clients, and parts of them: `filter`, `fields`, `sample`, `canary`.
 
 `Selector` combines them. A filter is a CEL expression: `cel_text` splits it into tokens, Google's
 runtime compiles it, `cel_tree` reads the compiled form, `cel_check` and `cel_cost` refuse what may

@@ -1,4 +1,4 @@
-"""Filters: CEL expressions over an event, compiled and evaluated by Google's runtime.
+"""Compiles and evaluates filters, which are CEL expressions over an event, with Google's runtime.
 
 `event` is the event as clients receive it; `stream`, `topic`, `partition`, `offset` and `timestamp`
 (that of the record, as a CEL timestamp) say where it comes from. An event does not match if the
@@ -89,7 +89,7 @@ class Program:
         self._bytes_safe = cost.bytes_safe
 
     def prepare(self, document: Document) -> None:
-        """Make what the evaluations of this document share."""
+        """Prepare the data that the evaluations of this document share."""
         if document.fields is not None and self.cost.scratch_bytes is not None:
             document.shared(_activate, 0)
 

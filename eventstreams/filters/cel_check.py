@@ -1,4 +1,4 @@
-"""What is refused in a filter, and what each of its parts costs.
+"""Refuses unsupported parts of a filter, and adds up the costs of the others.
 
 The tree of the compiled expression is walked once. These are refused:
 

@@ -1,4 +1,4 @@
-"""What a filter may cost, estimated from its compiled expression before it sees any event.
+"""Estimates the cost of a filter from its compiled expression, before it is used for any event.
 
 A cost is a sum: a fixed time for each evaluation, a time for each byte of the strings and for each
 value of the lists and maps that the filter examines, and the product of two lengths if one string

@@ -1,4 +1,4 @@
-"""The text of a CEL expression: its tokens, its canonical form, and places in it for errors.
+"""Reads the text of a CEL expression: tokens, the canonical form, and places for errors.
 
 Tokens follow the language definition (github.com/google/cel-spec, "Syntax"). The canonical text is
 what is evaluated, so any difference from the runtime's own lexer would show.

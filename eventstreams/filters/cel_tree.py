@@ -1,4 +1,4 @@
-"""The tree of a compiled CEL expression, read from the form in which the runtime serializes it.
+"""Reads the tree of a compiled CEL expression from the form in which the runtime serializes it.
 
 That form is the protocol buffer `cel.expr.CheckedExpr` of the CEL specification, wrapped in a
 `google.protobuf.Any`. Only the fields that checking and indexing an expression need are read. The

@@ -1,4 +1,4 @@
-"""Events that are parsed once for all selectors.
+"""Parses events once for all selectors.
 
 A document is parsed from the bytes of its frame, so selectors see what clients receive. It is
 written by the library that wrote the frame, so that no number changes its digits.

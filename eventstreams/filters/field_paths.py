@@ -1,4 +1,4 @@
-"""The fields of the event that a compiled filter names, and the literals it compares them with."""
+"""Finds the fields of the event that a filter names, and the literals it compares them with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """What a filter does with fields of the event."""
+    """The use of the event's fields by a filter."""
 
     paths: tuple[Path, ...]
     comparisons: tuple[Comparison, ...]

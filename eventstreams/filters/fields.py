@@ -1,4 +1,4 @@
-"""Parts of an event: `fields=title,user,meta.dt` keeps these paths, in the event's order."""
+"""Keeps parts of an event: `fields=title,user,meta.dt` keeps these paths, in the event's order."""
 
 from __future__ import annotations
 

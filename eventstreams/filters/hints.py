@@ -1,4 +1,4 @@
-"""Says what to write in place of a common mistake in a filter, as other languages have it.
+"""Suggests what to write instead of a common mistake in a filter, such as syntax of SQL.
 
 The text is searched once, in proportion to its length, which is bounded.
 """

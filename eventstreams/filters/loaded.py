@@ -1,4 +1,4 @@
-"""Filters that are kept ready to evaluate between evaluations, within a number of bytes."""
+"""Keeps loaded filters between evaluations, up to a number of bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions that an event must meet for a filter to match, in a form that an index can look up.
+"""Derives the conditions that an event must meet for a filter to match, for an index to look up.
 
 `covers_of` derives them from the tree of a compiled filter. A *cover* is a tuple of keys: if the
 filter matches an event, at least one of the keys applies to it. So an index that files the filter
@@ -77,7 +77,7 @@ NEVER: Covers = ((),)
 
 
 class _Unequal(Enum):
-    """Says that no key can equal a value."""
+    """No key can equal this value."""
 
     UNEQUAL = "lists and maps"
 

@@ -1,4 +1,4 @@
-"""A stable share of the events, chosen by their ids, so that all clients get the same ones."""
+"""Selects a stable share of the events by their ids, so that all clients get the same ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which events a client gets, and which parts of them: `filter`, `fields`, `sample`, `canary`.
+"""Defines selectors: the values of `filter`, `fields`, `sample` and `canary` of a request.
 
 Equal selectors select the same bytes, so clients whose requests differ only in spelling share one.
 """

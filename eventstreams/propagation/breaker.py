@@ -11,7 +11,7 @@ HOSTS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a circuit opens, and for how long."""
+    """The conditions under which a circuit opens, and for how long."""
 
     failures: int = 20
     """Consecutive failures that open a circuit; 0 disables circuit breakers."""

@@ -1,4 +1,4 @@
-"""The clocks, which tests replace."""
+"""Provides the clocks, which tests replace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: events that a rule acts on."""
+"""Makes jobs, which are events that a rule acts on."""
 
 from __future__ import annotations
 

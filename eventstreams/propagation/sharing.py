@@ -1,4 +1,4 @@
-"""How the partitions of a rule share its slots and its memory, so that no backlog starves another.
+"""Shares a rule's slots and memory between its partitions, so that no backlog starves another.
 
 Both are pure. Topics take turns for slots, because one with many partitions must not count for more
 than one with few. Memory is kept free for each partition, because events may hold it for long.
@@ -80,11 +80,11 @@ class FairRoom:
     def __init__(self, total: int) -> None:
         self._total = total
         self._parts: dict[Partition, int] = {}
-        """What each partition uses."""
+        """The amount that each partition uses."""
         self._part = 0
-        """How much is reserved for each."""
+        """The amount that is reserved for each partition."""
         self._unused = 0
-        """How much is reserved and not used."""
+        """The amount that is reserved and not used."""
         self.used = 0
 
     def share(self, partitions: Collection[Partition]) -> None:

@@ -1,4 +1,4 @@
-"""Sources of events for rules: the contract, and its implementation for a log of this process.
+"""Defines the contract of event sources for rules, and implements it for a log of this process.
 
 A source assigns partitions to its `Owner` and revokes them. The owner commits how far it has
 finished a partition. `KafkaGroup` (log/kafka/group.py) is the other implementation, with which
@@ -282,7 +282,7 @@ class LogSource:
     async def _begin(
         self, topics: Collection[str], earliest: Collection[str]
     ) -> Mapping[Partition, int]:
-        """Return where the partitions of those topics begin that exist. Raises LogUnavailable."""
+        """Return the starting offsets of the existing topics' partitions. Raises LogUnavailable."""
         self._looked_s = asyncio.get_running_loop().time()
         found = await self._log.partitions(topics)
         self._missing = {

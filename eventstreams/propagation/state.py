@@ -1,4 +1,4 @@
-"""State that instances of a service share: which events they have acted on, and recent failures.
+"""Keeps the state that instances of a service share: events they have acted on, recent failures.
 
 `SharedState` is the contract; `MemoryState` serves one process, `RedisState` (redis_state.py) all
 that use the same Redis. `Deduplicator` and `Limiters` use the contract.

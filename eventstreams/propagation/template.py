@@ -1,4 +1,4 @@
-"""Templates: texts with expressions in braces, compiled to trees, never evaluated as source text.
+"""Compiles templates (texts with expressions in braces) to trees; source text is never evaluated.
 
 The forms are those of change-propagation (swagger-router 0.7):
 

@@ -1,4 +1,4 @@
-"""Chains of events: `triggered_by` lists the events that led to one, and thereby reveals loops.
+"""Extends chains of events: `triggered_by` lists the events that led to one, which reveals loops.
 
 The form is `req:<request id>,<stream>:<uri>[,<stream>:<uri>…]`, oldest first.
 """

@@ -95,7 +95,7 @@ class RuleWorker:
         self._room = asyncio.Event()
         """Set when an event that found no room may find some."""
         self._wanted = asyncio.Event()
-        """Set when a partition may be read that was left out."""
+        """Set when a partition that was left out may be read again."""
         self._timer = asyncio.Event()
         self._uncommitted = asyncio.Event()
         self._unpaused = asyncio.Event()

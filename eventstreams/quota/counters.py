@@ -34,7 +34,7 @@ class Rate(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What is used of a key's limits."""
+    """How much of a key's limits is in use."""
 
     held: int
     """The leases of all holders."""
@@ -91,7 +91,7 @@ class QuotaCounters:
         return self._wait(f"bytes {key}", amount, per_minute, now)
 
     def usage(self, key: str, now: float) -> Usage:
-        """Return what is used, without using anything."""
+        """Return how much of a key's limits is in use, without using anything."""
         connects, bytes_ = (self._due.get(f"{kind} {key}", now) for kind in ("connects", "bytes"))
         return Usage(self.held(key), max(0.0, connects - now), max(0.0, bytes_ - now))
 

@@ -167,7 +167,7 @@ class Quota:
         return await self._fallback.spend(key, amount, per_minute)
 
     async def usage(self, key: str) -> Usage:
-        """Return what is used of a key's limits: by this process if others are unreachable."""
+        """Return how much of a key's limits is in use; by this process alone if it must be."""
         if self._may_ask():
             try:
                 return await self._shared.usage(key)

@@ -1,4 +1,4 @@
-"""A connection to Redis whose commands end in time, or raise an error of ours.
+"""Sends commands to Redis, each of which ends in time or raises an error of ours.
 
 The address may lead to another server at any time (a failover). After an error response, the
 connection is therefore closed and the command is sent once more on a new one.
