@@ -11,8 +11,8 @@ const short = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
 let key = sessionStorage.getItem(STORED);
 let source = null;
 let timer = null;
-let before = null; // the figures of the event before, for rates
-let shownAt = null; // when the figures on show arrived
+let before = null; // the figures of the previous event, for rates
+let shownAt = null; // the time at which the displayed figures arrived
 
 function say(text, kind = '') {
   if (byId('state').textContent !== text) byId('state').textContent = text;
@@ -93,7 +93,7 @@ function numbersOf(figures) {
     ...(unreachable.length && { 'Unreachable partitions': unreachable.join(', ') }),
     'Workers': of(figures.workers.length, workers),
     'Clients': whole.format(sum(figures, 'clients')),
-    ...(max !== null && { 'Streams, of the limit': of(used, max) }),
+    ...(max !== null && { 'Streams (limit)': of(used, max) }),
     'Cohorts': whole.format(sum(figures, 'cohorts')),
     'Events in, per s': perSecond(figures, 'events_in'),
     'Events out, per s': perSecond(figures, 'events_out'),

@@ -1,4 +1,4 @@
-// The page of live events: puts the parts together. The request stands in the page's address.
+// The page of live events: connects its parts. The page's address contains the request.
 
 import { RateChart } from './chart.js';
 import { Builder } from './builder.js';
@@ -17,17 +17,17 @@ import { Streams } from './streams.js';
 import { ago, duration, moment, Speeds } from './time.js';
 import { TopValues } from './top.js';
 
-const LOOKS = [1, 20, 200]; // after so many events, the columns are chosen again from what came
+const LOOKS = [1, 20, 200]; // after so many events, the columns are chosen again
 const CUT_MS = 4000;
 const EXAMPLE_LENGTH = 50; // characters for which most windows have room
-const QUIET_MS = 60_000; // after so long, the page says when the last event was
+const QUIET_MS = 60_000; // after so long without events, the page shows the time of the last one
 
 let request = fromHash(location.hash);
 let token = '';
 let reading = null;
 let described = []; // the chosen streams with their schemas
 let starts = 0;
-let retryNow = null; // ends the wait before the next attempt, while the gateway cannot be asked
+let retryNow = null; // ends the wait before the next attempt, while the gateway is unreachable
 let state = { kind: 'connecting', text: 'Connecting …' };
 
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
@@ -55,7 +55,7 @@ function narrow(condition) {
   apply({ filter: narrowed(request.filter, condition) });
 }
 
-// Changes parts of the request, and reads what it now asks for.
+// Changes parts of the request, and reads the events that it now selects.
 function apply(changes) {
   const changed = { ...request, ...changes };
   if (toHash(changed) !== location.hash) history.pushState(null, '', toHash(changed));
@@ -63,11 +63,11 @@ function apply(changes) {
   start();
 }
 
-// Waits before the next attempt, as after a connection that was lost. `failures`: those so far.
+// Waits before the next attempt, as after a lost connection. `failures` is their number so far.
 async function waitToRetry(failures, why) {
   const left = backOffMs(failures);
   show({ kind: 'waiting', text: 'Not connected', until: Date.now() + left });
-  rows.empty(`${why}. The page tries again by itself.`);
+  rows.empty(`${why}. The page retries automatically.`);
   await new Promise((resolve) => {
     const timer = setTimeout(resolve, left);
     retryNow = () => {
@@ -117,13 +117,13 @@ async function start() {
     );
     return;
   }
-  const { filter, recent } = explained.said;
+  const { filter, recent } = explained.explanation;
   if (filter && recent.looked_at && !recent.matched) {
     rows.empty(noMatch(recent.looked_at), clearFilter());
   } else rows.empty('No events yet. New events appear here as they arrive.');
   reading = new Reading({
     request,
-    explained: explained.said,
+    explained: explained.explanation,
     nameOf: ({ meta }) => nameOf(meta),
     token,
     onState: show,
@@ -153,7 +153,7 @@ function clearFilter() {
   return h('button', { type: 'button', onclick }, 'Clear the filter');
 }
 
-// What the badge says of a refused request.
+// Returns the text of the badge for a refused request.
 function nameOfRefusal({ refused, status }) {
   if (status === 401 || status === 403) return 'Access denied';
   return refused.startsWith('Invalid filter') ? 'Invalid filter' : 'Request refused';
@@ -193,7 +193,7 @@ function look() {
   top.fields(unique, preferred ?? null, request.streams.join());
 }
 
-// A filter that these events could have: on one of their columns, if possible, or on another field.
+// Returns an example of a filter for these events: on one of their columns, or on another field.
 function exampleFilter(columns, fields, document) {
   const known = new Set(fields.map(({ keys }) => JSON.stringify(keys)));
   if (['wiki', 'bot'].every((name) => known.has(JSON.stringify([name])))) {
@@ -218,7 +218,7 @@ function receive(event) {
   if (LOOKS.includes(live.total) && !live.isPaused) look();
 }
 
-// What the page says of itself.
+// Shows the title and the description of the chosen streams.
 
 function describe(chosen) {
   byId('title').textContent = request.streams.join(' + ') || 'No stream';
@@ -250,7 +250,7 @@ function draw() {
     }[kind];
   const pill = byId('state');
   pill.dataset.kind = kind;
-  if (pill.textContent !== text) pill.textContent = text; // a live region: only what changes is said
+  if (pill.textContent !== text) pill.textContent = text; // screen readers announce each change
   byId('more').textContent = more(kind);
   const pause = byId('pause');
   const label = live.isPaused
@@ -341,7 +341,7 @@ async function load() {
   tabs();
   byId('speeds').append(speeds.element);
   live.onChange(() => {
-    reading?.pace.pause(live.isPaused); // a paused replay continues where it stood
+    reading?.pace.pause(live.isPaused); // a paused replay continues where it stopped
     requestDraw();
   });
   setInterval(draw, 1000);
@@ -416,7 +416,7 @@ async function loadStreams() {
 
 let isDrawDue = false;
 
-// At most ten times a second, however many events come.
+// Draws at most ten times a second, however many events arrive.
 function requestDraw() {
   if (isDrawDue) return;
   isDrawDue = true;

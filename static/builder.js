@@ -1,4 +1,4 @@
-// The request builder: filter, fields, begin and end, and what the gateway says of the request.
+// The request builder: filter, fields, begin and end, and the gateway's explanation of the request.
 
 import { byId, counted } from './dom.js';
 import { refusal } from './connection.js';
@@ -6,12 +6,12 @@ import { Completion } from './completion.js';
 import { parameters, REPLAY_SPEED } from './request.js';
 import { Speeds, TimePicker } from './time.js';
 
-const PAUSE_MS = 500; // after the last key, before the gateway is asked
+const PAUSE_MS = 500; // between the last key and the request for an explanation
 const PLACE = /^Invalid filter at line (\d+), column (\d+): /;
 
 export class Builder {
-  // `onApply(changes)`: parts of the request that are wanted from now on.
-  // `headers()`: those that authorise a request.
+  // `onApply(changes)` is called with the changed parts of the request.
+  // `headers()` returns the headers that authorise a request.
   constructor({ onApply, headers }) {
     this._onApply = onApply;
     this._headers = headers;
@@ -75,8 +75,8 @@ export class Builder {
     this._completion.fields(fields);
   }
 
-  // Asks the gateway what the request would do, and shows the answer unless another one was asked
-  // meanwhile. Returns { said } if it would be served, and { refused, status } if not.
+  // Gets the gateway's explanation of a request, and shows it unless another request was made
+  // meanwhile. Returns { explanation }, or { refused, status } if the request would be refused.
   async explain(request) {
     const asked = ++this._asked;
     clearTimeout(this._timer);
@@ -86,7 +86,7 @@ export class Builder {
     try {
       const answer = await fetch(`/v2/explain?${query}`, { headers: this._headers() });
       found = answer.ok
-        ? { said: await answer.json() }
+        ? { explanation: await answer.json() }
         : { refused: await refusal(answer), status: answer.status };
     } catch (error) {
       found = { refused: `The gateway cannot be reached (${error.message})`, status: 0 };
@@ -108,11 +108,11 @@ export class Builder {
     this._timer = setTimeout(() => this.explain({ ...this._request, filter }), PAUSE_MS);
   }
 
-  _show({ said, refused }, { filter }) {
+  _show({ explanation, refused }, { filter }) {
     const isFilter = refused?.startsWith('Invalid filter') || refused?.startsWith('The filter');
     this._filter.setAttribute('aria-invalid', String(Boolean(isFilter)));
-    this._explained.dataset.kind = refused ? 'error' : said.warnings.length ? 'warning' : '';
-    const text = refused ? inOneLine(refused) : inWords(said);
+    this._explained.dataset.kind = refused ? 'error' : explanation.warnings.length ? 'warning' : '';
+    const text = refused ? inOneLine(refused) : inWords(explanation);
     if (this._explained.textContent !== text) {
       this._explained.textContent = text;
       this._showWhole(false);
@@ -120,7 +120,7 @@ export class Builder {
     this._mark(refused?.match(PLACE) ?? null, filter);
   }
 
-  // Shows what the gateway says in as many lines as it needs, or in one.
+  // Shows the explanation in as many lines as it needs, or in one.
   _showWhole(isWhole) {
     this._explained.toggleAttribute('data-whole', isWhole);
     this._whole.setAttribute('aria-expanded', String(isWhole));
@@ -152,7 +152,7 @@ function inOneLine(refused) {
   return first.replace(PLACE, (_, line, column) => `Column ${column}: `);
 }
 
-// What explain says, in a line.
+// Returns the explanation in one line.
 function inWords({ recent, since, warnings, filter, start }) {
   const parts = [...warnings];
   if (recent.looked_at) {

@@ -1,4 +1,4 @@
-// Two small drawings: a line for a list, and the rate of the last minute.
+// Draws two small charts: a line of counts, and the rate of the last minute.
 
 import { h, svg } from './dom.js';
 

@@ -1,4 +1,4 @@
-// Which columns a list of events has: those that the stream declares, or the best of schema and data.
+// Chooses the columns of a list of events: those that the stream declares, or the most useful ones.
 
 import { h, isWeb, link } from './dom.js';
 import { valueAt } from './live.js';

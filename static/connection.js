@@ -1,8 +1,9 @@
-// One subscription over fetch: reads frames as fast as they are taken, comes back with the last id
-// after every cut, and says in words what happens.
+// Reads one stream with fetch, as fast as its caller takes the frames; reconnects with the last id
+// after each disconnect, and describes its state in words.
 //
-// fetch and not EventSource, because the page replays at its own pace: what is not taken stays on
-// the gateway's side, and nothing grows here. Refusals keep their status and their text, too.
+// It uses fetch instead of EventSource, because the page replays at its own pace: events that it has
+// not read yet stay at the gateway and take no memory here. The status and text of refusals are also
+// available.
 
 const RETRY_MS = [1000, 30_000];
 const SILENT_MS = 120_000; // heartbeats come several times as often
@@ -19,7 +20,7 @@ export function backOffMs(failures) {
 }
 
 export class Connection {
-  // `url` without an id. `id`: where to begin, if not as the URL says. `headers`: a function.
+  // `url` has no id. `id` is where to begin, instead of where the URL says. `headers` is a function.
   // `onState({ kind, text })`: kind is connecting, open, waiting, ended or refused.
   constructor({ url, id = null, headers = () => ({}), onState = () => {} }) {
     this.url = url;
@@ -56,7 +57,7 @@ export class Connection {
     }
   }
 
-  // Drops the connection as a broken network would, and stays away for a while. Before the first
+  // Drops the connection as a broken network would, and reconnects after a while. Before the first
   // connection, it only waits.
   cut(forMs) {
     this._holdUntil = Date.now() + forMs;
@@ -91,13 +92,13 @@ export class Connection {
       return null;
     }
     if (response.ok) return response;
-    const said = await refusal(response);
+    const reason = await refusal(response);
     if (isPassing(response.status)) {
       const after = Number(response.headers.get('retry-after'));
       if (after) this._retryMs = after * 1000;
-      throw new Error(said);
+      throw new Error(reason);
     }
-    this._onState({ kind: 'refused', text: said, status: response.status });
+    this._onState({ kind: 'refused', text: reason, status: response.status });
     return null;
   }
 
@@ -208,12 +209,12 @@ export class Parser {
   }
 }
 
-// What the gateway says of a refused request.
+// Returns the gateway's reason for refusing a request.
 export async function refusal(response) {
   const text = await response.text().catch(() => '');
   try {
-    const said = JSON.parse(text);
-    const words = said.detail ?? said.message ?? said.title;
+    const problem = JSON.parse(text);
+    const words = problem.detail ?? problem.message ?? problem.title;
     if (typeof words === 'string' && words) return words;
   } catch {
     /* no JSON */
@@ -226,7 +227,7 @@ const RECORDED_GAPS = {
   restored: 'the log was restored from a backup',
 };
 
-// What a gap event says, in a sentence or two.
+// Describes a gap event in a sentence or two.
 export function gapInWords(data) {
   try {
     const { partitions = [] } = JSON.parse(data);

@@ -1,4 +1,4 @@
-// Builds elements from text and values, never from markup: nothing that an event holds becomes HTML.
+// Builds elements from text and values, never from markup: no part of an event becomes HTML.
 
 // h('a', { class: 'x', onclick: f, 'aria-label': 'y' }, 'text', child): an element.
 export function h(tag, attributes = {}, ...children) {
@@ -54,7 +54,7 @@ export function counted(count, noun) {
   return `${count.toLocaleString('en')} ${noun}${count === 1 ? '' : 's'}`;
 }
 
-// Copies text, and says on the button that it did.
+// Copies text, and confirms that on the button.
 export function copyButton(label, text) {
   const button = h('button', { type: 'button', class: 'quiet' }, label);
   button.addEventListener('click', async () => {

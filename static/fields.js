@@ -1,4 +1,4 @@
-// The fields of a stream's events: from its schema, and from events for what the schema leaves open.
+// Lists the fields of a stream's events: those of its schema, and further ones found in events.
 
 const DEPTH_MAX = 4;
 const FIELDS_MAX = 500;

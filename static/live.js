@@ -1,7 +1,7 @@
-// The events that the page holds: the newest ones, and those on show.
+// Keeps the newest events, and a copy of them that the list shows.
 //
-// The list shows a copy of the newest events, which `look` takes before each drawing. While the list
-// is paused the copy stays, so an index always means the event that was drawn there.
+// `look` makes the copy before each drawing. While the list is paused the copy does not change, so an
+// index always refers to the event that was drawn there.
 
 const KEPT = 1000; // events, both of the newest ones and of those on show
 const RATE_S = 60;

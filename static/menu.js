@@ -1,4 +1,4 @@
-// The small menu that opens at a value: only events with it, or only events without.
+// The menu that opens at a value. It offers to show only events with this value, or without it.
 
 import { copy as copyText, h } from './dom.js';
 import { condition } from './request.js';
@@ -46,7 +46,7 @@ export function valueMenu(anchor, keys, value, onCondition) {
   );
   const menu = h(
     'div',
-    { class: 'popup', role: 'menu', 'aria-label': `What to do with ${keys.join('.')}` },
+    { class: 'popup', role: 'menu', 'aria-label': `Actions for ${keys.join('.')}` },
     ...items,
     copy,
   );

@@ -1,8 +1,8 @@
 // Reads the chosen streams into the list: stored events first, then live ones.
 //
-// Stored events, and those after a cut, come over a connection of the page's own, which is read no
-// faster than it replays. Once all of them are here, the page continues from the id of the last one
-// over the connection that all tabs share. The id says the place, so nothing is lost in between.
+// Stored events, and those after a cut, arrive over a connection of this page alone, which is read no
+// faster than it replays. Once all of them have arrived, the page continues from the id of the last
+// one over the connection that all tabs share. The id is the position, so no event is lost.
 
 import { Connection, gapInWords } from './connection.js';
 import { counted } from './dom.js';
@@ -10,10 +10,10 @@ import { connect, requestTicket } from './eventstreams.js';
 import { Pace } from './pace.js';
 import { parameters, path } from './request.js';
 
-const STORED = 100; // events that a live list begins with
-const STORED_MAX = 1000; // of which so many are looked at, if a filter leaves most of them out
-const PARTITIONS_MAX = 100; // beyond that, an id for all of them has no room in a header
-const UNSHARED = ['until']; // streams with an end are read over the own connection to their end
+const STORED = 100; // the number of stored events with which a live list begins
+const STORED_MAX = 1000; // how many stored events are examined to find these, if there is a filter
+const PARTITIONS_MAX = 100; // the id of more partitions may not fit into a header
+const UNSHARED = ['until']; // streams with an end are read to their end over the page's connection
 const TAIL_BASE = -2000; // offset -2000 - n: the last n events
 
 export class Reading {
@@ -23,7 +23,7 @@ export class Reading {
   constructor({ request, explained, nameOf, token, onState, onNotice, onEvent, onLive }) {
     this._nameOf = nameOf;
     this._isClosed = false;
-    // What is still under way when the reading is closed does not belong to the next one.
+    // Calls that are in progress when this reading is closed must not affect the next one.
     const whileOpen = (call) => (...args) => {
       if (!this._isClosed) call(...args);
     };
@@ -158,7 +158,7 @@ export class Reading {
     try {
       document = JSON.parse(data);
     } catch {
-      this._onNotice('An event is not JSON and is left out.', 'warning');
+      this._onNotice('An event was skipped, because it is not JSON.', 'warning');
       return;
     }
     if (document === null || typeof document !== 'object') document = { value: document };
@@ -189,16 +189,16 @@ export class Reading {
     this._onState(state);
   }
 
-  // Everything that had been stored is here. What comes from now on is live.
+  // All stored events have arrived. Later ones are live.
   _caughtUp() {
     this.isLive = true;
     if (this._cutAt !== null) {
       const seconds = ((performance.now() - this._cutAt) / 1000).toFixed(1);
       const events = counted(this._since, 'event');
       const whole = this._gaps ? 'some are no longer kept' : 'none is missing';
-      const twice = this._twice ? `${this._twice} came twice` : 'none came twice';
+      const twice = this._twice ? `${this._twice} arrived twice` : 'none arrived twice';
       this._onNotice(
-        `Resumed after ${seconds} s: ${events} came in the meantime; ${whole}, ${twice}.`,
+        `Resumed after ${seconds} s: ${events} arrived in the meantime; ${whole}, ${twice}.`,
         'good',
       );
       this._cutAt = null;
@@ -218,10 +218,10 @@ function newestId({ start, recent }) {
   return JSON.stringify(start.map(({ topic, partition }) => ({ topic, partition, offset })));
 }
 
-// When the event happened, in ms: as it says, or as the log says in its id; null if neither does.
+// The time of the event in ms: from the event, otherwise from its id; null if neither has one.
 function timeOf(document, id) {
-  const said = Date.parse(Object(document.meta).dt);
-  if (!Number.isNaN(said)) return said;
+  const time = Date.parse(Object(document.meta).dt);
+  if (!Number.isNaN(time)) return time;
   try {
     const whole = JSON.parse(id);
     const newest = Math.max(...(whole.id ?? whole).map(({ timestamp }) => timestamp || 0));

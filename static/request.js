@@ -1,4 +1,4 @@
-// What the page asks for, as one object; its forms in the page's address and in the gateway's.
+// The request of the page as one object, and its forms in the page's address and in the gateway's.
 
 const EMPTY = { streams: [], filter: '', fields: '', since: '', until: '', speed: 'full' };
 export const SPEEDS = { 1: '1×', 10: '10×', full: 'Full speed' };
@@ -6,8 +6,8 @@ export const REPLAY_SPEED = '10'; // unless a person or a link chooses another o
 
 // The request in the fragment of an address, such as #?streams=a,b&filter=event.n%3E1.
 export function fromHash(hash) {
-  const said = new URLSearchParams(hash.replace(/^#\/?\??/, ''));
-  const text = (name) => (said.get(name) ?? '').trim();
+  const query = new URLSearchParams(hash.replace(/^#\/?\??/, ''));
+  const text = (name) => (query.get(name) ?? '').trim();
   return {
     streams: text('streams').split(',').filter(Boolean),
     filter: text('filter'),
@@ -19,10 +19,10 @@ export function fromHash(hash) {
 }
 
 export function toHash(request) {
-  const said = parameters(request);
-  if (request.since && request.speed !== EMPTY.speed) said.set('speed', request.speed);
+  const query = parameters(request);
+  if (request.since && request.speed !== EMPTY.speed) query.set('speed', request.speed);
   const streams = request.streams.map(encodeURIComponent).join(',');
-  return `#?streams=${streams}${said.size ? `&${said}` : ''}`;
+  return `#?streams=${streams}${query.size ? `&${query}` : ''}`;
 }
 
 // The query of this request for streams, without their names.
@@ -42,8 +42,8 @@ const TERM = new RegExp(
 
 // Adds a condition, as `condition` writes it, to a filter; removes it where the filter has it already.
 //
-// Conditions that the filter has on the same field give way where both together would be pointless:
-// `==` replaces all of them, and `!=` those with `==`.
+// Existing conditions on the same field are removed if they would make the new one pointless: `==`
+// replaces all of them, and `!=` those with `==`.
 export function narrowed(filter, condition) {
   const terms = termsOf(filter);
   if (terms.includes(condition)) return terms.filter((term) => term !== condition).join(' && ');

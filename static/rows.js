@@ -9,12 +9,12 @@ import { parse, print, tree } from './json.js';
 import { moment } from './time.js';
 
 const OVERSCAN = 4;
-const EVERY_MS = 120; // faster than this nobody reads; it leaves the processor to others
-const LEAVING_MS = 1000; // the way of a pointer from the rows to the button that resumes
+const EVERY_MS = 120; // nobody reads faster than this, and drawing takes processor time
+const LEAVING_MS = 1000; // the time to move the pointer from the rows to the button that resumes
 
 export class Rows {
   // `onValue(button, keys, value)`: a value of an open document was chosen.
-  // `onReplay(event)`: the events from this one on are wanted.
+  // `onReplay(event)`: the user chose to replay the events from this one on.
   constructor({ live, onValue, onReplay }) {
     this._live = live;
     this._onValue = onValue;

@@ -1,4 +1,4 @@
-// The schema of a stream's events: fields with their types and descriptions, and an example.
+// Shows the schema of a stream's events: fields with their types and descriptions, and an example.
 
 import { byId, copyButton, h } from './dom.js';
 import { print, tree } from './json.js';
@@ -161,7 +161,7 @@ function typeText(schema) {
   return types.join(' or ') || 'anything';
 }
 
-// What else a value must be, as far as it fits in a line. The limits of exact integers, which every
+// Lists further conditions on a value that fit in a line. The limits of exact integers, which every
 // integer of the platform has, are left out.
 function limits(schema) {
   const {
@@ -175,7 +175,7 @@ function limits(schema) {
     maxLength,
     default: usual,
   } = schema;
-  const said = [
+  const conditions = [
     format && `format ${format}`,
     Array.isArray(values) &&
       `one of ${values
@@ -191,5 +191,5 @@ function limits(schema) {
     maxLength !== undefined && `${maxLength} characters or fewer`,
     usual !== undefined && `default ${JSON.stringify(usual)}`,
   ].filter(Boolean);
-  return said.length > 0 && h('span', { class: 'limits muted' }, said.join(' · '));
+  return conditions.length > 0 && h('span', { class: 'limits muted' }, conditions.join(' · '));
 }

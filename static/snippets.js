@@ -1,4 +1,4 @@
-// The request as code in other languages. Each piece runs without changes and resumes after a disconnect.
+// Shows the request as code in several languages. Each example runs unchanged and resumes by itself.
 
 import { byId, copyButton, h } from './dom.js';
 import { parameters, path } from './request.js';
@@ -86,7 +86,7 @@ const stream = new EventSource(url);  // comes back with the last id by itself
 stream.onmessage = ({ data }) => console.log(JSON.parse(data));
 stream.addEventListener('gap', ({ data }) => console.warn('no longer kept:', data));
 stream.onerror = () => {
-  if (stream.readyState === EventSource.CLOSED) console.log('refused, or at its end');
+  if (stream.readyState === EventSource.CLOSED) console.log('refused or ended');
 };
 `;
 }

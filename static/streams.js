@@ -1,4 +1,4 @@
-// The list of streams: search, how busy each is, and which ones are read.
+// The list of streams: the search, the rate of each stream, and the chosen streams.
 
 import { byId, h } from './dom.js';
 import { sparkline } from './chart.js';
@@ -7,7 +7,7 @@ import { ago } from './time.js';
 const EVERY_MS = 10_000;
 
 export class Streams {
-  // `onPick(names)`: these streams are wanted.
+  // `onPick(names)` is called with the streams that the user chose.
   constructor({ onPick }) {
     this._onPick = onPick;
     this._entries = new Map(); // name -> { stream, element, box, ... }
@@ -18,7 +18,7 @@ export class Streams {
     this._search.addEventListener('input', () => this._filter());
   }
 
-  // Reads the catalogue. Raises an Error with words for a person.
+  // Reads the catalogue. Throws an Error whose message can be shown to the user.
   async load() {
     const answer = await fetch('/v2/streams').catch((error) => {
       throw new Error(`The gateway cannot be reached (${error.message})`);
@@ -136,7 +136,7 @@ export class Streams {
       entry.newest = found.newest ? Date.parse(found.newest) : 0;
       entry.recent = found.events.reduce((sum, count) => sum + count, 0);
       const rate = entry.recent / Math.max(1, found.events.length * step);
-      const drawing = sparkline(found.events, `${rate.toFixed(1)} events per second of late`);
+      const drawing = sparkline(found.events, `${rate.toFixed(1)} events per second recently`);
       entry.last.textContent = entry.newest ? ago(entry.newest) : 'No events yet';
       if (entry.newest) entry.last.title = new Date(entry.newest).toISOString();
       entry.line.replaceChildren(...(drawing ? [drawing] : []));

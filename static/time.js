@@ -1,4 +1,4 @@
-// Times for people: clocks, ages, and the control that picks a moment.
+// Formats times and ages, and contains the control that picks a time.
 
 import { h } from './dom.js';
 import { SPEEDS } from './request.js';
@@ -54,7 +54,7 @@ const UNTIL = [
 
 const UNITS = { s: 'second', m: 'minute', h: 'hour', d: 'day' };
 
-// What `since` or `until` says, in words.
+// Describes `since` or `until` in words.
 export function inWords(name, value) {
   const preset = (name === 'since' ? SINCE : UNTIL).find(([text]) => text === value);
   if (preset) return preset[1];

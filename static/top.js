@@ -1,4 +1,4 @@
-// The most frequent values of one field among the newest events; a click narrows the request.
+// Lists the most frequent values of a field among the newest events. A click adds a condition.
 
 import { counted, h } from './dom.js';
 import { topValues } from './live.js';
@@ -60,7 +60,7 @@ export class TopValues {
     this._draw();
   }
 
-  // Draws the list anew, unless that would move it below a pointer or the keyboard's focus. After a
+  // Draws the list again, unless that would move it under the pointer or the keyboard's focus. After a
   // click in it, it follows in any case until the newest stored events are here.
   _refresh() {
     const { began, total, rateS } = this._live;

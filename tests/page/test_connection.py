@@ -197,7 +197,7 @@ async def test_a_connection_that_is_cut_comes_back_with_nothing_missing(shown: S
     await shown.page.get_by_role("button", name="Reconnect now").click()
     await expect(shown.page.locator("#notices")).to_contain_text(
         re.compile(
-            r"Resumed after .* s: 37 events came in the meantime; none is missing, none came"
+            r"Resumed after .* s: 37 events arrived in the meantime; none is missing, none arrived"
         )
     )
     await shown.is_live()
@@ -230,7 +230,7 @@ async def test_a_request_is_repeated_until_the_gateway_answers(shown: Shown) -> 
         await page.keyboard.press("Enter")
         await expect(state).to_have_text("Not connected")
         await expect(page.locator("#more")).to_contain_text("reconnecting in")
-        await expect(page.locator(".empty")).to_contain_text("The page tries again by itself.")
+        await expect(page.locator(".empty")).to_contain_text("The page retries automatically.")
         await page.unroute("**/v2/explain?*")
         if again == "by button":
             await page.get_by_role("button", name="Reconnect now").click()
@@ -276,7 +276,9 @@ async def test_a_gap_is_explained_in_words(page: Page, embedded: Site) -> None:
         await page.get_by_role("button", name="Reconnect now").click()
         await expect(shown.row("thing 59")).to_be_visible()
         notice = page.locator("#notices")
-        await expect(notice).to_contain_text("10 events came in the meantime; some are no longer")
+        await expect(notice).to_contain_text(
+            "10 events arrived in the meantime; some are no longer"
+        )
 
 
 async def test_too_many_streams_of_one_client_are_reported_and_retried(

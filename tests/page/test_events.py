@@ -34,7 +34,7 @@ async def test_a_busy_stream_has_a_line_of_its_rate(shown: Shown) -> None:
         "**/v2/streams/activity", lambda route: route.fulfill(body=json.dumps(activity))
     )
     await shown.open()
-    line = shown.page.get_by_role("img", name="2.0 events per second of late")
+    line = shown.page.get_by_role("img", name="2.0 events per second recently")
     await expect(line).to_be_visible()
 
 

@@ -79,7 +79,7 @@ async def test_the_figures_follow_the_gateway_and_outlive_a_cut_and_a_reload(
         await expect(figure(page, "Clients")).to_have_text("0")
         async with gateway.stream("s"):
             await expect(figure(page, "Clients")).to_have_text("1")
-            await expect(figure(page, "Streams, of the limit")).to_have_text("1 of 9")
+            await expect(figure(page, "Streams (limit)")).to_have_text("1 of 9")
             row = page.get_by_role("row", name="s 1")
             await expect(row).to_be_visible()
         gateway.server.drop_connections()
