@@ -99,7 +99,7 @@ CHECKS = (
         "gaps.beyond-end",
         "An id beyond the end of the log is reported",
         "The log was recreated, or the id belongs to another one: the client misses events and "
-        "never learns of it.",
+        "does not notice.",
         _beyond_end,
         upstream="The stream silently begins with the next event.",
     ),
