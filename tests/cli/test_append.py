@@ -217,7 +217,7 @@ def test_piped_lines_are_appended_at_once_and_ctrl_c_reports_progress(
     assert documents_in(data, TEST) == [{"n": 1}]
 
 
-def test_ctrl_c_before_the_first_line_says_nothing_of_lines(data: Path) -> None:
+def test_ctrl_c_before_the_first_line_reports_no_line(data: Path) -> None:
     command = [sys.executable, "-m", "eventstreams", "produce", "--stream", "test"]
     with subprocess.Popen(
         [*command, "--data-dir", data],

@@ -304,7 +304,7 @@ def test_canonical_text_is_stable(text: str) -> None:
     assert [t[:2] for t in tokenise(same)] == [t[:2] for t in tokens]
 
 
-def test_canonical_text_reads_well() -> None:
+def test_canonical_text_has_conventional_spacing() -> None:
     text = 'has ( event . a )&&!event . b||event.c[ "x" ] in[1,-2]?true:event.d . exists( x,x>=.5 )'
     assert canonical(tokenise(text)) == (
         'has(event.a) && !event.b || event.c["x"] in [1, - 2] ? true : event.d.exists(x, x >= .5)'

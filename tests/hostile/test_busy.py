@@ -67,7 +67,7 @@ def test_the_newest_connection_of_the_largest_client_is_closed(
                 assert closed is None
 
 
-async def test_busy_connections_of_one_client_keep_nobody_out(tmp_path: Path) -> None:
+async def test_busy_connections_of_one_client_lock_out_no_others(tmp_path: Path) -> None:
     async with (
         target(
             tmp_path,

@@ -116,7 +116,7 @@ async def test_a_changed_request_shows_no_events_of_the_replay_before(shown: Sho
     await shown.shows(1, "3")
 
 
-async def test_a_paused_replay_stands_still_and_continues_where_it_stopped(shown: Shown) -> None:
+async def test_a_paused_replay_continues_where_it_stopped(shown: Shown) -> None:
     await shown.page.add_init_script(RECORD)
     await shown.page.clock.install()
     await shown.produce(*(at(n, 3600 - 100 * n) for n in range(5)), ago_s=3600)
@@ -183,7 +183,7 @@ async def test_a_picked_time_is_replayed_at_ten_times_its_speed_and_again_on_req
     await shown.shows(1, "0")
 
 
-async def test_a_connection_that_is_cut_comes_back_with_nothing_missing(shown: Shown) -> None:
+async def test_a_cut_connection_resumes_with_nothing_missing(shown: Shown) -> None:
     await make_cuts_last(shown.page)
     await shown.page.add_init_script(RECORD)
     await shown.produce(*(thing(n) for n in range(10)))

@@ -61,7 +61,7 @@ async def test_a_click_on_a_stream_shows_it_and_changes_the_address(shown: Shown
     await expect(shown.page.locator("h1")).to_have_text(THINGS)
 
 
-async def test_columns_come_from_the_data_where_no_schema_says_them(shown: Shown) -> None:
+async def test_columns_come_from_the_data_without_a_schema(shown: Shown) -> None:
     await shown.produce(thing(1, tags=["a"], inner={"state": "wet"}))
     await shown.open()
     await expect(shown.row("thing 1")).to_be_visible()

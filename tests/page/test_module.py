@@ -351,7 +351,7 @@ async def test_the_time_that_a_server_names_passes_before_the_next_connection(
             await page.clock.run_for(200)
 
 
-async def test_what_is_refused_for_good_is_said_and_not_tried_again(
+async def test_a_permanent_refusal_is_reported_and_not_retried(
     embedded: Site, browser: Browser
 ) -> None:
     async with (

@@ -127,7 +127,7 @@ async def test_axe_finds_nothing_wrong(browser: Browser, embedded: Site, tmp_pat
         assert await violations(page) == []
 
 
-async def test_where_the_key_is_stands_there_until_it_was_given(
+async def test_the_page_says_where_the_key_is_until_it_was_given(
     browser: Browser, embedded: Site, tmp_path: Path
 ) -> None:
     async with operators(browser, embedded, tmp_path) as (page, _, _):
@@ -138,7 +138,7 @@ async def test_where_the_key_is_stands_there_until_it_was_given(
         await expect(where).to_be_visible()
 
 
-async def test_without_a_key_a_browser_is_told_how_to_set_one(page: Page, embedded: Site) -> None:
+async def test_without_a_key_a_browser_shows_how_to_set_one(page: Page, embedded: Site) -> None:
     async with embedded.gateway({"s": [await embedded.topic()]}) as gateway:
         await page.goto(f"http://127.0.0.1:{gateway.port}/v2/admin/")
         await expect(page.get_by_text("access.admin_key_file")).to_be_visible()

@@ -252,7 +252,7 @@ async def test_two_hundred_events_a_second_take_a_part_of_the_page_s_time(shown:
     assert least < 2.5, "500 events, two and a half seconds' worth, take longer than that"
 
 
-async def test_the_page_asks_nobody_but_the_gateway(shown: Shown) -> None:
+async def test_the_page_sends_requests_only_to_the_gateway(shown: Shown) -> None:
     asked: list[str] = []
     shown.page.on("request", lambda request: asked.append(request.url))
     await shown.produce(thing(1))

@@ -24,7 +24,7 @@ def asked(shown: Shown) -> dict[str, str]:
     return {name: value for name, [value] in parse_qs(shown.page.url.partition("#?")[2]).items()}
 
 
-async def test_a_click_on_a_value_asks_for_only_this_or_not_this(shown: Shown) -> None:
+async def test_a_click_on_a_value_requests_only_this_or_not_this(shown: Shown) -> None:
     await shown.produce(*(thing(n, inner={"in": f"place '{n % 2}"}) for n in range(6)))
     await shown.open()
     document = await shown.opened("thing 5")

@@ -66,7 +66,7 @@ async def test_commas_may_be_percent_encoded(site: Site) -> None:
         await stream.opened()
 
 
-async def test_checks_happen_in_upstream_order(site: Site) -> None:
+async def test_checks_happen_in_the_order_of_kafkasse(site: Site) -> None:
     limits = LimitSettings(client_ip_connections=1)
     topic = await site.topic()
     bad_id = {"Last-Event-ID": "nope"}

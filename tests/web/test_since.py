@@ -146,7 +146,7 @@ async def test_an_invalid_since_is_refused_beside_a_valid_header(embedded: Site)
     assert (answer.status, answer.json()["type"]) == (400, "invalid_timestamp")
 
 
-async def test_a_time_is_looked_up_in_each_partition_by_itself(site: Site) -> None:
+async def test_a_time_is_looked_up_in_each_partition_separately(site: Site) -> None:
     early, late = await site.topic(2), await site.topic()
     for n in range(4):
         await site.produce(early, {"n": n}, timestamp_ms=T0 + n)
@@ -172,7 +172,7 @@ async def test_since_before_the_oldest_event_is_no_gap(
     assert (frame.event, frame.document["n"]) == ("message", 4)
 
 
-async def test_since_asks_the_log_once_for_all_partitions(
+async def test_since_reads_the_log_once_for_all_partitions(
     embedded: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 300

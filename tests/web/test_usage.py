@@ -31,7 +31,7 @@ async def reported(gateway: Served, headers: dict[str, str]) -> Any:
     return answer.json()
 
 
-async def test_each_client_learns_its_own_use(embedded: Site) -> None:
+async def test_each_client_sees_its_own_use(embedded: Site) -> None:
     topic = await embedded.topic()
     await embedded.produce(topic, {"n": 1})
     async with embedded.gateway({"s": [topic]}, limits=LIMITED) as gateway:
