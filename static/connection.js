@@ -179,7 +179,7 @@ export class Parser {
     this._rest = lines.pop();
     for (const line of lines) {
       if (line) this._field(line);
-      else if (this._said) {
+      else if (this._hasFields) {
         const { type, data, id, retryMs } = this;
         frames.push({ type, id, retryMs, ...(data.length && { data: data.join('\n') }) });
         this._clear();
@@ -189,7 +189,7 @@ export class Parser {
   }
 
   _clear() {
-    this._said = false;
+    this._hasFields = false;
     this.type = 'message';
     this.data = [];
     this.id = undefined;
@@ -201,7 +201,7 @@ export class Parser {
     if (colon === 0) return;
     const name = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
-    this._said = true;
+    this._hasFields = true;
     if (name === 'event') this.type = value || 'message';
     else if (name === 'data') this.data.push(value);
     else if (name === 'id' && !value.includes('\0')) this.id = value;
