@@ -32,7 +32,7 @@ from click.testing import CliRunner
 
 from eventstreams.cli.app import main
 from tests.docs.pages import ROOT, Block
-from tests.support.programs import browser
+from tests.support.programs import GO_PATIENCE_S, browser
 from tests.support.waiting import PATIENCE_S
 
 SERVE = "eventstreams serve --data-dir data"
@@ -50,8 +50,6 @@ exec {_BIN}/eventstreams "$@"
 """
 _PROGRAMS = ("curl", "jq", "openssl")
 """What commands of the pages need besides the package and a shell."""
-_GO_PATIENCE_S = 300.0
-"""The first build of a Go program compiles parts of its standard library."""
 
 
 class Missing(Exception):
@@ -129,7 +127,7 @@ class Reader:
     async def _go(self, block: Block) -> None:
         _need("go")
         name = f"go{self._count}/main.go"
-        await self._program(name, block, f"exec go run {name}", _GO_PATIENCE_S)
+        await self._program(name, block, f"exec go run {name}", GO_PATIENCE_S)
 
     async def _html(self, block: Block) -> None:
         """Run the scripts in a page of Chromium until they log something."""

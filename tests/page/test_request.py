@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -13,8 +11,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.support.page import CHANGES, EMPTY, THINGS, Shown, change, thing
-from tests.support.programs import needed
-from tests.support.waiting import PATIENCE_S
+from tests.support.programs import GO_PATIENCE_S, needed, output
 
 pytestmark = pytest.mark.anyio
 
@@ -300,15 +297,6 @@ async def odd_events(shown: Shown) -> None:
     await shown.shows(1, "1", "0")
 
 
-async def output(*command: str, cwd: Path | None = None) -> str:
-    """Run a program to its end, and return what it prints."""
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, cwd=cwd)
-    async with asyncio.timeout(PATIENCE_S):
-        text, _ = await process.communicate()
-    assert process.returncode == 0, text
-    return text.decode()
-
-
 async def test_the_request_as_curl_gets_the_same_events(shown: Shown) -> None:
     needed("curl")
     await odd_events(shown)
@@ -354,7 +342,8 @@ async def test_the_request_as_go_compiles_and_gets_the_same_events(
     needed("go")
     await odd_events(shown)
     (tmp_path / "main.go").write_text(await code(shown, "Go"))
-    lines = (await output("go", "run", "main.go", cwd=tmp_path)).splitlines()
+    command = "go", "run", "main.go"
+    lines = (await output(*command, cwd=tmp_path, patience_s=GO_PATIENCE_S)).splitlines()
     assert [json.loads(line)["n"] for line in lines] == [0, 1]
 
 

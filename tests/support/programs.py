@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +19,8 @@ import pytest
 from tests.support.tcp_server import tcp_server
 from tests.support.waiting import PATIENCE_S
 
+GO_PATIENCE_S = 300.0
+"""The first build of a Go program compiles parts of its standard library."""
 BROWSER = (
     *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
@@ -52,6 +54,26 @@ async def running(*command: str) -> AsyncIterator[Process]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+async def output(*command: str, cwd: Path | None = None, patience_s: float = PATIENCE_S) -> str:
+    """Return what a program prints until it ends, on both of its outputs.
+
+    Raises TimeoutError. It and its child processes are then stopped: a process that still runs
+    would keep uvloop from closing the test's event loop.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, stderr=STDOUT, cwd=cwd, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(patience_s):
+            text, _ = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert process.returncode == 0, text
+    return text.decode()
 
 
 class Page:
