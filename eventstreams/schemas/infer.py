@@ -51,7 +51,10 @@ def infer_event_schema(
         "type": "object",
         "required": ["$schema", "meta", *required],
         "properties": {
-            "$schema": {"type": "string", "description": f"/{title}/1.0.0"},
+            "$schema": {
+                "type": "string",
+                "description": f"URI of the schema of this event, for example /{title}/1.0.0",
+            },
             "meta": {
                 "type": "object",
                 "required": ["dt", "stream"],
