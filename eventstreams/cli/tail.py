@@ -208,13 +208,17 @@ def _stopping_on_signals(output: Output) -> Generator[None]:
 
 def stream_url(where: str, base: str, parameters: Mapping[str, str | int | None]) -> httpx.URL:
     """Return the URL of streams, named or given as a URL. Raises click.UsageError."""
-    named = where if "://" in where else f"{base.rstrip('/')}/v2/stream/{quote(where, safe=',')}"
+    is_url = "/" in where
+    named = where if is_url else f"{base.rstrip('/')}/v2/stream/{quote(where, safe=',')}"
     try:
         url = httpx.URL(named)
     except httpx.InvalidURL as error:
         raise click.UsageError(f"{named!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise click.UsageError(f"{named!r} is not an http or https URL")
+        given = where if is_url else base
+        raise click.UsageError(
+            f"{given!r} is not an http or https URL, such as https://stream.example.org"
+        )
     if url.path in ("", "/"):
         raise click.UsageError(f"{named} names no stream; try {url.join('/v2/stream/NAME')}")
     url = url.copy_merge_params({n: v for n, v in parameters.items() if v is not None})

@@ -59,7 +59,7 @@ def parse_place(url: str, streams: str | None) -> Place:
     except ValueError as error:
         raise click.UsageError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise click.UsageError(f"{url!r} is not an http or https URL")
+        raise click.UsageError(f"{url!r} is not an http or https URL, such as https://stream.example.org")
     if parts.query or parts.fragment:
         raise click.UsageError(f"{url!r} has a query or a fragment; leave it out")
     if parts.username is not None:

@@ -288,7 +288,9 @@ def test_a_blocked_reader_does_not_prevent_the_end(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["http://h:1/"], "names no stream; try http://h:1/v2/stream/NAME"),
-        (["ftp://h/x"], "is not an http or https URL"),
+        (["ftp://h/x"], "'ftp://h/x' is not an http or https URL, such as https://"),
+        (["h:1/v2/stream/x"], "'h:1/v2/stream/x' is not an http or https URL, such as https://"),
+        (["x", "--url", "h:1"], "'h:1' is not an http or https URL, such as https://"),
         (["http://h:xx/y"], "is not a URL"),
         (["x", "-n", "0"], "-n"),
         (["x", "--state", "."], "--state: . is a directory"),
