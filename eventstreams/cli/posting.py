@@ -52,7 +52,9 @@ class Target:
         except httpx.InvalidURL as error:
             raise click.UsageError(f"--url: {base!r} is not a URL: {error}") from error
         if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-            raise click.UsageError(f"--url: {base!r} is not the URL of a gateway, such as https://stream.example.org")
+            raise click.UsageError(
+                f"--url: {base!r} is not the URL of a gateway, such as https://stream.example.org"
+            )
         if token_file is not None:
             token = token_file.read_bytes().strip()
             if not token or not is_token(token):

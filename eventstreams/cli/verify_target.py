@@ -19,9 +19,10 @@ import click
 import httpx
 
 from eventstreams.errors import EventStreamsError
+from eventstreams.relay.answers import readable
 from eventstreams.verify.checks.service import spec_names
 from eventstreams.verify.target import SSE, STREAM_PATH, PostRefused, Target
-from eventstreams.verify.verdict import Wrong, shown
+from eventstreams.verify.verdict import Wrong
 
 _TEST_EVENT: dict[str, Any] = {
     "$schema": "/test/event/1.0.0",
@@ -59,7 +60,9 @@ def parse_place(url: str, streams: str | None) -> Place:
     except ValueError as error:
         raise click.UsageError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise click.UsageError(f"{url!r} is not an http or https URL, such as https://stream.example.org")
+        raise click.UsageError(
+            f"{url!r} is not an http or https URL, such as https://stream.example.org"
+        )
     if parts.query or parts.fragment:
         raise click.UsageError(f"{url!r} has a query or a fragment; leave it out")
     if parts.username is not None:
@@ -94,7 +97,7 @@ async def require_streams(target: Target, within_s: float) -> None:
             await reading.settle(target.patience.quiet_s, target.patience.answer_s)
             raise EventStreamsError(
                 f"GET {target.path()} is refused, so nothing can be checked: "
-                f"{reading.head.status} {reading.head.reason} {shown(bytes(reading.body))}"
+                f"{readable(httpx.Response(reading.head.status), bytes(reading.body))}"
             )
 
 

@@ -84,7 +84,7 @@ async def test_streams_that_are_refused_end_it_with_the_answer() -> None:
         code, stdout, stderr = await verify(f"http://127.0.0.1:{port}/v2/stream/nope")
     assert (code, stdout) == (1, "")
     assert "GET /v2/stream/nope is refused, so nothing can be checked: 400 " in stderr
-    assert "Invalid streams: nope" in stderr
+    assert "400 not_found: Invalid streams: nope\n" in stderr
 
 
 async def test_a_gateway_that_does_not_take_test_events_is_named() -> None:
