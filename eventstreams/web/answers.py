@@ -196,11 +196,13 @@ def gap_header(document: dict[str, Any]) -> bytes:
 
 
 def not_found(scope: Scope) -> Response:
-    """Return the 404 page of Express, which Wikimedia's service uses."""
+    """Return the 404 page of Express, which Wikimedia's service uses, with a link to all paths."""
     title = html.escape(f"Cannot {scope['method']} {quote(scope['path'])}")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n'
-        f"</head>\n<body>\n<pre>{title}</pre>\n</body>\n</html>\n"
+        f"</head>\n<body>\n<pre>{title}</pre>\n"
+        '<p>The <a href="/?doc">API reference</a> lists all paths.</p>\n'
+        "</body>\n</html>\n"
     )
     return Response(page, 404, media_type="text/html")
 

@@ -97,6 +97,8 @@ async def test_unknown_paths_get_the_html_page(embedded: Site) -> None:
             assert answer.status == 404
             assert answer.head.get("content-type") == "text/html; charset=utf-8"
             assert f"<pre>Cannot GET {path}</pre>".encode() in answer.body
+            assert b'href="/?doc"' in answer.body
+        assert (await gateway.get("/?doc")).status == 200
         posted = await gateway.ask("POST", "/v2/streams")
         assert posted.status == 404
         assert b"<pre>Cannot POST /v2/streams</pre>" in posted.body
@@ -109,7 +111,7 @@ async def test_the_404_page_escapes_what_it_quotes(embedded: Site) -> None:
             assert answer.status == 404
             assert b"<script>" not in answer.body
             assert b"<b>" not in answer.body
-            assert b'"' not in answer.body.split(b"<pre>")[1]
+            assert b'"' not in answer.body.split(b"<pre>")[1].split(b"</pre>")[0]
 
 
 async def test_the_catalogue_is_served_as_json(embedded: Site) -> None:
