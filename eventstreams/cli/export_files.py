@@ -48,7 +48,7 @@ def writer_of(path: Path) -> Callable[[IO[bytes]], Writer]:
             if make is ParquetWriter:
                 _arrow("pyarrow")
             return make
-    raise click.UsageError(f"-o: {path.name!r} does not end with {', '.join(_WRITERS)}")
+    raise click.UsageError(f"-o: {path.name!r} ends with none of {', '.join(_WRITERS)}")
 
 
 @contextlib.contextmanager

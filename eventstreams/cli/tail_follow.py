@@ -227,7 +227,10 @@ class Tail:
             if response.status_code == 404 and is_stream and self._has_page:
                 what = f"{what.removesuffix('.')}; {self._url.join('/v2/ui/')} lists the streams"
             if self._last_id and self._state:
-                what += " (does the state file belong to another stream?)"
+                what += (
+                    " (the id is from the file of --state; remove it if it is damaged or "
+                    "belongs to other streams)"
+                )
             raise StreamRefused(what)
         return self._backoff.next_s(retry_after_s(response.headers.get("retry-after"))), what
 

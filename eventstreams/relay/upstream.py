@@ -81,7 +81,9 @@ def find_upstream(
     except httpx.InvalidURL as error:
         raise BadUpstream(f"{url!r} is not a URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadUpstream(f"{url!r} is not an http or https URL, such as https://stream.example.org")
+        raise BadUpstream(
+            f"{url!r} is not an http or https URL, such as https://stream.example.org"
+        )
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise BadUpstream(f"{url!r} must not have a password, parameters or a fragment")
     base, found, names = parsed.raw_path.decode("ascii").partition(STREAM_PATH)

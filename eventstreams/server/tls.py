@@ -69,7 +69,7 @@ class Certificate:
 
 def _require(setting: str, path: str, mark: str) -> None:
     if mark not in _text(setting, path):
-        _wrong(setting, f"{path!r} contains no PEM block of {mark.rstrip('-').lower()}")
+        _wrong(setting, f"{path!r} contains no {mark.rstrip('-').lower()} in PEM")
 
 
 def _text(setting: str, path: str) -> str:

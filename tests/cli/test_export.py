@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("s", "-o", "a.csv"), 2, "'a.csv' does not end with .ndjson, .ndjson.gz"),
+        (("s", "-o", "a.csv"), 2, "'a.csv' ends with none of .ndjson, .ndjson.gz"),
         (("s",), 2, "Missing option '-o'"),
         (("s", "-o", "nowhere/a.ndjson"), 1, "nowhere/a.ndjson: No such file or directory"),
         (("s", "-o", "a.ndjson"), 1, "cannot connect to 127.0.0.1:9"),
