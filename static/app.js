@@ -269,7 +269,10 @@ function draw() {
 }
 
 function more(kind) {
-  if (kind === 'waiting') return `reconnecting in ${duration(state.until - Date.now())}`;
+  if (kind === 'waiting') {
+    const ms = state.until - Date.now();
+    return ms < 500 ? 'reconnecting …' : `reconnecting in ${duration(ms)}`;
+  }
   if (kind === 'ended') return state.text;
   const newest = live.newest().at(-1)?.time ?? null;
   if (kind === 'open' && reading?.isLive && newest !== null && Date.now() - newest > QUIET_MS) {

@@ -52,7 +52,9 @@ export class Connection {
       } catch (error) {
         if (this._closed) return;
         const cut = this._holdUntil > Date.now();
-        await this._wait(cut ? 'Connection cut' : `Connection lost (${error.message})`);
+        const isOurs = !(error instanceof TypeError || error instanceof DOMException);
+        const why = isOurs ? ` (${error.message})` : ''; // the browser's words would not help
+        await this._wait(cut ? 'Connection cut' : `Connection lost${why}`);
       }
     }
   }

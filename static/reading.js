@@ -118,7 +118,7 @@ export class Reading {
         onEvents: (events) => events.forEach(({ id, text }) => this._message({ id, data: text })),
         onGap: (gap) => this._gap(JSON.stringify(gap)),
         onError: (error) => {
-          why = error.message;
+          why = error.name === 'ConnectionLost' ? '' : error.message; // as in connection.js
         },
         onCaughtUp: () => {
           if (!this.isLive) this._caughtUp();

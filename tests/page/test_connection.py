@@ -215,7 +215,7 @@ async def test_a_gateway_that_restarts_is_waited_for(page: Page, embedded: Site)
         await shown.is_live()
         await shown.served.server.drain()
         await expect(page.locator("#state")).to_have_text(
-            re.compile("Connection lost|The gateway has ended the connection")
+            re.compile("^(Connection lost|The gateway has ended the connection)$")
         )
 
 
