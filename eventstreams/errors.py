@@ -63,16 +63,13 @@ library. The web layer turns ClientErrors into responses in one place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from eventstreams.model.event import Bounds, Partition
     from eventstreams.model.problem import Problem
-
-
-_E = TypeVar("_E", bound=BaseException)
 
 
 class EventStreamsError(Exception):
@@ -94,15 +91,6 @@ class ClientError(EventStreamsError):
     """A request that is refused. `status` is the HTTP status of the response."""
 
     status: ClassVar[int] = 400
-
-
-def without_frames(error: _E) -> _E:
-    """Return the same error, without its traceback and the errors that caused it.
-
-    The frames of a traceback keep their variables alive, which may be megabytes of a body.
-    """
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 class FilterTooCostly(EventStreamsError):

@@ -20,6 +20,7 @@ from eventstreams.errors import FilterTooCostly
 from eventstreams.fanout.cohort_writer import CohortWriter
 from eventstreams.fanout.filter_budget import Usage, costliest
 from eventstreams.fanout.group import CohortGroup
+from eventstreams.fanout.time_share import TimeShare
 
 _BURST_S = 0.1
 """How many seconds' worth of its share the writer may use at once before it rests."""
@@ -59,10 +60,8 @@ class BudgetedWriter(CohortWriter):
         """
         super().__init__(settings=settings, **others)
         self._usage = usage
-        self._share = share
+        self._time = TimeShare(share, burst_s=_BURST_S)
         self._patience_s = settings.filter_patience_s
-        self._left_s = 0.0
-        self._refilled_at = time.monotonic()
         self._since: _Progress | None = None
         """The progress when the writer began to be behind, or was last checked; None while it has
         caught up."""
@@ -72,14 +71,10 @@ class BudgetedWriter(CohortWriter):
 
     def _used(self, spent_s: float) -> None:
         self._usage.add(spent_s)
-        self._left_s -= spent_s
+        self._time.use(spent_s)
 
     def _rest_s(self) -> float:
-        now, share = time.monotonic(), self._share()
-        gained_s = (now - self._refilled_at) * share
-        self._left_s = min(_BURST_S * share, self._left_s + gained_s)
-        self._refilled_at = now
-        return min(max(0.0, -self._left_s / share), _REST_S_MAX)
+        return min(self._time.rest_s(), _REST_S_MAX)
 
     async def _end_round(self) -> None:
         self._on_round()
@@ -123,9 +118,10 @@ class BudgetedWriter(CohortWriter):
     async def _end_costliest(self, kept: float, lag_s: float) -> None:
         error = FilterTooCostly(
             "This stream's filter is evaluated together with others. They need more than their "
-            f"limit, {self._share():.2g} of a processor, and have been behind for {lag_s:.0f} s. "
-            "This filter is among the costliest. Resume from this id with a cheaper filter, or add "
-            "a condition that can be indexed: /v2/explain says how a filter is evaluated"
+            f"limit, {self._time.share():.2g} of a processor, and have been behind for "
+            f"{lag_s:.0f} s. This filter is among the costliest. Resume from this id with a "
+            "cheaper filter, or add a condition that can be indexed: /v2/explain says how a filter "
+            "is evaluated"
         )
         gone = costliest(self.costs(), kept)
         for n, _ in enumerate(chain.from_iterable(cohort.end(error) for cohort in gone), 1):

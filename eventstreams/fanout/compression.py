@@ -37,6 +37,7 @@ from typing import NamedTuple, Protocol
 import cramjam
 
 from eventstreams.fanout.timing import Timing
+from eventstreams.model.steps import finished
 
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
@@ -167,16 +168,6 @@ def apart_in_steps(encoding: Encoding, body: bytes, events: int = 0) -> Steps:
 def apart(encoding: Encoding, body: bytes, events: int = 0) -> EncodedBody:
     """Encode `body` like `apart_in_steps`, but at once. Only for short bodies."""
     return finished(apart_in_steps(encoding, body, events))
-
-
-def finished(steps: Steps) -> EncodedBody:
-    """Take all steps at once and return the piece."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            piece: EncodedBody = done.value
-            return piece
 
 
 class SharedStream:

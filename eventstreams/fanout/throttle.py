@@ -14,6 +14,7 @@ from collections.abc import Callable
 from eventstreams.errors import FilterTooCostly
 from eventstreams.fanout.batch import EncodedBatch
 from eventstreams.fanout.send import Allowance
+from eventstreams.fanout.time_share import TimeShare
 
 _BURST_S = 4.0
 """How many seconds' worth of its share a stream may use at once before it is slowed."""
@@ -29,11 +30,9 @@ class Throttle:
         "_allowance",
         "_behind",
         "_clock",
-        "_left_s",
         "_looked_at",
         "_patience_s",
-        "_seen_at",
-        "_share",
+        "_time",
     )
 
     def __init__(
@@ -49,11 +48,9 @@ class Throttle:
         A slowed stream may fall behind for `patience_s` seconds.
         """
         self._allowance = allowance
-        self._share = share
+        self._time = TimeShare(share, burst_s=_BURST_S, clock=clock)
         self._patience_s = patience_s
         self._clock = clock
-        self._left_s = _BURST_S * share()
-        self._seen_at = clock()
         self._looked_at: float | None = None
         """When `_behind` was last recorded; None while the stream is not slowed."""
         self._behind = 0
@@ -66,19 +63,14 @@ class Throttle:
         """
         if self._allowance is not None and (rest_s := await self._allowance.wait_s()) > 0:
             return rest_s
-        now_s, share = self._clock(), self._share()
-        gained_s = (now_s - self._seen_at) * share
-        self._left_s = min(_BURST_S * share, self._left_s + gained_s)
-        self._seen_at = now_s
-        if self._left_s >= 0:
-            return 0.0
-        if behind is not None:
-            self._check_progress(behind, now_s, share)
-        return min(-self._left_s / share, _REST_S_MAX)
+        rest_s = self._time.rest_s()
+        if rest_s > 0 and behind is not None:
+            self._check_progress(behind)
+        return min(rest_s, _REST_S_MAX)
 
     def looked(self, portion: EncodedBatch) -> None:
         """Record the time spent on selecting these events, and the bytes that were not selected."""
-        self._left_s -= portion.selecting_s
+        self._time.use(portion.selecting_s)
         if self._allowance is not None:
             self._allowance.used(portion.passed_bytes)
 
@@ -91,15 +83,16 @@ class Throttle:
         """Record that the stream has examined all events up to the end."""
         self._looked_at = None
 
-    def _check_progress(self, behind: int, now_s: float, share: float) -> None:
+    def _check_progress(self, behind: int) -> None:
+        now_s = self._clock()
         if self._looked_at is not None:
             if now_s - self._looked_at < self._patience_s:
                 return
             if behind >= self._behind:
                 raise FilterTooCostly(
                     "Selecting the events of this stream takes more than its share of the "
-                    f"gateway's time ({share:.4g} of a processor), and it has been behind for "
-                    f"{self._patience_s:g} s. Resume from this id with a cheaper filter: "
-                    "/v2/explain says what a filter costs"
+                    f"gateway's time ({self._time.share():.4g} of a processor), and it has been "
+                    f"behind for {self._patience_s:g} s. Resume from this id with a cheaper "
+                    "filter: /v2/explain says what a filter costs"
                 )
         self._looked_at, self._behind = now_s, behind

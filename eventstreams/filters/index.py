@@ -65,10 +65,6 @@ class FilterIndex(Generic[T]):
         for key in cover:
             self._remove(item, key)
 
-    def cover_of(self, item: T) -> Cover | None:
-        """Return the cover that the item is filed under; None if it is always a candidate."""
-        return self._covers[item]
-
     def choose(self, covers: Covers) -> Cover | None:
         """Return the cover whose keys apply least often and have the fewest items."""
         if not covers:

@@ -75,10 +75,6 @@ class SchemaStore:
         self._loading: dict[str, asyncio.Task[Compiled]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="schemas")
 
-    def peek(self, uri: str) -> Compiled | None:
-        """Return the schema if it is already compiled, otherwise None."""
-        return self._compiled.get(uri)
-
     async def get(self, uri: str) -> Compiled:
         """Return a compiled schema. Raises BadSchemaUri, SchemaNotFound, or SchemaError if it is
         invalid.
