@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,9 @@ from eventstreams.errors import ConfigError
 from eventstreams.model.catalogue import Catalogue
 from eventstreams.server.logs import log_to_stderr
 from eventstreams.server.serve import serve
+
+_TLS = re.compile(r"http\.tls_(certfile|keyfile)\b")
+"""The settings that flags replace, in the text of a problem."""
 
 
 @click.command("serve")
@@ -124,12 +128,14 @@ def command(
 
     def problems(settings: Settings, catalogue: Catalogue | None) -> list[str]:
         found = problems_of(flagged(settings), catalogue)
-        if relay is None:
-            return found
-        prefix = f"relays.{relay_name(relay)}."
-        ours = [problem for problem in found if problem.startswith(prefix)]
-        if ours:
-            raise ConfigError([f"--relay: {problem.partition(': ')[2]}" for problem in ours])
+        of_flags: list[str] = []
+        if relay is not None:
+            prefix = f"relays.{relay_name(relay)}."
+            of_flags += [f"--relay: {p.partition(': ')[2]}" for p in found if p.startswith(prefix)]
+        if tls_certfile is not None or tls_keyfile is not None:
+            of_flags += [_TLS.sub(r"--tls-\1", p) for p in found if _TLS.match(p)]
+        if of_flags:
+            raise ConfigError(of_flags)
         return found
 
     settings, catalogue = read_config(config, problems)

@@ -319,6 +319,13 @@ def test_a_problem_with_a_relay_names_the_option() -> None:
     assert result.stderr.startswith("Error: --relay: x is not in the catalogue")
 
 
+@pytest.mark.parametrize(("flag", "other"), [("cert", "key"), ("key", "cert")])
+def test_a_problem_with_a_certificate_names_the_option(flag: str, other: str) -> None:
+    result = _run("serve", f"--tls-{flag}file", "x.pem")
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: --tls-{flag}file: needs --tls-{other}file\n"
+
+
 def test_an_invalid_date_is_reported_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("http:\n  homepage: 2024-13-45\n")
