@@ -26,6 +26,7 @@ from eventstreams.schemas.ajv import Errors
 from eventstreams.schemas.cost import is_cheap, without_branches
 from eventstreams.schemas.format_checks import FormatChecks
 from eventstreams.schemas.formats import FORMATS, LENIENT_FORMATS, Format
+from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.subschemas import subschemas
 from eventstreams.schemas.text import in_order
 
@@ -179,6 +180,23 @@ class Validator:
 
 def _no_errors(part: Any, value: Any) -> Iterable[jsonschema_rs.ValidationError]:  # noqa: ARG001
     return ()
+
+
+class Validators:
+    """The validators of a repository's schemas, each compiled on first use."""
+
+    def __init__(self, repository: SchemaRepository) -> None:
+        self._repository = repository
+        self._validators: dict[str, Validator] = {}
+
+    def get(self, uri: str) -> Validator:
+        """Return a validator. Raises the errors of SchemaRepository.get, and SchemaError if the
+        schema cannot be compiled.
+        """
+        if uri not in self._validators:
+            schema = self._repository.get(uri)
+            self._validators[uri] = Validator(schema.document, str(schema.uri))
+        return self._validators[uri]
 
 
 def schema_problems(schema: dict[str, Any], place: str) -> Iterator[Problem]:

@@ -81,6 +81,6 @@ async def test_a_redaction_rule_covers_earlier_events(tmp_path: Path) -> None:
 
 async def test_an_invalid_redaction_rule_is_refused(tmp_path: Path) -> None:
     wrong = {"domain": "a.org", "titles": ["x"]}
-    with pytest.raises(Exception, match=r"streams\.pages: .*remove"):
+    with pytest.raises(Exception, match=r"streams\.pages\.redact\[0\]: remove is missing"):
         async with place(tmp_path, streams=streams(wrong)):
             pass

@@ -185,7 +185,7 @@ async def test_the_size_of_events_is_limited(tmp_path: Path) -> None:
         assert answer.status_code == 207
         [element] = answer.json()["invalid"]
         assert element["index"] == 0
-        assert "at most 1000" in element["context"]["errorsText"]
+        assert "the limit is 1000" in element["context"]["errorsText"]
 
 
 async def test_the_number_of_events_is_limited(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ async def test_the_number_of_events_is_limited(tmp_path: Path) -> None:
         assert (await here.post([event()] * 3)).status_code == 201
         answer = await here.post([event()] * 4)
         assert answer.status_code == 413
-        assert "at most 3" in answer.json()["detail"]
+        assert "the limit is 3" in answer.json()["detail"]
 
 
 async def test_the_last_of_duplicate_keys_is_used(tmp_path: Path) -> None:

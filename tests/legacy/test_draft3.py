@@ -17,8 +17,9 @@ from eventstreams.cli import main
 from eventstreams.cli.config import shipped_config
 from eventstreams.errors import SchemaError
 from eventstreams.legacy.draft3 import convert
-from eventstreams.schemas.validation import Validator
-from tests.support.schema_folders import materialize, problems, validator_of
+from eventstreams.schemas.repository import SchemaRepository
+from eventstreams.schemas.validation import Validator, Validators
+from tests.support.schema_folders import materialize, problems
 
 SCHEMAS = shipped_config().with_name("schemas")
 CAPSULE_URI = "/fragment/analytics/legacy/eventcapsule/1.0.0"
@@ -258,7 +259,7 @@ def test_a_wiki_page_becomes_a_schema_that_can_be_materialized(
     made = materialize(folder)
     assert "analytics/legacy/edit/1.0.0.yaml" in made
     assert problems(folder, strict=True) == []
-    validator = validator_of(folder, "/analytics/legacy/edit/1.0.0")
+    validator = Validators(SchemaRepository([folder])).get("/analytics/legacy/edit/1.0.0")
     event = json.loads((folder / "analytics/legacy/edit/1.0.0.json").read_text())["examples"][0]
     assert validator.accepts(event)
     assert event["meta"]["stream"] == "eventlogging_Edit"

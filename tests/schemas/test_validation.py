@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstreams.errors import SchemaError
+from eventstreams.errors import SchemaError, SchemaNotFound
 from eventstreams.schemas.ajv import dynamic_step, static_step
 from eventstreams.schemas.cost import without_branches
+from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.validation import (
     HALF_A_PAIR,
     IN_A_BRANCH,
     PROBLEMS_MAX,
     Validator,
+    Validators,
     errors_text,
 )
 from tests.support.effort import least_quiet_s
-from tests.support.schema_folders import put, schema, validator_of
+from tests.support.schema_folders import put, schema
 from tests.support.strategies import documents
 
 
@@ -358,7 +360,20 @@ def test_unencodable_text_is_invalid() -> None:
     assert _problems({"not": {}}, "\ud800") == [HALF_A_PAIR]
 
 
-def test_an_uncompilable_schema_is_an_error(tmp_path: Path) -> None:
+def test_a_schema_is_compiled_once(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0"))
+    validators = Validators(SchemaRepository([tmp_path]))
+    first = validators.get("/a/1.0.0")
+    assert validators.get("/a/1.0.0") is first
+    assert first.validate({"name": "x"}) == []
+    assert errors_text(first.validate({"name": 1})) == "'.name' should be string"
+    with pytest.raises(SchemaNotFound):
+        validators.get("/a/1.0.1")
+
+
+def test_an_uncompilable_schema_is_an_error_each_time(tmp_path: Path) -> None:
     put(tmp_path, "a/1.0.0.yaml", schema("/a/1.0.0", pattern="("))
-    with pytest.raises(SchemaError, match="is not a"):
-        validator_of(tmp_path, "/a/1.0.0")
+    validators = Validators(SchemaRepository([tmp_path]))
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="is not a"):
+            validators.get("/a/1.0.0")

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eventstreams.schemas.document import read_document
-from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.tools.check import check
 from eventstreams.schemas.tools.folder import open_folders
 from eventstreams.schemas.tools.materialize import Materializer, Plan, plan, write
-from eventstreams.schemas.validation import Validator
 
 DRAFT_07 = "https://json-schema.org/draft-07/schema#"
 
@@ -74,9 +72,3 @@ def snapshot(base: Path) -> dict[str, object]:
         elif path.is_file():
             found[place] = path.read_bytes()
     return found
-
-
-def validator_of(folder: Path, uri: str) -> Validator:
-    """Return a validator of a schema in the folder. Raises SchemaNotFound, SchemaError."""
-    schema = SchemaRepository([folder]).get(uri)
-    return Validator(schema.document, str(schema.uri))
