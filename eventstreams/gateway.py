@@ -455,18 +455,22 @@ async def _follow_changes(parts: _Parts) -> None:
     requires a scope that they do not have.
     """
     settings, watcher, hub = parts.settings, parts.catalogue_watcher, parts.hub
+    serves_streams = settings.only != "intake"
     while True:
         await watcher.changed.wait()
         watcher.changed.clear()
+        catalogue = watcher.catalogue
+        # First what clients may no longer see, because creating topics waits for the log.
+        parts.open_streams.revoke()
+        if serves_streams:
+            hub.redact(catalogue.redactions)
         try:
             if settings.log.backend != "kafka":
-                await _make_topics(settings, parts.log, watcher.catalogue)
+                await _make_topics(settings, parts.log, catalogue)
         except LogError as error:
             _log.error("cannot create the topics of the new catalogue: %s", error)
-        parts.open_streams.revoke()
-        if settings.only != "intake":
-            hub.redact(watcher.catalogue.redactions)
-            hub.declare(watcher.catalogue.streams)
+        if serves_streams:
+            hub.declare(catalogue.streams)
 
 
 async def _make_topics(settings: Settings, log: Log, catalogue: Catalogue) -> None:

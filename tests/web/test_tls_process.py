@@ -111,12 +111,12 @@ async def is_trusted(port: int, files: Files) -> bool:
 def test_invalid_tls_settings_exit_with_2(tmp_path: Path) -> None:
     good, other = certificate(tmp_path, "good"), certificate(tmp_path, "other")
     cases = {
-        "http.tls_certfile: needs http.tls_keyfile": ["--tls-certfile", good.certificate],
-        "http.tls_keyfile: needs http.tls_certfile": ["--tls-keyfile", good.key],
-        "is not the key of http.tls_certfile": [
+        "--tls-certfile: needs --tls-keyfile": ["--tls-certfile", good.certificate],
+        "--tls-keyfile: needs --tls-certfile": ["--tls-keyfile", good.key],
+        "is not the key of --tls-certfile": [
             *("--tls-certfile", good.certificate, "--tls-keyfile", other.key),
         ],
-        "http.tls_certfile: cannot read": [
+        "--tls-certfile: cannot read": [
             *("--tls-certfile", str(tmp_path / "none"), "--tls-keyfile", good.key),
         ],
     }
