@@ -51,6 +51,7 @@ async def write_lock(directory: Path) -> AsyncIterator[None]:
 
 
 async def read_all(log: SqliteLog, partition: Partition) -> list[Event]:
+    """Return all events that the partition holds."""
     offset, end = (await log.bounds([partition]))[partition]
     events: list[Event] = []
     while offset < end:
@@ -61,6 +62,7 @@ async def read_all(log: SqliteLog, partition: Partition) -> list[Event]:
 
 
 def count_transactions(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows by one item with each transaction from now on."""
     transactions: list[None] = []
     transaction = LogFile.transaction
 
